@@ -1,0 +1,44 @@
+# Two commands set up everything on a fresh machine: `make train`, `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+EXTRAS ?= box2d,mujoco,atari,minigrid,joblib,sweep,dev
+
+.PHONY: help train test check lint fast results bench torture docs clean
+
+help:            ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
+	touch $(INSTALLED)
+
+train: $(INSTALLED)  ## set everything up, train PPO on CartPole, say what to do next
+	$(BIN)/rlx train algo=ppo env=cartpole
+	@echo; echo "rlx is in .venv: run  . .venv/bin/activate  and then  rlx"
+
+test: $(INSTALLED)   ## the tests (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -n 2
+
+check: lint test     ## what must be green before every commit
+
+lint: $(INSTALLED)   ## ruff, mypy, import-linter
+	$(BIN)/ruff check rlx tests benchmarks
+	$(BIN)/ruff format --check rlx tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+results: $(INSTALLED)  ## the learning tables of docs/results, cell by cell; what is there is skipped
+	$(BIN)/python -m benchmarks.results
+
+bench: $(INSTALLED)  ## speed beside Stable-Baselines3 on the same hyper-parameters
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/python -m benchmarks.speed
+
+torture: $(INSTALLED)  ## kill -9 again and again, and compare with the run that never stopped
+	$(BIN)/python -m benchmarks.torture
+
+clean:
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,203 @@
+"""Proximal policy optimisation, clipped or with an adaptive KL penalty.
+
+Schulman et al. 2017, arXiv:1707.06347, algorithm 1:
+
+    for each iteration:
+        run pi_old in N environments for T steps
+        compute advantages A (GAE) and returns R = A + V
+        for K epochs, in minibatches of the N T steps:
+            minimise  L_policy + c_v L_value - c_e entropy
+            L_policy = -min(r A, clip(r, 1 - eps, 1 + eps) A),  r = pi / pi_old          (clip, eq. 7)
+                     = -(r A - beta KL(pi_old || pi)), beta adapted to a target KL       (penalty, eq. 8)
+
+The details that make it work (per-minibatch advantage normalisation, orthogonal initialisation, Adam's epsilon,
+value clipping, linear schedules, global-norm clipping) are those of Engstrom et al. 2020, arXiv:2005.12729.
+Left out: recurrent policies and a separate optimiser for the critic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rlx.control.acting import Policy
+from rlx.control.envs import make_envs
+from rlx.control.heads import Head, make_head
+from rlx.control.learner import Learner
+from rlx.control.nets import ActorCritic
+from rlx.control.rollout import Rollout, minibatches
+from rlx.functional import kl, returns, schedules
+from rlx.functional import policy as pg
+from rlx.functional import value as vf
+from rlx.run import Metrics, Run
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+@dataclass
+class Config:
+    name: str
+    implementation: str
+    objective: Literal["clip", "penalty"]
+    num_envs: Count  # N
+    num_steps: Count  # T
+    num_epochs: Count  # K
+    num_minibatches: Count
+    gamma: Unit
+    gae_lambda: Unit  # lambda
+    lr: Positive
+    anneal_lr: bool  # linearly to 0 over the run
+    clip_coef: Positive  # eps
+    anneal_clip: bool
+    clip_vloss: NonNegative  # 0: no value clipping
+    normalize_advantage: bool
+    vf_coef: NonNegative  # c_v, of .5 (V - R)^2
+    ent_coef: NonNegative  # c_e
+    max_grad_norm: NonNegative  # 0: no clipping
+    adam_eps: Positive
+    target_kl: NonNegative  # stop an iteration at 1.5 times this approx_kl; 0: never
+    kl_coef: NonNegative  # beta, at the start (penalty)
+    kl_target: Positive  # d_targ (penalty)
+    engine: Literal["auto", "tape", "torch"]
+
+
+def loss(cfg: Config, model: ActorCritic, head: Head, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The objective of one minibatch, and its diagnostics."""
+    params, value = model(batch["obs"])
+    logprob, entropy = head.logprob_entropy(params, batch["action"])
+    advantage = returns.normalize(batch["advantage"]) if cfg.normalize_advantage else batch["advantage"]
+    old_logprob, clip = batch["logprob"], batch["clip_coef"]
+
+    if cfg.objective == "clip":
+        policy_loss = pg.ppo_clip(logprob, old_logprob, advantage, clip, clip).mean()
+    else:
+        divergence = head.kl(batch["params"], params)  # KL(pi_old || pi)
+        policy_loss = pg.ppo_penalty(logprob, old_logprob, advantage, divergence, batch["kl_coef"]).mean()
+    if cfg.clip_vloss:
+        value_loss = vf.value_loss_clipped(value, batch["value"], batch["return_"], cfg.clip_vloss).mean()
+    else:
+        value_loss = vf.value_loss(value, batch["return_"]).mean()
+    entropy = entropy.mean()
+    total = policy_loss + cfg.vf_coef * value_loss - cfg.ent_coef * entropy
+
+    return total, {
+        "loss": total,
+        "policy_gradient_loss": policy_loss,
+        "value_loss": value_loss,
+        "entropy_loss": -entropy,
+        "approx_kl": pg.approx_kl(logprob, old_logprob).mean(),
+        "clip_fraction": pg.clip_fraction(logprob, old_logprob, clip, clip).mean(),
+    }
+
+
+def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo: Config = cfg.algo
+    envs = make_envs(cfg.env, algo.num_envs, run.seed)
+    run.notice(envs.notice or "")
+    head = make_head(envs.action_space)
+    model = ActorCritic(envs.observation_space.shape, head, cfg.model, run.generator("model")).to(run.device)
+    learner = Learner(
+        model,
+        partial(loss, algo, model, head),
+        eps=algo.adam_eps,
+        max_grad_norm=algo.max_grad_norm,
+        engine=algo.engine,
+    )
+    rollout = Rollout(cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device)
+    beta = AdaptiveKL(algo.kl_coef)
+    run.track(policy=model, optimizer=learner, normalizer=rollout.normalizer, rollout=rollout, kl_coef=beta)
+    shuffle = run.rng("minibatches")
+
+    size = algo.num_envs * algo.num_steps
+    num_updates = -(-cfg.total_steps // size)
+    while run.step < cfg.total_steps:
+        update = run.step // size
+        progress = update / num_updates
+        lr = algo.lr * schedules.linear(progress) if algo.anneal_lr else algo.lr
+        clip = algo.clip_coef * schedules.linear(progress) if algo.anneal_clip else algo.clip_coef
+
+        # Collect
+        batch = rollout.collect()
+
+        # Advantages
+        advantage = returns.gae(
+            batch["reward"], batch["value"], batch["next_value"], batch["terminated"], batch["done"],
+            algo.gamma, algo.gae_lambda,
+        )  # fmt: skip
+        batch |= {"advantage": advantage, "return_": advantage + batch["value"]}
+        explained = vf.explained_variance(batch["value"], batch["return_"])
+        data = {name: batch[name].flatten(0, 1) for name in used_by(algo)}
+
+        # Learn
+        steps: list[dict[str, float]] = []
+        for _ in range(algo.num_epochs):
+            for index in minibatches(shuffle, size, algo.num_minibatches, run.device):
+                steps.append(learner.step(data, index, lr, clip_coef=clip, kl_coef=beta.coef))
+                if algo.target_kl and steps[-1]["approx_kl"] > 1.5 * algo.target_kl:
+                    break
+            else:
+                continue
+            break  # the KL stop ends the iteration, not only the epoch
+        run.notice(learner.notice)
+        if algo.objective == "penalty":
+            beta.adapt(divergence(model, head, data), algo.kl_target)
+
+        run.step += size
+        yield (
+            run.step,
+            {
+                **rollout.metrics(),
+                **{f"train/{name}": float(np.mean([step[name] for step in steps])) for name in steps[0]},
+                "train/explained_variance": float(explained),
+                "train/learning_rate": lr,
+                "train/clip_range": clip,
+                "train/n_updates": learner.adam.t,
+                **({"train/kl_coef": beta.coef} if algo.objective == "penalty" else {}),
+                **({"train/std": float(model.log_std.exp().mean())} if model.log_std is not None else {}),
+            },
+        )
+    envs.close()
+
+
+def used_by(algo: Config) -> list[str]:
+    """What the loss reads of a rollout."""
+    names = ["obs", "action", "logprob", "advantage", "return_"]
+    return names + ["value"] * bool(algo.clip_vloss) + ["params"] * (algo.objective == "penalty")
+
+
+class AdaptiveKL:
+    """beta of the penalty: doubled where the iteration's KL was above 1.5 target, halved below target / 1.5
+    (Schulman et al. 2017, section 4)."""
+
+    def __init__(self, coef: float) -> None:
+        self.coef = coef
+
+    def adapt(self, divergence: float, target: float) -> None:
+        self.coef = float(kl.adaptive_kl_coef(self.coef, divergence, target))
+
+    def state_dict(self) -> dict[str, float]:
+        return {"coef": self.coef}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self.coef = state["coef"]
+
+
+@torch.no_grad()
+def divergence(model: ActorCritic, head: Head, data: Mapping[str, Tensor]) -> float:
+    """Mean KL(pi_old || pi) over an iteration's data."""
+    return float(head.kl(data["params"], model.policy(data["obs"])).mean())
+
+
+def load_policy(cfg: Any, run: Run) -> Policy:
+    """The policy a checkpoint holds, with its frozen observation statistics."""
+    return Policy.restore(cfg, run)

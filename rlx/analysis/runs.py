@@ -1,0 +1,117 @@
+"""Reading run directories: what `rlx ls` and `rlx show` print. Never imports torch."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rlx.errors import UserError
+
+
+class NotARun(UserError):
+    """A path that is not a run directory; the message is one line."""
+
+
+def find(root: Path) -> list[Path]:
+    """All run directories under `root`, oldest first."""
+    return sorted((file.parent for file in _run_files(root)), key=lambda path: (path.name, str(path)))
+
+
+def _run_files(root: Path) -> Iterator[Path]:
+    for directory in root.rglob("run.json") if root.is_dir() else ():
+        if (directory.parent / "config.yaml").is_file():
+            yield directory
+
+
+def resolve(name: str, runs_dir: str = "runs") -> Path:
+    """A run directory by path, or `latest` for the newest under runs_dir. Raises NotARun."""
+    if name == "latest":
+        found = find(Path(runs_dir))
+        if not found:
+            raise NotARun(f"latest: there is no run under {runs_dir}/ yet (rlx train starts one)")
+        return max(found, key=lambda path: (path / "run.json").stat().st_mtime)
+    path = Path(name)
+    if not path.exists():
+        raise NotARun(f"{name}: no such run directory (`rlx ls` lists the runs there are)")
+    if not (path / "config.yaml").is_file() or not (path / "run.json").is_file():
+        raise NotARun(f"{name}: not a run directory (no config.yaml and run.json; `rlx ls` lists the runs there are)")
+    return path
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def state_of(status: dict[str, Any]) -> str:
+    """running, finished, failed, interrupted - or killed, for one that says running and whose process is gone."""
+    said = status.get("status", "killed")
+    if said != "running" or status.get("host") != socket.gethostname():
+        return str(said)
+    try:
+        alive = abs(psutil.Process(status["pid"]).create_time() - status["process_started"]) < 2
+    except (psutil.Error, KeyError):
+        alive = False
+    return "running" if alive else "killed"
+
+
+def _last_metrics(path: Path) -> dict[str, Any]:
+    """The newest value of every metric, wall-clock ones left out."""
+    found: dict[str, Any] = {}
+    try:
+        lines = path.read_bytes().splitlines()[-50:]
+    except OSError:
+        return found
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:  # the torn last line of a killed run
+            continue
+        found |= {key: value for key, value in row.items() if not key.startswith("time/")}
+    return found
+
+
+def _newest_manifest(path: Path) -> dict[str, Any]:
+    newest: dict[str, Any] = {}
+    for manifest in (path / "checkpoints").glob("[!.]*.json"):
+        try:
+            body, _ = json.loads(manifest.read_bytes())
+        except (OSError, ValueError):
+            continue
+        if body.get("step", -1) >= newest.get("step", -1):
+            newest = {key: body.get(key) for key in ("step", "weights_sha256")}
+    return newest
+
+
+def show(path: Path) -> dict[str, Any]:
+    """Everything others build on: {run, algo, env, seed, step, status, weights_sha256, eval, metrics}, and more."""
+    record, status = _json(path / "run.json"), _json(path / "status.json")
+    manifest = _newest_manifest(path)
+    metrics = _last_metrics(path / "metrics.jsonl")
+    return {
+        "run": str(path),
+        "algo": record.get("algo"),
+        "env": record.get("env"),
+        "seed": record.get("seed"),
+        "step": status.get("step", 0),
+        "total_steps": status.get("total_steps"),
+        "status": state_of(status),
+        "error": status.get("error"),
+        "weights_sha256": status.get("weights_sha256") or manifest.get("weights_sha256"),
+        "eval": status.get("evaluation"),
+        "metrics": metrics,
+        "device": record.get("device"),
+        "versions": record.get("versions"),
+        "notices": record.get("notices", []),
+        "resumes": record.get("resumes", []),
+        "started": record.get("started"),
+        "command": record.get("command"),
+    }

@@ -1,0 +1,143 @@
+"""Play episodes with a fixed policy, for scores and for pictures.
+
+Evaluation episode k is seeded with SeedSequence([seed, 1, 0, k]), play with [seed, 2, 0, 0]: never an episode
+of training. Rewards are raw and games whole: the wrappers clip_reward and episodic_life are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+import gymnasium as gym
+import numpy as np
+from PIL import Image
+
+from rlx.control.envs import EnvConfig, EnvError, make_env, time_limit
+from rlx.control.episodes import EVALUATION, PLAY, Episode, episode_seed
+from rlx.control.lanes import NO_LIMIT
+from rlx.control.sync_envs import SyncEnvs
+from rlx.control.wrappers import TRAINING_ONLY
+
+Act = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass
+class EvalResult:
+    """One entry per episode, in episode order; successes where the environment reports them, else None."""
+
+    returns: list[float] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    successes: list[float | None] = field(default_factory=list)
+
+
+class _Evaluation(SyncEnvs):
+    """Each lane takes the next episode nobody has begun; without one it idles."""
+
+    def __init__(self, *args: Any, episodes: int, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.results: list[Episode | None] = [None] * episodes
+        self._begun = 0
+
+    def _begin(self, i: int) -> None:
+        if self._begun < len(self.results):
+            self._episode[i] = self._begun
+            self._begun += 1
+            self._start[i], self._return[i] = self._t, 0.0
+            self._reset_lane(i, episode_seed(self.seed, self.domain, 0, self._episode[i]))
+        else:
+            self._start[i] = NO_LIMIT  # counts from there: the time limit never comes
+            last: Any = (self._results[i][0], 0.0, False, False, {})
+            self._steps[i] = lambda action: last
+
+    def _record(self, i: int, episode: Episode) -> None:
+        self.results[self._episode[i]] = episode
+
+
+def evaluate(
+    act: Act, cfg: EnvConfig, episodes: int, seed: int, num_envs: int = 8, max_steps: int | None = None
+) -> EvalResult:
+    """Play `episodes` whole episodes with act(obs [N, ...]) -> action [N, ...] (see rlx.control.spaces).
+
+    Episode k is the same whatever num_envs is. max_steps cuts an episode, for environments without a limit.
+    """
+    if episodes < 1:
+        return EvalResult()
+    cfg = _whole_game(cfg)
+    made = [make_env(cfg) for _ in range(min(num_envs, episodes))]
+    limit = _limit(cfg, made[0], max_steps)
+    envs = _Evaluation(cfg.id, made, episodes=episodes, replay=False, seed=seed, domain=EVALUATION, limit=limit)
+    try:
+        obs = envs.reset()
+        while None in envs.results:
+            envs.step(act(obs))
+    finally:
+        envs.close()
+    returns, lengths, successes = zip(*[result for result in envs.results if result is not None])
+    return EvalResult(list(returns), list(lengths), list(successes))
+
+
+def render_episode(
+    act: Act, cfg: EnvConfig, seed: int, max_steps: int | None = None, every: int = 1, width: int | None = 320
+) -> tuple[list[Image.Image], float, int]:
+    """(frames, raw return, length) of one episode.
+
+    Frames: the first, every `every`-th and the last, at most `width` pixels wide.
+    """
+    cfg = _whole_game(cfg)
+    env = make_env(cfg, "rgb_array")
+    limit = _limit(cfg, env, max_steps)
+    frames: list[Image.Image] = []
+
+    def picture() -> None:
+        try:
+            frame = env.render()
+        except Exception as error:
+            raise EnvError(f"env.id={cfg.id}: cannot render: {type(error).__name__}: {error}") from error
+        if not isinstance(frame, np.ndarray):
+            raise EnvError(f"env.id={cfg.id}: render gave no picture; it may have no rgb_array mode")
+        image = Image.fromarray(np.ascontiguousarray(frame, np.uint8))
+        if width is not None and image.width > width:
+            height = max(1, round(image.height * width / image.width))
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        frames.append(image)
+
+    envs = _Evaluation(cfg.id, [env], episodes=1, replay=False, seed=seed, domain=PLAY, limit=limit)
+    try:
+        obs, steps = envs.reset(), 0
+        picture()
+        while envs.results[0] is None:  # once it is there the lane idles: no reset spoils the last picture
+            envs.step(act(obs))
+            steps += 1
+            if steps % every == 0 or envs.results[0] is not None:
+                picture()
+    finally:
+        envs.close()
+    total, length, _ = envs.results[0]
+    return frames, total, length
+
+
+def save_gif(frames: list[Image.Image], path: str | Path | IO[bytes], fps: float = 30.0) -> None:
+    """An endless GIF; one palette of 128 colours, taken from four of the frames, serves all of them."""
+    if not frames:
+        raise ValueError("save_gif needs at least one frame")
+    frames = [frame.convert("RGB") for frame in frames]
+    few = [frames[len(frames) * k // 4] for k in range(4)]
+    strip = Image.new("RGB", (few[0].width, sum(frame.height for frame in few)))
+    for k, frame in enumerate(few):
+        strip.paste(frame, (0, sum(other.height for other in few[:k])))
+    palette = strip.quantize(128)
+    first, *rest = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    # GIF counts in hundredths of a second, and viewers slow down what is below two.
+    first.save(path, "GIF", save_all=True, append_images=rest, duration=max(20, round(100 / fps) * 10), loop=0)
+
+
+def _whole_game(cfg: EnvConfig) -> EnvConfig:
+    return replace(cfg, wrappers=[name for name in cfg.wrappers if name not in TRAINING_ONLY])
+
+
+def _limit(cfg: EnvConfig, env: gym.Env, max_steps: int | None) -> int | None:
+    limits = [limit for limit in (time_limit(cfg, env), max_steps) if limit]
+    return min(limits) if limits else None

@@ -1,0 +1,212 @@
+"""One gradient step on a small network: gradient, global-norm clip, Adam - over one flat parameter vector.
+
+`Flat` lays a module's parameters end to end in memory, so that clipping and Adam are a handful of operations
+however many layers there are. `Adam` is Kingma and Ba 2015, arXiv:1412.6980, algorithm 1 (torch.optim is not used:
+its first import costs a second and 60 MB, its step 60 us). `Learner` puts them together with a loss function and,
+where it can, runs the loss from a `Tape`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlx.control.tape import Tape, Untapeable
+
+Loss = Callable[[Mapping[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
+Engine = Literal["auto", "tape", "torch"]
+
+
+class Flat:
+    """A module's parameters and gradients as views of two flat vectors (`.data`, `.grad`)."""
+
+    def __init__(self, module: nn.Module) -> None:
+        params = list(module.parameters())
+        self.data = torch.cat([p.detach().reshape(-1) for p in params])
+        self.grad = torch.zeros_like(self.data)
+        sizes = [p.numel() for p in params]
+        self.params, self.grads = params, []
+        for p, data, grad in zip(params, self.data.split(sizes), self.grad.split(sizes), strict=True):
+            p.data = data.view_as(p)
+            self.grads.append(grad.view_as(p))
+
+
+class Adam:
+    """Adam on one flat vector.
+
+        m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  p -= lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+
+    Kingma and Ba 2015, arXiv:1412.6980, algorithm 1. One kernel for all of it, the one torch.optim.Adam(fused=True)
+    runs.
+    """
+
+    def __init__(self, data: Tensor, eps: float = 1e-5, betas: tuple[float, float] = (0.9, 0.999)) -> None:
+        self.data, self.eps, self.betas = data, eps, betas
+        self.m, self.v = torch.zeros_like(data), torch.zeros_like(data)
+        self._t = torch.zeros((), device=data.device)
+
+    @property
+    def t(self) -> int:
+        """Steps taken."""
+        return int(self._t)
+
+    def step(self, grad: Tensor, lr: float) -> None:
+        self._t += 1
+        torch._fused_adam_(
+            [self.data], [grad], [self.m], [self.v], [], [self._t],
+            lr=lr, beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0, eps=self.eps,
+            amsgrad=False, maximize=False,
+        )  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"m": self.m, "v": self.v, "t": self.t}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.m.copy_(state["m"])
+        self.v.copy_(state["v"])
+        self._t.fill_(state["t"])
+
+
+class Learner:
+    """Minimises `loss(batch) -> (loss, diagnostics)` over the parameters of `module`, a minibatch at a time.
+
+    `engine="auto"` replays a `Tape` for float32 networks on the CPU and falls back to ordinary torch elsewhere;
+    `notice` says why when it had to. Raises FloatingPointError when a gradient is not finite: the parameters are
+    then still those of the step before.
+    """
+
+    CHECKED = 2  # calls of each new tape that are compared with ordinary torch
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: Loss,
+        *,
+        eps: float = 1e-5,
+        max_grad_norm: float = 0.0,
+        engine: Engine = "auto",
+    ) -> None:
+        self.module, self.loss, self.max_grad_norm = module, loss, max_grad_norm
+        self.flat = Flat(module)
+        self.adam = Adam(self.flat.data, eps)
+        self.notice = ""
+        self._names: list[str] = []
+        self._tapes: dict[int, _Checked] = {}
+        self._batch: Mapping[str, Tensor] = {}
+        self._arrays: dict[str, np.ndarray] = {}
+        data = self.flat.data
+        small = data.device.type == "cpu" and data.dtype == torch.float32 and data.numel() < 2_000_000
+        self._taping = engine == "tape" or (engine == "auto" and small)
+
+    def step(self, batch: Mapping[str, Tensor], index: Tensor | None, lr: float, **hyper: float) -> dict[str, float]:
+        """One step on the rows `index` of `batch` (None: all of them); `hyper` reaches the loss as 0-dim tensors.
+
+        Returns the loss's diagnostics of this minibatch, and grad_norm before clipping. The keys of `batch` and
+        `hyper` must not change from call to call.
+        """
+        info = self._gradient(batch, index, hyper)
+        norm = float(torch.dot(self.flat.grad, self.flat.grad)) ** 0.5
+        if not norm < float("inf"):
+            raise FloatingPointError(f"the gradient is not finite (norm {norm}; {info})")
+        if self.max_grad_norm and norm > self.max_grad_norm:
+            self.flat.grad.mul_(self.max_grad_norm / (norm + 1e-6))
+        self.adam.step(self.flat.grad, lr)
+        return {**info, "grad_norm": norm}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.adam.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.adam.load_state_dict(state)
+
+    # -- the gradient, two ways ------------------------------------------------------------------------------
+
+    def _gradient(
+        self, batch: Mapping[str, Tensor], index: Tensor | None, hyper: Mapping[str, float]
+    ) -> dict[str, float]:
+        if not self._taping:
+            return self._by_torch(self._gather(batch, index, hyper))
+        rows = len(next(iter(batch.values()))) if index is None else len(index)
+        tape = self._tapes.get(rows)
+        if tape is None:
+            try:
+                inputs = self._gather(batch, index, hyper)
+                tape = self._tapes[rows] = _Checked(Tape(self._stacked, inputs, self.flat.params, self.flat.grads))
+            except Untapeable as error:
+                self._give_up(str(error))
+                return self._gradient(batch, index, hyper)
+        self._feed(tape, batch, index, hyper)
+        if tape.calls < self.CHECKED:
+            tape.calls += 1
+            if (complaint := self._disagreement(tape)) is not None:
+                self._give_up(complaint)
+                return self._gradient(batch, index, hyper)
+        tape.replay()
+        return dict(zip(self._names, tape.info.tolist()))
+
+    def _feed(
+        self, tape: _Checked, batch: Mapping[str, Tensor], index: Tensor | None, hyper: Mapping[str, float]
+    ) -> None:
+        if batch is not self._batch:
+            self._batch, self._arrays = batch, {name: tensor.numpy() for name, tensor in batch.items()}
+        rows = None if index is None else index.numpy()
+        for name, array in self._arrays.items():
+            if rows is None:
+                np.copyto(tape.arrays[name], array)
+            else:
+                array.take(rows, 0, tape.arrays[name], "clip")
+        for name, value in hyper.items():
+            tape.arrays[name][...] = value
+
+    def _gather(
+        self, batch: Mapping[str, Tensor], index: Tensor | None, hyper: Mapping[str, float]
+    ) -> dict[str, Tensor]:
+        device = self.flat.data.device
+        scalars = {name: torch.tensor(value, dtype=torch.float32, device=device) for name, value in hyper.items()}
+        rows = {name: tensor if index is None else tensor[index] for name, tensor in batch.items()}
+        return {**rows, **scalars}
+
+    def _stacked(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        loss, info = self.loss(inputs)
+        self._names = list(info)
+        return loss, torch.stack([value.detach() for value in info.values()])
+
+    def _by_torch(self, inputs: Mapping[str, Tensor]) -> dict[str, float]:
+        loss, info = self._stacked(inputs)
+        grads = torch.autograd.grad(loss, self.flat.params, allow_unused=True)
+        for target, grad in zip(self.flat.grads, grads, strict=True):
+            target.zero_() if grad is None else target.copy_(grad)
+        return dict(zip(self._names, info.tolist(), strict=True))
+
+    def _disagreement(self, tape: _Checked) -> str | None:
+        expected_info = self._by_torch(tape.inputs)
+        expected = self.flat.grad.clone()
+        self.flat.grad.fill_(float("nan"))
+        tape.replay()
+        got_info = dict(zip(self._names, tape.info.tolist()))
+        scale = float(expected.abs().max()) + 1e-12
+        error = float((self.flat.grad - expected).abs().max()) / scale
+        if not error < 1e-3:
+            return f"gradients differ by {error:.1e} of the largest"
+        for name, value in expected_info.items():
+            if not abs(got_info[name] - value) <= 1e-3 * abs(value) + 1e-4 * max(1.0, abs(expected_info["loss"])):
+                return f"{name} is {got_info[name]!r}, ordinary torch says {value!r}"
+        return None
+
+    def _give_up(self, why: str) -> None:
+        self._taping, self.notice = False, f"ordinary torch instead of the tape: {why}"
+        self._tapes.clear()
+
+
+class _Checked:
+    """A tape and how often it has been compared with ordinary torch."""
+
+    def __init__(self, tape: Tape) -> None:
+        self.inputs, self.replay, self.calls = tape.inputs, tape.replay, 0
+        self.arrays = {name: tensor.numpy() for name, tensor in tape.inputs.items()}
+        self.info = tape.outputs[1].numpy()
+        self._tape = tape

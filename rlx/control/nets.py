@@ -1,0 +1,103 @@
+"""Policy and value networks: the usual small MLP, and the usual small CNN for images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from rlx.control.heads import Head
+
+
+@dataclass
+class ModelConfig:
+    """What a network looks like (conf/model/*.yaml)."""
+
+    hidden: list[Annotated[int, Field(gt=0)]]  # units of each hidden layer
+    activation: Literal["tanh", "relu", "elu", "silu"]
+    shared: bool  # one trunk for policy and value, or one each
+    orthogonal_init: bool  # gains sqrt(2), 0.01 (policy) and 1 (value); else torch's own
+    log_std_init: float  # Gaussian policies
+    features: Annotated[int, Field(gt=0)]  # outputs of the CNN (images only)
+
+
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
+
+
+def mlp(sizes: list[int], activation: str, last: bool = False) -> nn.Sequential:
+    """Linear layers with activations between them, and after the last one if `last`."""
+    layers: list[nn.Module] = []
+    for index, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        layers.append(nn.Linear(fan_in, fan_out))
+        if last or index < len(sizes) - 2:
+            layers.append(ACTIVATIONS[activation]())
+    return nn.Sequential(*layers)
+
+
+class Pixels(nn.Module):
+    """The CNN of Mnih et al. 2015 (Nature 518, methods): uint8 images [..., C, H, W] to `features` numbers."""
+
+    def __init__(self, shape: tuple[int, ...], features: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.convs = nn.Sequential(
+            nn.Conv2d(shape[0], 32, 8, stride=4), nn.ReLU(),
+            nn.Conv2d(32, 64, 4, stride=2), nn.ReLU(),
+            nn.Conv2d(64, 64, 3, stride=1), nn.ReLU(),
+            nn.Flatten(),
+        )  # fmt: skip
+        with torch.no_grad():
+            try:
+                flat = self.convs(torch.zeros(1, *shape)).shape[1]
+            except RuntimeError as error:
+                raise ValueError(f"images of {shape} are too small for the CNN: 36 by 36 at least") from error
+        self.out = nn.Sequential(nn.Linear(flat, features), nn.ReLU())
+
+    def forward(self, obs: Tensor) -> Tensor:
+        lead = obs.shape[: -len(self.shape)]
+        images = obs.reshape(-1, *self.shape).to(torch.float32) / 255
+        return self.out(self.convs(images)).reshape(*lead, -1)
+
+
+class ActorCritic(nn.Module):
+    """pi(a|s) and V(s). `forward(obs) -> (params of the head [..., P], value [...])`."""
+
+    def __init__(self, obs_shape: tuple[int, ...], head: Head, cfg: ModelConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        pixels = len(obs_shape) == 3
+        self.features = Pixels(obs_shape, cfg.features) if pixels else nn.Identity()
+        width = cfg.features if pixels else math.prod(obs_shape)
+        sizes = [width, *cfg.hidden]
+        self.trunk = mlp(sizes, cfg.activation, last=True) if cfg.shared and cfg.hidden else nn.Identity()
+        own = sizes[-1:] if cfg.shared else sizes
+        self.actor = mlp([*own, head.size], cfg.activation)
+        self.critic = mlp([*own, 1], cfg.activation)
+        self.log_std = nn.Parameter(torch.full((head.free,), cfg.log_std_init)) if head.free else None
+        if cfg.orthogonal_init:
+            self._orthogonal(generator)
+
+    def _orthogonal(self, generator: torch.Generator) -> None:
+        gains = {id(self.actor[-1]): 0.01, id(self.critic[-1]): 1.0}
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.orthogonal_(module.weight, gains.get(id(module), math.sqrt(2)), generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def _params(self, features: Tensor) -> Tensor:
+        params = self.actor(features)
+        if self.log_std is None:
+            return params
+        return torch.cat([params, self.log_std.expand_as(params)], -1)
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.trunk(self.features(obs))
+        return self._params(features), self.critic(features).squeeze(-1)
+
+    def policy(self, obs: Tensor) -> Tensor:
+        """The head's params alone: all that acting needs."""
+        return self._params(self.trunk(self.features(obs)))

@@ -1,0 +1,140 @@
+"""The wrappers that `env.wrappers` may name, applied in the order given (the first one innermost).
+
+A name is all the config may hold: no import path, no arguments. Names that end in _N take a number
+(frame_stack_4). A package adds its own by the entry point group "rlx.wrappers": name =
+"package.module:Wrapper", called with the env.
+
+clip_reward is not a wrapper at all: the vectoriser takes the sign of the reward after the raw one is counted,
+so that logged returns stay raw. episodic_life ends an episode for the learner at each lost life; the game,
+its logged return and its seed go on. Evaluation drops both (TRAINING_ONLY).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import wrappers as gw
+
+Reset = tuple[Any, dict[str, Any]]
+TRAINING_ONLY = ("episodic_life", "clip_reward")
+
+
+class EpisodicLife(gym.Wrapper):
+    """A lost life is a termination; the reset after it goes on with the same game (Mnih et al. 2015).
+
+    `game_over` says whether the last episode end was the game's own. A reset with a seed always starts a new
+    game.
+    """
+
+    def __init__(self, env: gym.Env):
+        super().__init__(env)
+        self.lives = 0
+        self.game_over = True
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        lives = info.get("lives", 0)
+        self.game_over = terminated or truncated
+        # Some games show 0 lives for a few frames before they end: that is no second lost life.
+        terminated = terminated or 0 < lives < self.lives
+        self.lives = lives
+        return obs, reward, terminated, truncated, info
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Reset:
+        if not self.game_over and seed is None:
+            obs, _, terminated, truncated, info = self.env.step(0)  # no-op: on to the next life
+            if not (terminated or truncated):
+                self.lives = info.get("lives", 0)
+                return obs, info
+        obs, info = self.env.reset(seed=seed, options=options)
+        self.game_over = False
+        self.lives = info.get("lives", 0)
+        return obs, info
+
+
+class FireReset(gym.Wrapper):
+    """Press FIRE after a reset, for the games that wait for it; leaves others alone."""
+
+    def __init__(self, env: gym.Env):
+        super().__init__(env)
+        meanings = env.unwrapped.get_action_meanings()  # type: ignore[attr-defined]
+        self.fire = meanings.index("FIRE") if "FIRE" in meanings[:2] else None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Reset:
+        obs, info = self.env.reset(seed=seed, options=options)
+        if self.fire is not None:
+            pressed, _, terminated, truncated, pressed_info = self.env.step(self.fire)
+            if not (terminated or truncated):
+                return pressed, pressed_info
+            obs, info = self.env.reset(options=options)
+        return obs, info
+
+
+def _atari(env: gym.Env) -> gym.Env:
+    """The usual preprocessing: no-ops up to 30, frame skip 4 with max of two, 84x84 gray, stack 4."""
+    return gw.FrameStackObservation(gw.AtariPreprocessing(env, noop_max=30, frame_skip=4, screen_size=84), 4)
+
+
+def _minigrid(name: str) -> Callable[[gym.Env], gym.Env]:
+    def make(env: gym.Env) -> gym.Env:
+        import minigrid.wrappers
+
+        return getattr(minigrid.wrappers, name)(env)
+
+    return make
+
+
+_PLAIN: dict[str, Callable[[gym.Env], gym.Env]] = {
+    "atari": _atari,
+    "clip_reward": lambda env: env,
+    "episodic_life": EpisodicLife,
+    "fire_reset": FireReset,
+    "flatten": gw.FlattenObservation,
+    "grayscale": gw.GrayscaleObservation,
+    "minigrid_flat": _minigrid("FlatObsWrapper"),
+    "minigrid_full": _minigrid("FullyObsWrapper"),
+    "minigrid_image": _minigrid("ImgObsWrapper"),
+    "rescale_action": lambda env: gw.RescaleAction(env, np.float32(-1), np.float32(1)),
+    "time_aware": lambda env: gw.TimeAwareObservation(env, normalize_time=True),
+}
+_NUMBERED: dict[str, Callable[[gym.Env, int], gym.Env]] = {
+    "frame_stack": gw.FrameStackObservation,
+    "repeat_action": lambda env, n: gw.RepeatAction(env, n),
+    "resize": lambda env, n: gw.ResizeObservation(env, (n, n)),
+}
+
+
+def wrapper_names() -> list[str]:
+    """Every name `env.wrappers` may hold, plug-ins included, for listings and error messages."""
+    plugins = [point.name for point in entry_points(group="rlx.wrappers")]
+    return sorted([*_PLAIN, *(f"{name}_N" for name in _NUMBERED), *plugins])
+
+
+def find_wrapper(name: str) -> Callable[[gym.Env], gym.Env]:
+    """The wrapper of that name; KeyError where there is none."""
+    if name in _PLAIN:
+        return _PLAIN[name]
+    numbered = re.fullmatch(r"(.+)_([1-9]\d{0,3})", name)
+    if numbered and numbered[1] in _NUMBERED:
+        make, number = _NUMBERED[numbered[1]], int(numbered[2])
+        return lambda env: make(env, number)
+    for point in entry_points(group="rlx.wrappers"):
+        if point.name == name:
+            return point.load()
+    raise KeyError(name)
+
+
+def steps_per_step(names: Iterable[str]) -> int:
+    """Bare steps in one wrapped step: a registered time limit counts bare ones."""
+    skip = 1
+    for name in names:
+        if name == "atari":
+            skip *= 4
+        elif name.startswith("repeat_action_"):
+            skip *= int(name.rpartition("_")[2])
+    return skip

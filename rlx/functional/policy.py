@@ -1,0 +1,75 @@
+"""Policy losses, per action or per token, and their diagnostics: one `ppo_clip` for CartPole and tokens."""
+
+import torch
+from torch import Tensor
+
+from rlx.functional.kl import k3
+from rlx.functional.shapes import Scalar, check_shapes
+
+
+def policy_gradient(logprob: Tensor, weight: Tensor) -> Tensor:
+    """Score-function estimator: its gradient is the policy gradient, its value means nothing.
+
+        L = -log pi(a|s) w
+
+    Any shape -> the same shape; no gradient through w.  w = the return of the whole episode, the reward to
+    go, or an advantage: each further one has less variance and the same mean.  Williams 1992; Sutton & Barto
+    2018, section 13.4.
+    """
+    check_shapes(logprob=logprob, weight=weight)
+    return -(logprob * weight.detach())
+
+
+def ppo_clip(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, clip_low: Scalar, clip_high: Scalar) -> Tensor:
+    """Clipped surrogate: no gain from taking the ratio further out than the clip.
+
+        r = pi(a|s) / pi_old(a|s);   L = -min( r A, clamp(r, 1 - clip_low, 1 + clip_high) A )
+
+    Any shape -> the same shape; no gradient through old_logprob and A.  At r = 1 the gradient is
+    policy_gradient's.  clip_low and clip_high are the epsilons, both floats or both 0-dim tensors; equal in
+    PPO, unequal ("clip-higher") in DAPO.  Schulman et al. 2017, arXiv:1707.06347, eq. 7; Yu et al. 2025,
+    arXiv:2503.14476.
+    """
+    check_shapes(logprob=logprob, old_logprob=old_logprob, advantage=advantage)
+    ratio, advantage = (logprob - old_logprob.detach()).exp(), advantage.detach()
+    return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip_low, 1 + clip_high) * advantage)
+
+
+def ppo_penalty(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, kl: Tensor, kl_coef: Scalar) -> Tensor:
+    """Surrogate with a KL penalty.
+
+        r = pi(a|s) / pi_old(a|s);   L = -( r A - beta KL(pi_old || pi) )
+
+    Any shape -> the same shape; no gradient through old_logprob and A.  `kl` carries gradient:
+    `categorical_kl(old, new)`, `gaussian_kl(old, new)`, or the estimate `k3(old_logprob, logprob)`.  beta
+    follows `kl.adaptive_kl_coef`.  Schulman et al. 2017, arXiv:1707.06347, eq. 8.
+    """
+    check_shapes(logprob=logprob, old_logprob=old_logprob, advantage=advantage, kl=kl)
+    ratio = (logprob - old_logprob.detach()).exp()
+    return -(ratio * advantage.detach() - kl_coef * kl)
+
+
+@torch.no_grad()
+def approx_kl(logprob: Tensor, old_logprob: Tensor) -> Tensor:
+    """Estimate of KL(pi_old || pi) from actions of pi_old: k3, never negative.
+
+        r = pi(a|s) / pi_old(a|s);   KL ~ (r - 1) - log r
+
+    Any shape -> the same shape, in nats; no gradient.  Schulman 2020, "Approximating KL divergence" (blog).
+    """
+    check_shapes(logprob=logprob, old_logprob=old_logprob)
+    return k3(old_logprob, logprob)
+
+
+@torch.no_grad()
+def clip_fraction(logprob: Tensor, old_logprob: Tensor, clip_low: Scalar, clip_high: Scalar) -> Tensor:
+    """1 where the ratio is outside the clip, else 0.
+
+        r < 1 - clip_low  or  r > 1 + clip_high
+
+    Any shape -> the same shape; its mean is CleanRL's and Stable-Baselines3's clip fraction.  No gradient.
+    The sign of the advantage is not asked, though it decides on which side the gradient is cut.
+    """
+    check_shapes(logprob=logprob, old_logprob=old_logprob)
+    ratio = (logprob - old_logprob).exp()
+    return ((ratio < 1 - clip_low) | (ratio > 1 + clip_high)).to(ratio.dtype)

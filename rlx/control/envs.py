@@ -154,6 +154,7 @@ _EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {  # extra: (how ids begin, ho
 
 def _extra_of(id: str) -> str | None:
     """The extra of rlx that brings this environment's package."""
+    id = id.rpartition(":")[2]
     spec = gym.registry.get(id) or next((spec for spec in gym.registry.values() if spec.name == id), None)
     entry_point = spec.entry_point if spec is not None and isinstance(spec.entry_point, str) else ""
     for extra, (beginnings, module) in _EXTRAS.items():
@@ -173,9 +174,7 @@ def _register(id: str) -> None:
 
             gym.register_envs(ale_py)
         else:
-            import minigrid
-
-            minigrid.register_minigrid_envs()
+            import minigrid  # noqa: F401  registers at import
     except ImportError as error:
         raise EnvError(f"env.id={id}: {install_hint(extra)}") from error
 

@@ -41,7 +41,7 @@ FACTORIES = {
 
 
 NUMPY = (
-    "abs add argmax copyto divide dot equal exp expm1 greater greater_equal less less_equal log logical_and "
+    "abs add argmax copyto divide dot equal errstate exp expm1 greater greater_equal less less_equal log logical_and "
     "logical_or maximum minimum multiply negative not_equal sqrt square subtract tanh"
 )
 
@@ -122,8 +122,11 @@ class Tape:
 def _live(calls: list, sources: Sequence[Tensor]) -> list:
     """The calls that must run again: those that read something that changes, or prepare a buffer that such a
     call updates in place."""
-    for func, _args, _kwargs, _out in calls:
-        if torch.Tag.nondeterministic_seeded in func.tags or torch.Tag.data_dependent_output in func.tags:
+    for func, args, _kwargs, _out in calls:
+        unsure = torch.Tag.dynamic_output_shape in func.tags and not (
+            str(func) == "aten.index.Tensor" and all(t.dtype != torch.bool for t in _tensors(args[1]))
+        )
+        if unsure or torch.Tag.nondeterministic_seeded in func.tags or torch.Tag.data_dependent_output in func.tags:
             raise Untapeable(f"{func} cannot be replayed")
     changing = {_storage(tensor) for tensor in sources}
     live: set[int] = set()
@@ -194,10 +197,11 @@ class _Program:
         self.emit("{}()", run)
 
     def compile(self) -> Callable[[], None]:
-        body = "\n    ".join(self.lines or ["pass"])
+        body = "\n        ".join(self.lines or ["pass"])
         arguments = ", ".join(f"{name}={name}" for name in self.names)  # locals are faster than globals
         scope = dict(self.names)
-        exec(f"def replay({arguments}):\n    {body}", scope)
+        quiet = "with errstate(all='ignore'):"  # ATen does not warn about overflow and NaN either
+        exec(f"def replay({arguments}):\n    {quiet}\n        {body}", scope)
         return scope["replay"]
 
 

@@ -40,7 +40,7 @@ def make_vector(cfg: EnvConfig, num_envs: int, seed: int, domain: int) -> Envs:
     if others:
         raise EnvError(f"env.wrappers={others}: env.backend=vector takes no wrappers; use env.backend=sync")
     prepare(cfg.id)
-    spec = gym.registry.get(cfg.id)
+    spec = gym.registry.get(cfg.id.rpartition(":")[2])
     if spec is not None and spec.entry_point == CARTPOLE and not cfg.kwargs:
         env = make_env(cfg)
         limit = time_limit(cfg, env)
@@ -51,7 +51,7 @@ def make_vector(cfg: EnvConfig, num_envs: int, seed: int, domain: int) -> Envs:
     try:
         venv = gym.make_vec(cfg.id, num_envs, vectorization_mode="vector_entry_point", **kwargs)
     except Exception as error:
-        if spec is not None and spec.vector_entry_point is None:
+        if "vector entry point" in str(error):
             raise EnvError(f"env.backend=vector: {cfg.id} has no vectorised version; use env.backend=sync") from error
         raise explain(cfg, error) from error
     return VectorEnvs(cfg.id, venv, **common)

@@ -134,7 +134,7 @@ def whiten(
     # Measured from one of its own elements, equal ones are 0 before rounding can part them from their mean.
     origin = advantage.masked_fill(~kept, -math.inf).amax(axes, keepdim=True)
     x = (advantage - origin).masked_fill(~kept, 0.0)
-    x = (x - x.sum(axes, keepdim=True) / count.clamp(min=1)).masked_fill(~kept, 0.0)
+    x = (x - x.sum(axes, keepdim=True) / count).masked_fill(~kept, 0.0)  # an empty pool's 0 / 0 as well
     variance = x.square().sum(axes, keepdim=True) / (count - ddof).clamp(min=1)
     return x / (variance.sqrt() + eps)
 

@@ -14,12 +14,13 @@ def batch(B=5, L=7):
 
 
 def test_reductions_by_hand():
-    """A = (1, -1), lengths (1, 3), ratio 1: token losses -1 and +1, +1, +1."""
-    mask = torch.arange(4) < LENGTHS[:, None]
-    advantage = torch.tensor([1.0, -1.0])[:, None].expand(2, 4)
-    loss = ppo_clip(torch.zeros(2, 4), torch.zeros(2, 4), advantage, 0.2, 0.2)
-    result = {how: reduce_tokens(loss, mask, how, max_length=4).item() for how in REDUCTIONS}
-    assert result == {"grpo": 0.0, "dapo": 0.5, "dr_grpo": 0.25, "sequence": 1.0}
+    """A = (1, -1), lengths (1, 3), ratio 1: token losses -1 and +1, +1, +1; the padding does not matter."""
+    for width in (3, 4, 9):
+        mask = torch.arange(width) < LENGTHS[:, None]
+        advantage = torch.tensor([1.0, -1.0])[:, None].expand(2, width)
+        loss = ppo_clip(torch.zeros(2, width), torch.zeros(2, width), advantage, 0.2, 0.2)
+        result = {how: reduce_tokens(loss, mask, how, max_length=4).item() for how in REDUCTIONS}
+        assert result == {"grpo": 0.0, "dapo": 0.5, "dr_grpo": 0.25, "sequence": 1.0}
 
 
 @pytest.mark.parametrize(

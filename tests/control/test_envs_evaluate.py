@@ -1,0 +1,100 @@
+"""Scores that depend on the policy and the seed alone, and pictures."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rlx.control.envs import EnvConfig, make_env
+from rlx.control.episodes import EVALUATION, PLAY, episode_seed
+from rlx.control.evaluate import evaluate, render_episode, save_gif
+
+CARTPOLE = EnvConfig(name="cartpole", id="CartPole-v1")
+COUNTER = EnvConfig(name="counter", id="fake_envs:Counter-v0")
+
+
+def balance(obs):
+    return (obs[:, 2] > 0).astype(np.int64)
+
+
+def zeros(obs):
+    return np.zeros(len(obs), np.int64)
+
+
+def test_results_do_not_depend_on_how_many_environments_play():
+    one = evaluate(balance, CARTPOLE, 11, seed=4, num_envs=1)
+    assert len(set(one.returns)) > 5 and one.lengths == [int(r) for r in one.returns]
+    for num_envs in (2, 3, 8, 50):
+        assert evaluate(balance, CARTPOLE, 11, seed=4, num_envs=num_envs) == one
+    assert evaluate(balance, CARTPOLE, 5, seed=4).returns == one.returns[:5]
+    assert evaluate(balance, CARTPOLE, 11, seed=5).returns != one.returns
+
+
+def test_episode_k_is_the_one_of_its_seed():
+    result = evaluate(zeros, COUNTER, 9, seed=3, num_envs=4)
+    env = make_env(COUNTER)
+    for k, length in enumerate(result.lengths):
+        env.reset(seed=episode_seed(3, EVALUATION, 0, k))
+        assert length == env.unwrapped.stop
+    assert result.successes == [float(length % 2 == 0) for length in result.lengths]
+
+
+def test_the_time_limit_and_max_steps_cut_episodes():
+    cfg = EnvConfig(name="counter", id="fake_envs:Counter-v0", kwargs={"length": 1000})
+    assert evaluate(zeros, cfg, 3, seed=0).lengths == [100] * 3
+    assert evaluate(zeros, cfg, 3, seed=0, max_steps=7).lengths == [7] * 3
+    cfg.max_episode_steps = 0
+    assert evaluate(zeros, cfg, 3, seed=0, max_steps=300).lengths == [300] * 3
+
+
+def test_a_finished_lane_idles_and_is_not_stepped():
+    cfg = EnvConfig(name="counter", id="fake_envs:Counter-v0", max_episode_steps=3)
+    widths = []
+    result = evaluate(lambda obs: widths.append(len(obs)) or zeros(obs), cfg, 5, seed=0, num_envs=4)
+    assert set(widths) == {4} and len(result.lengths) == 5 and max(result.lengths) <= 3
+
+
+def test_games_are_whole_and_rewards_raw():
+    cfg = EnvConfig(name="lives", id="fake_envs:Lives-v0", wrappers=["episodic_life", "clip_reward"])
+    result = evaluate(zeros, cfg, 2, seed=0)
+    assert result.returns == [60.0, 60.0] and result.lengths == [12, 12]
+
+
+def test_no_episodes_are_no_results():
+    assert evaluate(zeros, CARTPOLE, 0, seed=0).returns == []
+
+
+@pytest.mark.parametrize("id", ["CartPole-v1", "LunarLander-v3", "Hopper-v5"])
+def test_a_rendered_episode_has_its_frames_its_return_and_its_length(id):
+    cfg = EnvConfig(name="test", id=id)
+    size = make_env(cfg).action_space.shape
+    frames, total, length = render_episode(
+        lambda obs: np.zeros((1, *size)), cfg, seed=1, max_steps=21, every=5, width=100
+    )
+    assert 0 < length <= 21 and np.isfinite(total)
+    assert len(frames) == 1 + length // 5 + (length % 5 > 0)
+    assert all(isinstance(frame, Image.Image) and frame.width == 100 for frame in frames)
+    assert np.asarray(frames[0]).std() > 0
+
+
+def test_a_rendered_episode_is_the_one_of_the_play_seed():
+    _, total, length = render_episode(balance, CARTPOLE, seed=6)
+    env = make_env(CARTPOLE)
+    obs, _ = env.reset(seed=episode_seed(6, PLAY, 0, 0))
+    steps, over = 0, False
+    while not over:
+        obs, _, over, *_ = env.step(int(balance(obs[None])[0]))
+        steps += 1
+    assert (total, length) == (steps, steps)
+
+
+def test_a_gif_is_small_and_animated(tmp_path):
+    frames, *_ = render_episode(balance, CARTPOLE, seed=0, every=2, width=160)
+    save_gif(frames, tmp_path / "play.gif", fps=25)
+    buffer = io.BytesIO()
+    save_gif(frames, buffer, fps=25)
+    assert (tmp_path / "play.gif").read_bytes() == buffer.getvalue()
+    assert len(buffer.getvalue()) < 1500 * len(frames)
+    with Image.open(tmp_path / "play.gif") as gif:
+        assert gif.n_frames == len(frames) and gif.info["duration"] == 40 and gif.info["loop"] == 0

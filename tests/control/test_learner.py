@@ -1,0 +1,136 @@
+"""The learner takes the step that torch's own parts would take, by tape or without."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rlx.control.learner import Adam, Flat, Learner
+
+torch.set_num_threads(1)
+
+
+def make(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 2))
+
+
+def loss_of(model: nn.Module):
+    def loss(batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        error = (model(batch["x"]) - batch["y"]).square().mean() * batch["weight"]
+        return error, {"loss": error, "rows": error.detach() * 0 + len(batch["x"])}
+
+    return loss
+
+
+def data() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {"x": torch.randn(64, 3, generator=generator), "y": torch.randn(64, 2, generator=generator)}
+
+
+@pytest.mark.parametrize("engine", ["tape", "torch"])
+@pytest.mark.parametrize("max_norm", [0.0, 0.01])
+def test_thirty_steps_equal_torch_optim_adam_and_clip_grad_norm(engine: str, max_norm: float) -> None:
+    model, reference, batch = make(), make(), data()
+    learner = Learner(model, loss_of(model), eps=1e-5, max_grad_norm=max_norm, engine=engine)
+    optimizer = torch.optim.Adam(reference.parameters(), lr=1e-2, eps=1e-5)
+    generator = torch.Generator().manual_seed(2)
+    for step in range(30):
+        index = torch.randperm(64, generator=generator)[: 16 if step % 3 else 9]
+        weight = 1.0 + step / 10
+        learner.step(batch, index, 1e-2, weight=weight)
+        optimizer.zero_grad()
+        rows = {name: tensor[index] for name, tensor in batch.items()}
+        loss_of(reference)({**rows, "weight": torch.tensor(weight)})[0].backward()
+        if max_norm:
+            nn.utils.clip_grad_norm_(reference.parameters(), max_norm)
+        optimizer.step()
+    assert not learner.notice
+    for got, expected in zip(model.parameters(), reference.parameters()):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)  # float32, 30 steps of other kernels
+
+
+def test_a_hyper_parameter_is_read_anew_in_every_step() -> None:
+    model, batch = make(), data()
+    learner = Learner(model, loss_of(model), engine="tape")
+    index = torch.arange(64)
+    losses = [learner.step(batch, index, 0.0, weight=weight)["loss"] for weight in (1.0, 2.0, 4.0, 8.0)]
+    assert [loss / losses[0] for loss in losses] == pytest.approx([1, 2, 4, 8])
+
+
+def test_no_index_means_all_rows() -> None:
+    batch, norms = data(), []
+    for index in (None, torch.arange(64)):
+        model = make()
+        norms.append(Learner(model, loss_of(model)).step(batch, index, 1e-3, weight=1.0))
+    assert norms[0] == pytest.approx(norms[1])
+
+
+def test_flat_parameters_are_the_modules_parameters() -> None:
+    model = make()
+    before = [p.clone() for p in model.parameters()]
+    flat = Flat(model)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before))
+    flat.data.add_(1.0)
+    assert all(torch.equal(a, b + 1) for a, b in zip(model.parameters(), before))
+    model.load_state_dict(make(1).state_dict())
+    assert torch.equal(flat.data, torch.cat([p.detach().flatten() for p in make(1).parameters()]))
+
+
+def test_adam_restored_goes_on_as_if_never_stopped() -> None:
+    grads = [torch.randn(7) for _ in range(6)]
+    whole = Adam(torch.zeros(7))
+    for grad in grads:
+        whole.step(grad, 1e-2)
+    first = Adam(torch.zeros(7))
+    for grad in grads[:3]:
+        first.step(grad, 1e-2)
+    second = Adam(first.data.clone())
+    second.load_state_dict(first.state_dict())
+    for grad in grads[3:]:
+        second.step(grad, 1e-2)
+    assert torch.equal(whole.data, second.data) and second.t == 6
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_parameters_change() -> None:
+    model, batch = make(), data()
+    learner = Learner(model, loss_of(model))
+    learner.step(batch, None, 1e-3, weight=1.0)
+    before = learner.flat.data.clone()
+    with pytest.raises(FloatingPointError, match="not finite"):
+        learner.step(batch, None, 1e-3, weight=float("nan"))
+    assert torch.equal(learner.flat.data, before)
+
+
+def test_a_tape_that_disagrees_with_torch_is_thrown_away_and_the_step_is_still_right(monkeypatch) -> None:
+    from rlx.control import tape
+
+    def wrong(program, out, grad, y):  # the derivative of tanh without its square
+        program.emit("multiply({}, {}, {})", grad, y, out)
+
+    monkeypatch.setitem(tape._LOWER, "aten.tanh_backward.default", wrong)
+    results = []
+    for engine in ("tape", "torch"):
+        model = make()
+        learner = Learner(model, loss_of(model), engine=engine)
+        learner.step(data(), None, 1e-2, weight=1.0)
+        results.append((learner.flat.data.clone(), learner.notice))
+    torch.testing.assert_close(results[0][0], results[1][0])
+    assert "gradients differ" in results[0][1] and not results[1][1]
+
+
+def test_a_number_baked_into_the_tape_is_found_out_by_the_second_call() -> None:
+    model, batch, weight = make(), data(), [1.0]
+
+    def loss(rows: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        error = (model(rows["x"]) - rows["y"]).square().mean() * weight[0]  # not an input
+        return error, {"loss": error}
+
+    learner = Learner(model, loss, engine="tape")
+    for weight[0] in (1.0, 2.0, 3.0):
+        got = learner.step(batch, None, 0.0)["loss"]
+        assert got == pytest.approx(float(loss(batch)[0].detach()), rel=1e-5)
+    assert "ordinary torch" in learner.notice

@@ -1,0 +1,97 @@
+"""What a rollout holds: true successors, the behaviour policy's log-probabilities, frozen statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rlx.control.envs import EnvConfig, make_envs
+from rlx.control.heads import make_head
+from rlx.control.nets import ActorCritic, ModelConfig
+from rlx.control.rollout import Rollout, minibatches
+
+torch.set_num_threads(1)
+
+
+def counter(num_envs: int = 3, num_steps: int = 20, **changes) -> Rollout:
+    """A rollout over an environment that observes how many steps it has taken, with V(s) = the observation."""
+    cfg = EnvConfig(name="counter", id="fake_envs:Counter-v0", **{"kwargs": {"end": "truncated"}, **changes})
+    envs = make_envs(cfg, num_envs, seed=0)
+    head = make_head(envs.action_space)
+    model = ActorCritic(
+        envs.observation_space.shape, head, ModelConfig([], "tanh", False, True, 0.0, 32), torch.Generator()
+    )
+    with torch.no_grad():
+        model.critic[-1].weight.copy_(torch.tensor([[1.0, 0.0]]))
+        model.critic[-1].bias.zero_()
+    return Rollout(cfg, envs, model, head, num_steps, 0.99, np.random.default_rng(0), torch.device("cpu"))
+
+
+def test_the_next_value_is_that_of_the_true_successor_at_every_truncation() -> None:
+    rollout = counter()
+    for _ in range(3):
+        batch = rollout.collect()
+        assert batch["done"].any() and not batch["terminated"].any()
+        torch.testing.assert_close(batch["next_value"], batch["obs"][..., 0] + 1)  # never a reset observation's
+        torch.testing.assert_close(batch["value"], batch["obs"][..., 0])
+
+
+def test_every_step_is_stored_once_and_episodes_follow_each_other() -> None:
+    rollout = counter(kwargs={"end": "terminated"})
+    first, second = ({k: v.clone() for k, v in rollout.collect().items()} for _ in range(2))
+    obs, done = torch.cat([first["obs"], second["obs"]])[..., 0], torch.cat([first["done"], second["done"]])
+    expected = torch.where(done[:-1], torch.zeros(()), obs[:-1] + 1)
+    torch.testing.assert_close(obs[1:], expected)
+    lengths = [length for _, length, _ in rollout.episodes]
+    assert len(lengths) == int(done.sum()) and sum(lengths) == int((done * (obs + 1)).sum())
+
+
+def test_the_stored_logprob_is_that_of_the_stored_action_under_the_policy() -> None:
+    rollout = counter()
+    batch = rollout.collect()
+    again, _ = rollout.head.logprob_entropy(batch["params"], batch["action"])
+    torch.testing.assert_close(batch["logprob"], again)
+
+
+def test_statistics_are_frozen_while_a_rollout_is_collected_and_see_raw_observations() -> None:
+    rollout = counter(normalize_obs=True, normalize_reward=True)
+    norm = rollout.normalizer.obs
+    batch = {name: tensor.clone() for name, tensor in rollout.collect().items()}
+    assert batch["obs"][..., 0].min() == 0 and batch["obs"][..., 0].max() >= 2  # not normalised yet
+    raw = batch["obs"].reshape(-1, 2).double().numpy()
+    state = norm.state_dict()
+    again = rollout.collect()["obs"]
+    assert abs(float(again[..., 0].mean())) < 0.5  # by the statistics of the first rollout
+    assert norm.state_dict() is not state
+    assert raw[:, 0].std() > 1
+
+
+def test_episode_statistics_are_of_raw_rewards() -> None:
+    rollout = counter(normalize_reward=True, kwargs={"end": "truncated", "reward": 1000.0})
+    rollout.collect()
+    rollout.collect()
+    found = rollout.metrics()
+    assert found["rollout/ep_rew_mean"] == pytest.approx(1000 * found["rollout/ep_len_mean"])
+    assert float(rollout.reward.max()) < 100
+
+
+def test_a_restored_rollout_goes_on_bitwise() -> None:
+    whole = counter(normalize_obs=True)
+    whole.collect()
+    state, stats, rng = whole.state_dict(), whole.normalizer.state_dict(), whole.rng.bit_generator.state
+    stats = {k: v and {n: np.copy(x) if isinstance(x, np.ndarray) else x for n, x in v.items()} for k, v in stats.items()}
+    expected = {name: tensor.clone() for name, tensor in whole.collect().items()}
+    restored = counter(normalize_obs=True)
+    restored.load_state_dict(state)
+    restored.normalizer.load_state_dict(stats)
+    restored.rng.bit_generator.state = rng
+    for name, tensor in restored.collect().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_minibatches_are_a_partition_in_random_order() -> None:
+    found = minibatches(np.random.default_rng(0), 10, 3, torch.device("cpu"))
+    assert [len(index) for index in found] == [4, 4, 2]
+    assert sorted(torch.cat(found).tolist()) == list(range(10)) != torch.cat(found).tolist()
+    assert minibatches(np.random.default_rng(0), 10, 1, torch.device("cpu")) == (None,)

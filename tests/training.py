@@ -1,0 +1,24 @@
+"""Training in the test's own process: what `rlx train` does, without the run directory."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlx import device, launch
+from rlx.run import Run
+from rlx.runner import typed
+
+sys.path.insert(0, str(Path(__file__).parent))  # "probe_envs:Name-v0" is importable
+
+
+def train(*overrides: str) -> tuple[Run, list[dict[str, Any]]]:
+    """The finished run and everything it yielded."""
+    device.prepare(1)
+    raw = launch.compose(list(overrides))
+    cfg, module = typed({key: value for key, value in raw.items() if key not in ("experiment", "preset")})
+    run = Run(Path("unused"), torch.device("cpu"), cfg.seed)
+    return run, [metrics for _, metrics in module.train(cfg, run)]

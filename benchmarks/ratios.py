@@ -82,4 +82,4 @@ def passes_gate(comparison: dict[str, Any]) -> bool:
     steps = comparison["steps_to_475"]
     if steps["peer"] is None or steps["peer"]["median"] is None:
         return True
-    return steps["rlx"] is not None and (steps["rlx"]["median"] or math.inf) <= GATE * steps["peer"]["median"]
+    return steps["rlx"] is not None and (steps["rlx"]["median"] or math.inf) / steps["peer"]["median"] <= GATE

@@ -212,7 +212,7 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     theirs = measure.versions_of(args.cleanrl_python, ("torch", "numpy", "gymnasium")) if peers.cleanrl else {}
     if not theirs.get("gymnasium", "0.").startswith("0."):
         print("note: with gymnasium 1, CleanRL's ppo.py logs no episodes: see --cleanrl-python", file=sys.stderr)
-    place = measure.machine(measure.pin())
+    commit, place = measure.commit(), measure.machine(measure.pin())
     long = ["rlx_cleanrl", "sb3_cleanrl"] + ["cleanrl"] * (peers.cleanrl is not None)
     plan = [(["rlx_zoo", "sb3_zoo", "rlx_own"], 100_000, args.rounds), (long, 500_000, args.long_rounds)]
     if args.quick:
@@ -229,7 +229,7 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     found = measure.versions(("rlx", "torch", "numpy", "gymnasium", "stable-baselines3", "hydra-core"))
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "commit": measure.commit(),
+        "commit": commit,
         "machine": place,
         "versions": found,
         "cleanrl_versions": theirs,

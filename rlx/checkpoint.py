@@ -1,9 +1,9 @@
 """Checkpoints: whole or absent, checked on reading, no pickle.
 
-A checkpoint NAME is two files. `NAME.safetensors` holds the tensors; `NAME.json`, the manifest, holds everything
-else and the size and sha256 of the first, and its own sha256. The tensors are written first; the manifest makes the
-checkpoint exist. Each is serialised to memory, written under a temporary name that no reader looks at, synced,
-renamed, and the directory is synced.
+A checkpoint is one file, KIND_STEP.safetensors: step_000000012000, best_000000010000, final_000000100000. It comes
+into being by one rename: written under a temporary name that no reader looks at, synced, renamed, directory synced.
+The tensors are the file's tensors; the rest of the state is JSON in the file's header, beside a sha256 over the whole
+file (taken with zeros in the hash's own place). safetensors itself would load 299 of 300 flipped bits unnoticed.
 
 The state is a tree of dicts and lists with tensors, numpy arrays, numbers, strings, booleans and None at its leaves.
 """
@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -22,10 +23,14 @@ import safetensors.torch
 import torch
 
 from rlx.errors import UserError
-from rlx.files import write_atomically
+from rlx.files import remove_temporaries, write_atomically
 
 FORMAT = 1
 TENSOR, ARRAY = "$tensor", "$array"
+KINDS = ("best", "step", "final")  # of two at one step the later kind is taken
+NAME = re.compile(r"(best|step|final)_(\d{12,19})\.safetensors")
+BLANK = b"0" * 64
+HASH = re.compile(rb'"sha256":"([0-9a-f]{64})"')  # only the header's own entry: JSON within it has \" for "
 
 
 class CheckpointError(UserError):
@@ -37,11 +42,9 @@ class CheckpointError(UserError):
 
 def _pack(tree: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(tree, torch.Tensor):
-        tensors[path] = tree.detach().to("cpu", copy=True).contiguous()
-        return {TENSOR: path}
+        return {TENSOR: _put(tree.detach().to("cpu", copy=True).contiguous(), path, tensors)}
     if isinstance(tree, np.ndarray):
-        tensors[path] = torch.from_numpy(np.array(tree, order="C", copy=True))
-        return {ARRAY: path}
+        return {ARRAY: _put(torch.from_numpy(np.array(tree, order="C", copy=True)), path, tensors)}
     if isinstance(tree, np.generic):
         return tree.item()
     if isinstance(tree, Mapping):
@@ -53,6 +56,14 @@ def _pack(tree: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     if tree is None or isinstance(tree, bool | int | float | str):
         return tree
     raise TypeError(f"{path}: a state cannot hold a {type(tree).__name__}")
+
+
+def _put(tensor: torch.Tensor, path: str, tensors: dict[str, torch.Tensor]) -> str:
+    name = path.removeprefix("/")
+    if name in tensors:
+        raise TypeError(f"{path}: two tensors of a state have this name")
+    tensors[name] = tensor
+    return name
 
 
 def _unpack(tree: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
@@ -77,120 +88,131 @@ def weights_sha256(parameters: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-# -- files -----------------------------------------------------------------------------------------------------
+# -- one file --------------------------------------------------------------------------------------------------
 
 
-def _canonical(body: Any) -> bytes:
-    return json.dumps(body, separators=(",", ":")).encode()
-
-
-def save(directory: Path, name: str, state: Mapping[str, Any], **info: Any) -> Path:
-    """Write checkpoint `name`; `info` goes into the manifest, to be read without the tensors. Returns its path."""
-    directory.mkdir(parents=True, exist_ok=True)
+def save(path: Path, state: Mapping[str, Any], **info: Any) -> None:
+    """Write one checkpoint; `info`, plain data, is kept beside the state. Raises CannotWrite."""
     tensors: dict[str, torch.Tensor] = {}
-    tree = _pack(state, "", tensors)
-    data = safetensors.torch.save(tensors)
-    body = {
-        "format": FORMAT,
-        **info,
-        "file": f"{name}.safetensors",
-        "size": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "state": tree,
-    }
-    manifest = directory / f"{name}.json"
-    manifest.unlink(missing_ok=True)  # an older one of this name: never a manifest beside tensors it does not match
-    write_atomically(directory / f"{name}.safetensors", data)
-    write_atomically(manifest, _canonical([body, hashlib.sha256(_canonical(body)).hexdigest()]))
-    return manifest
+    manifest = json.dumps({"format": FORMAT, **info, "state": _pack(state, "", tensors)})
+    data = safetensors.torch.save(tensors, {"rlx": manifest, "sha256": BLANK.decode()})
+    place = data.index(b'"sha256":"' + BLANK) + len(b'"sha256":"')
+    write_atomically(path, data[:place], hashlib.sha256(data).hexdigest().encode(), data[place + len(BLANK) :])
 
 
-def read_manifest(manifest: Path) -> dict[str, Any]:
-    """The manifest, checked against its own hash. Raises CheckpointError saying what is wrong."""
-    try:
-        raw = manifest.read_bytes()
-        body, digest = json.loads(raw)
-        whole = raw == _canonical([body, digest]) and hashlib.sha256(_canonical(body)).hexdigest() == digest
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{manifest.name}: unreadable ({type(error).__name__})") from None
-    if not whole:
-        raise CheckpointError(f"{manifest.name}: damaged (its sha256 does not match)")
-    if body["format"] != FORMAT:
-        raise CheckpointError(f"{manifest.name}: format {body['format']}, this rlx reads format {FORMAT}")
-    return body
-
-
-def load(manifest: Path) -> dict[str, Any]:
-    """The state of one checkpoint, after its hashes were checked. Raises CheckpointError saying what is wrong."""
-    body = read_manifest(manifest)
-    path = manifest.parent / f"{manifest.stem}.safetensors"
+def load(path: Path) -> dict[str, Any]:
+    """{"format", "state", ...the info} of one checkpoint, every byte of it checked. Raises CheckpointError."""
+    if not path.is_file():
+        raise CheckpointError(f"{path.name}: no such file")
+    if not path.resolve().is_relative_to(path.parent.parent.resolve()):
+        raise CheckpointError(f"{path.name}: a link that leads out of the run directory")
     try:
         data = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path.name}: {error.strerror}") from None
-    if len(data) != body["size"] or hashlib.sha256(data).hexdigest() != body["sha256"]:
-        raise CheckpointError(f"{path.name}: damaged ({len(data)} of {body['size']} bytes, or its sha256 differs)")
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+    found = HASH.search(header)
+    if found is None or _digest(data, 8 + found.start(1)) != found[1].decode():
+        raise CheckpointError(f"{path.name}: damaged (its {len(data):,} bytes do not have the sha256 they should)")
     try:
-        return _unpack(body["state"], safetensors.torch.load(data))
-    except (safetensors.SafetensorError, KeyError) as error:
-        raise CheckpointError(f"{path.name}: {error}") from None
+        manifest = json.loads(json.loads(header)["__metadata__"]["rlx"])
+        if manifest["format"] != FORMAT:
+            raise CheckpointError(f"{path.name}: format {manifest['format']}, this rlx reads format {FORMAT}")
+        manifest["state"] = _unpack(manifest["state"], safetensors.torch.load(data))
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path.name}: not a checkpoint of rlx ({type(error).__name__}: {error})") from None
+    return manifest
+
+
+def _digest(data: bytes, place: int) -> str:
+    digest = hashlib.sha256(memoryview(data)[:place])
+    digest.update(BLANK)
+    digest.update(memoryview(data)[place + len(BLANK) :])
+    return digest.hexdigest()
+
+
+# -- those of one run ------------------------------------------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """The checkpoint that was loaded, and one line for each newer one that could not be."""
+
+    state: dict[str, Any]
+    kind: str
+    step: int
+    warnings: list[str]
 
 
 class Checkpoints:
-    """The checkpoints of one run: the last `keep` by step, `best` and `final`."""
+    """The checkpoints of one run: the last `keep` by step, the best and the final one.
 
-    def __init__(self, directory: Path, keep: int = 3) -> None:
+    `identity` is what a run cannot change: a checkpoint with another one is another run's.
+    """
+
+    def __init__(self, directory: Path, keep: int = 3, identity: Mapping[str, Any] | None = None) -> None:
         self.directory, self.keep = directory, keep
+        self.identity = json.loads(json.dumps(identity or {}))
 
-    def save(self, step: int, state: Mapping[str, Any], name: str | None = None, **info: Any) -> None:
-        save(self.directory, name or f"step_{step:012d}", state, step=step, **info)
-        if name is None:
-            for manifest in self._periodic()[: -self.keep]:
-                manifest.unlink(missing_ok=True)
-                manifest.with_suffix(".safetensors").unlink(missing_ok=True)
+    def save(self, kind: str, step: int, state: Mapping[str, Any], **info: Any) -> None:
+        """Write one; then remove those that it makes superfluous. Raises CannotWrite."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        save(self._path(kind, step), state, kind=kind, step=step, identity=self.identity, **info)
+        others = [there for there in self.steps(kind) if there != step]
+        if kind == "step":  # keep the newest before this one; any after it could not be read, or we would not be here
+            earlier = [there for there in others if there < step]
+            others = [there for there in others if there > step] + earlier[self.keep - 1 :]
+        for there in others:
+            self._path(kind, there).unlink(missing_ok=True)
 
-    def _periodic(self) -> list[Path]:
-        return sorted(self.directory.glob("step_*.json"))
+    def load(self, which: str = "latest") -> Found | None:
+        """The newest checkpoint that is whole; `which` is latest, best, final or a step.
 
-    def newest_first(self) -> list[Path]:
-        """All manifests that can be read, newest step first; the others last (reading them says what is wrong)."""
-
-        def step(manifest: Path) -> tuple[int, bool]:
-            try:
-                return int(read_manifest(manifest)["step"]), manifest.stem == "final"
-            except CheckpointError:
-                name = manifest.stem.removeprefix("step_")
-                return (int(name), True) if name.isdigit() else (2**62, True)
-
-        return sorted(self.directory.glob("[!.]*.json"), key=step, reverse=True)
-
-    def load(self, which: str = "latest") -> tuple[dict[str, Any] | None, list[str]]:
-        """The state of a checkpoint, and a warning for each newer one that is damaged.
-
-        `which` is latest, best, final or a step. (None, []) when the run has no checkpoint yet. Raises
-        CheckpointError when there are some and none can be read: never silently from scratch.
+        None when the run has none yet. Raises CheckpointError when there are some and none can be read: never
+        silently from scratch.
         """
-        found = self.newest_first()
+        found = self._newest_first()
         if which != "latest":
-            wanted = f"step_{int(which):012d}" if which.isdigit() else which
-            found = [manifest for manifest in found if manifest.stem == wanted]
+            found = [item for item in found if which == item[1] or (which.isdigit() and int(which) == item[0])]
             if not found:
-                raise CheckpointError(f"no checkpoint '{which}' (there are: {', '.join(self.names()) or 'none'})")
-        warnings: list[str] = []
-        for manifest in found:
+                there = ", ".join(f"{kind} {step}" for step, kind in self._newest_first())
+                raise CheckpointError(f"no checkpoint '{which}' (there are: {there or 'none'})")
+        problems: list[str] = []
+        for step, kind in found:
             try:
-                return load(manifest), warnings
+                return Found(self._load(kind, step), kind, step, [f"skipped a checkpoint, {line}" for line in problems])
             except CheckpointError as error:
-                warnings.append(f"skipping a bad checkpoint, {error}")
-        orphans = [] if found else list(self._orphans())
-        if found or orphans:
-            raise CheckpointError(f"no checkpoint can be read: {'; '.join(warnings) or 'their manifests are missing'}")
-        return None, warnings
+                problems.append(str(error))
+        if found:
+            raise CheckpointError(f"no checkpoint can be read: {'; '.join(problems)}")
+        return None
 
-    def _orphans(self) -> Iterator[Path]:
-        """Tensors without a manifest. One alone is a first save that was cut off; more means lost manifests."""
-        files = list(self.directory.glob("[!.]*.safetensors"))
-        return iter(files if len(files) > 1 else [])
+    def _load(self, kind: str, step: int) -> dict[str, Any]:
+        path = self._path(kind, step)
+        manifest = load(path)
+        if (manifest.get("kind"), manifest.get("step")) != (kind, step):
+            raise CheckpointError(f"{path.name}: holds {manifest.get('kind')} {manifest.get('step')}, it was renamed")
+        theirs = manifest.get("identity", {})
+        for key in {**self.identity, **theirs}:
+            if self.identity and theirs.get(key) != self.identity.get(key):
+                raise CheckpointError(
+                    f"{path.name}: is another run's: {key}={theirs.get(key)} there, {self.identity.get(key)} here"
+                )
+        return manifest["state"]
 
-    def names(self) -> list[str]:
-        return [manifest.stem for manifest in sorted(self.directory.glob("[!.]*.json"))]
+    def _path(self, kind: str, step: int) -> Path:
+        return self.directory / f"{kind}_{step:012d}.safetensors"
+
+    def steps(self, kind: str) -> list[int]:
+        """The steps of which there is a file of this kind."""
+        return [step for step, there in self._newest_first() if there == kind]
+
+    def _newest_first(self) -> list[tuple[int, str]]:
+        names = [NAME.fullmatch(path.name) for path in self.directory.glob("*")]
+        return sorted(
+            ((int(name[2]), name[1]) for name in names if name), key=lambda item: (item[0], KINDS.index(item[1]))
+        )[::-1]
+
+    def remove_temporaries(self) -> None:
+        remove_temporaries(self.directory)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
+import types
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Annotated, Any, get_args, get_type_hints
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from rlx.errors import ConfigError, did_you_mean
+from rlx.errors import ConfigError, choices_hint, did_you_mean, shown
+
+Count = Annotated[int, Field(ge=1, le=10**15)]
+Cadence = Annotated[int, Field(ge=0, le=10**15)]  # 0: never
 
 
 @dataclass
@@ -27,15 +32,15 @@ class Config:
     """Everything that decides a run. The sections `algo`, `env` and `model` have their own dataclasses."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    total_steps: Annotated[int, Field(ge=1)]
+    total_steps: Count
     device: str
     threads: Annotated[int, Field(ge=1, le=1024)]
     runs_dir: Annotated[str, Field(min_length=1)]
-    log_every: Annotated[int, Field(ge=1)]  # steps
-    eval_every: Annotated[int, Field(ge=0)]  # steps; 0: never
-    eval_episodes: Annotated[int, Field(ge=1)]
-    checkpoint_every: Annotated[int, Field(ge=0)]  # steps; 0: only at the end and when interrupted
-    keep_checkpoints: Annotated[int, Field(ge=1)]
+    log_every: Count  # steps
+    eval_every: Cadence  # steps
+    eval_episodes: Count
+    checkpoint_every: Cadence  # steps; 0: only at the end and when interrupted
+    keep_checkpoints: Count
     video: bool  # a GIF of the agent at each evaluation milestone
     tensorboard: bool
     expect: Expect
@@ -48,7 +53,7 @@ def implementation(raw: Mapping[str, Any]) -> str:
     """The name of the algorithm's implementation in a configuration that is still plain data."""
     algo = raw.get("algo")
     if not isinstance(algo, Mapping) or not isinstance(algo.get("implementation"), str):
-        raise ConfigError("algo: must be a section with name and implementation (see conf/algo/ppo.yaml)")
+        raise ConfigError("algo.implementation: missing (a section algo with name and implementation, as in algo=ppo)")
     return algo["implementation"]
 
 
@@ -70,7 +75,10 @@ def validate(raw: Mapping[str, Any], algo: type) -> Config:
         section, field = key.split(".")
         value = getattr(getattr(config, section), field)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
-            raise ConfigError(f"{key}={value}: a name is letters, digits, '.', '_' and '-', 100 at most")
+            raise ConfigError(
+                f"{key}={value}: a name goes into the path of the run: letters, digits, '.', '_' and '-', "
+                "beginning with a letter or digit, 100 at most"
+            )
     return config
 
 
@@ -88,13 +96,12 @@ def _find_target(tree: Any, path: str = "") -> str | None:
 def _check(kind: type, raw: Any, section: str, skip: set[str] | None = None) -> Any:
     """`raw` as a `kind`: every key known, every value of its type and in its range."""
     if not isinstance(raw, Mapping):
-        raise ConfigError(f"{section or 'config'}: must be a section with keys, got {raw!r}")
+        raise ConfigError(f"{section or 'config'}={shown(raw)}: must be a section with keys")
     prefix = f"{section}." if section else ""
     names = [field.name for field in fields(kind)]
     for key in raw:
         if key not in names:
-            hint = did_you_mean(str(key), names)
-            raise ConfigError(f"{prefix}{key}: no such key{hint} (there: {', '.join(sorted(names))})")
+            raise ConfigError(f"{prefix}{key}: no such key{choices_hint(str(key), names, prefix)}")
     required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
     for key in sorted(required - set(raw)):
         raise ConfigError(f"{prefix}{key}: missing (a value is needed)")
@@ -108,31 +115,82 @@ def _check(kind: type, raw: Any, section: str, skip: set[str] | None = None) -> 
         raise ConfigError(f"{prefix}{error}") from None
 
 
-_ADAPTERS: dict[Any, TypeAdapter] = {}
+# -- one value -------------------------------------------------------------------------------------------------
+
+_ADAPTERS: dict[str, TypeAdapter] = {}
 
 
 def _value(hint: Any, value: Any, key: str) -> Any:
-    if isinstance(value, bool) and hint is not bool and bool not in get_args(hint) and hint is not Any:
-        raise ConfigError(f"{key}={value}: must be a {_wanted(hint)}, not a truth value")
-    if isinstance(value, float) and not (abs(value) < float("inf")):
-        raise ConfigError(f"{key}={value}: must be a finite number")
-    adapter = _ADAPTERS.setdefault(
-        str(hint) + key, TypeAdapter(hint, config=None if is_dataclass(hint) else ConfigDict(strict=False))
-    )
-    if hint is str and isinstance(value, int | float):
+    kinds = _kinds(hint)
+    if isinstance(value, bool) and not kinds & {bool, Any}:
+        raise _refusal(hint, value, key)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _refusal(hint, value, key, finite=True)
+    if str in kinds and isinstance(value, int | float):
         value = str(value)
+    adapter = _ADAPTERS.setdefault(str(hint), TypeAdapter(hint))
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        first = min(error.errors(), key=lambda fault: fault["type"] == "none_required")
-        where = key + "".join(f"[{part}]" for part in first["loc"] if isinstance(part, int))
-        message = first["msg"].replace("Input should be ", "must be ")
-        hint_text = ""
-        if first["type"] == "literal_error":
-            hint_text = did_you_mean(str(first["input"]), re.findall(r"'([^']*)'", first["msg"]))
-        raise ConfigError(f"{where}={first['input']}: {message}{hint_text}") from None
+        loc = next((fault["loc"] for fault in error.errors() if fault["loc"]), ())
+        if isinstance(value, list) and loc and isinstance(loc[0], int):
+            item = next((get_args(kind)[0] for kind in _parts(hint) if get_origin(kind) is list), Any)
+            raise _refusal(item, value[loc[0]], f"{key}[{loc[0]}]") from None
+        raise _refusal(hint, value, key) from None
 
 
-def _wanted(hint: Any) -> str:
-    text = str(hint)
-    return "number" if "int" in text or "float" in text else "value of its type"
+def _refusal(kind: Any, value: Any, key: str, finite: bool = False) -> ConfigError:
+    choices = [str(choice) for part in _parts(kind) if get_origin(part) is Literal for choice in get_args(part)]
+    wanted = describe(kind).replace("a number", "a finite number" if finite else "a number")
+    hint = did_you_mean(str(value), choices)
+    if list in _kinds(kind) and isinstance(value, str | int | float):
+        hint = f": {key}=[{value}]"
+    return ConfigError(f"{key}={shown(value)}: must be {wanted}{hint}")
+
+
+def _parts(hint: Any) -> list[Any]:
+    """The alternatives of a type, without their annotations."""
+    if get_origin(hint) is Annotated:
+        return _parts(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        return [part for alternative in get_args(hint) for part in _parts(alternative)]
+    return [hint]
+
+
+def _kinds(hint: Any) -> set[Any]:
+    return {get_origin(part) or part for part in _parts(hint)}
+
+
+def describe(hint: Any) -> str:
+    """A type and its range in words: 'a whole number from 0 to 4294967295'."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return describe(args[0]) + _range(args[0], args[1:])
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(part) for part in args)
+    if origin is Literal:
+        return " or ".join(", ".join(map(str, args)).rsplit(", ", 1))
+    if origin is list:
+        return f"a list [a, b, ...], each {describe(args[0])}"
+    if origin is dict or hint is dict:
+        return "a mapping {key: value, ...}"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    return words.get(hint, f"a {getattr(hint, '__name__', hint)}")
+
+
+def _range(kind: Any, annotations: tuple[Any, ...]) -> str:
+    limits: dict[str, Any] = {}
+    for annotation in annotations:
+        for constraint in getattr(annotation, "metadata", [annotation]):
+            for name in ("ge", "gt", "le", "lt", "min_length"):
+                if getattr(constraint, name, None) is not None:
+                    limits[name] = getattr(constraint, name)
+    if kind is int and "lt" in limits:
+        limits["le"] = limits.pop("lt") - 1
+    if "ge" in limits and "le" in limits and limits["le"] < 10**15:
+        return f" from {limits['ge']} to {limits['le']}"
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    bounds = [f"{signs[name]} {value}" for name, value in limits.items() if name in signs]
+    if len(bounds) == 2 and limits.get("le") == 10**15:
+        bounds.pop()  # nobody means that one
+    return (f" {' and '.join(bounds)}" if bounds else "") + (", not empty" if "min_length" in limits else "")

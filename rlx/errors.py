@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
+
+MANY = 12  # more choices than this are not listed where one of them is close
 
 
 class UserError(ValueError):
@@ -14,7 +17,35 @@ class ConfigError(UserError):
     """A configuration that cannot be run."""
 
 
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
+def closest(name: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The choice that was probably meant. Upper and lower case count as equal; a beginning counts as close."""
+    lower = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=cutoff)
+    if not close and len(name) > 2:
+        close = [choice for choice in lower if choice.startswith(name.lower())]
+    return lower[close[0]] if close else None
+
+
+def did_you_mean(name: str, choices: Iterable[str], prefix: str = "") -> str:
     """'; did you mean ...?' where one of the choices is close, else nothing."""
-    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    close = closest(name, choices)
+    return f"; did you mean '{prefix}{close}'?" if close else ""
+
+
+def choices_hint(name: str, choices: Iterable[str], prefix: str = "", more: str = "") -> str:
+    """The close choice (with its prefix, to be copied) and the list of all of them, without the list where it is
+    long and one is close. `more` stands after the list, or says where to find it."""
+    known = sorted(choices)
+    close = did_you_mean(name, known, prefix)
+    listed = f"there are: {', '.join(known)}" if known and not (close and len(known) > MANY) else ""
+    inside = "; ".join(part for part in (listed, more) if part)
+    return f"{close} ({inside})" if inside else close
+
+
+def shown(value: Any) -> str:
+    """A value as YAML and the command line write it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    text = text if len(text) <= 80 else f"{text[:77]}..."
+    return text if text and text == text.strip() else f"'{text}'"

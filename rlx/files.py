@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
+
+TEMPORARY = ".tmp-"  # how the names begin that no reader looks at
+
+
+class CannotWrite(OSError):
+    """A disk that is full or refuses; one line that names the path and the bytes."""
+
+    def __init__(self, path: Path, size: int, error: OSError) -> None:
+        super().__init__(error.errno, error.strerror or str(error))
+        try:
+            free = f", {shutil.disk_usage(path.parent).free:,} free there"
+        except OSError:
+            free = ""
+        self.line = f"cannot write {path}: {self.strerror} ({size:,} bytes to write{free})"
+
+    def __str__(self) -> str:
+        return self.line
 
 
 def sync_directory(directory: Path) -> None:
@@ -16,20 +35,35 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """The file is there with all its bytes, or as it was before."""
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+def write_atomically(path: Path, *parts: bytes, durable: bool = True) -> None:
+    """The file is there with all its bytes, or as it was before, whatever stops the process.
+
+    `durable`: on the disk when this returns, so that a loss of power does not undo it either. Raises CannotWrite.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+        if durable:
+            sync_directory(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise CannotWrite(path, sum(map(len, parts)), error) from error
         raise
-    sync_directory(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+def write_json(path: Path, value: Any, durable: bool = True) -> None:
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode(), durable=durable)
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove what a killed process left half written; only for the one process that may write there."""
+    for path in directory.glob(f"{TEMPORARY}*"):
+        path.unlink(missing_ok=True)

@@ -13,9 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from rlx.errors import ConfigError, did_you_mean
+from rlx.errors import ConfigError, choices_hint
 
 BUILT_IN = {"ppo": "rlx.algos.ppo"}
+NEEDED = ("Config", "train", "load_policy")  # what an algorithm's module has
 
 
 def _entry_points(group: str) -> dict[str, metadata.EntryPoint]:
@@ -23,18 +24,30 @@ def _entry_points(group: str) -> dict[str, metadata.EntryPoint]:
 
 
 def implementations() -> dict[str, str]:
-    """Implementation name -> module, built-in and third-party."""
-    return {**BUILT_IN, **{name: point.value for name, point in _entry_points("rlx.algos").items()}}
+    """Implementation name -> module, built-in and third-party. A plug-in cannot replace a built-in one."""
+    return {**{name: point.value for name, point in _entry_points("rlx.algos").items()}, **BUILT_IN}
 
 
 def algorithm(implementation: str) -> ModuleType:
-    """The module that implements an algorithm. Raises ConfigError naming the choices."""
+    """The module that implements an algorithm. Raises ConfigError naming the choices, or what is wrong with it."""
     known = implementations()
+    where = f"algo.implementation={implementation}"
     if implementation not in known:
-        hint = did_you_mean(implementation, known)
-        there = ", ".join(sorted(known))
-        raise ConfigError(f"algo.implementation={implementation}: no such implementation{hint} (there are: {there})")
-    return importlib.import_module(known[implementation])
+        raise ConfigError(f"{where}: no such implementation{choices_hint(implementation, known)}")
+    if implementation in BUILT_IN:
+        return importlib.import_module(known[implementation])
+    try:
+        module = importlib.import_module(known[implementation])
+    except Exception as error:  # a third party's module may do anything while it is imported
+        raise ConfigError(
+            f"{where}: the plug-in's module {known[implementation]} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if missing := [name for name in NEEDED if not hasattr(module, name)]:
+        raise ConfigError(f"{where}: the plug-in's module {known[implementation]} has no {' and no '.join(missing)}")
+    return module
+
+
+# -- configuration files ---------------------------------------------------------------------------------------
 
 
 def conf_dir() -> Path:
@@ -43,20 +56,50 @@ def conf_dir() -> Path:
     return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
 
 
-def conf_dirs() -> list[Path]:
-    """Every directory of configuration files, first match wins: ./conf of the user, rlx's, plug-ins'."""
-    found = [Path.cwd() / "conf"] if (Path.cwd() / "conf").is_dir() else []
-    found.append(conf_dir())
+def user_conf() -> Path | None:
+    """./conf of the working directory, unless that is rlx's own or there is none."""
+    mine = (Path.cwd() / "conf").resolve()
+    return mine if mine.is_dir() and mine != conf_dir().resolve() else None
+
+
+def conf_dirs(extra: Path | None = None) -> list[Path]:
+    """Every directory of configuration files, first match wins: ./conf of the user, rlx's, plug-ins', `extra`.
+
+    ./conf goes behind rlx's own where it holds a config.yaml: that belongs to some other program, or would
+    replace rlx's.
+    """
+    own, mine = conf_dir().resolve(), user_conf()
+    found = [own]
+    if mine:
+        found.insert(1 if (mine / "config.yaml").exists() else 0, mine)
     for point in _entry_points("rlx.conf").values():
-        spec = find_spec(point.value)
-        found += [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    return list(dict.fromkeys(path.resolve() for path in found))
+        try:
+            spec = find_spec(point.value)
+        except Exception:  # a broken plug-in must not break every command
+            continue
+        found += [Path(place).resolve() for place in (spec.submodule_search_locations or [])] if spec else []
+    if extra:
+        found.append(extra.resolve())
+    return list(dict.fromkeys(found))
 
 
-def options(group: str) -> dict[str, Path]:
+def groups() -> list[str]:
+    """The configuration groups: algo, env, ..."""
+    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra")
+
+
+def options(group: str, extra: Path | None = None) -> dict[str, Path]:
     """The choices of a configuration group and the files they are read from."""
     found: dict[str, Path] = {}
-    for directory in conf_dirs():
+    for directory in conf_dirs(extra):
         for path in sorted((directory / group).glob("*.yaml")):
             found.setdefault(path.stem, path)
     return dict(sorted(found.items()))
+
+
+def first_comment(path: Path) -> str:
+    """What a configuration file says about itself in its first line."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith("#") and "@package" not in line:
+            return line.lstrip("# ").strip()
+    return ""

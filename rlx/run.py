@@ -10,12 +10,18 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from rlx.errors import UserError
+
 Metrics = dict[str, Any]
 
 
 class Stateful(Protocol):
     def state_dict(self) -> Any: ...
     def load_state_dict(self, state: Any) -> Any: ...
+
+
+class StateMismatch(UserError):
+    """A checkpoint that does not fit the objects it is to be restored into; the message is one line."""
 
 
 class Run:
@@ -32,11 +38,16 @@ class Run:
         self.notices: list[str] = []
         self.tracked: dict[str, Stateful] = {}
         self._rngs: dict[str, np.random.Generator] = {}
-        self._state = dict(state) if state else None
+        # Of the checkpoint, what nobody has asked for yet. It is let go piece by piece: a buffer is not held twice.
+        self._saved: dict[str, Any] = dict(state["tracked"]) if state else {}
+        self._saved_rngs: dict[str, Any] = dict(state["rngs"]) if state else {}
+        self._resumed = state is not None
         torch.manual_seed(self._entropy("torch") % 2**63)
-        if self._state:
-            self.step = int(self._state["step"])
-            torch.set_rng_state(self._state["torch_rng"])
+        if state:
+            self.step = int(state["step"])
+            torch.set_rng_state(state["torch_rng"])
+            if "cuda_rng" in state and device.type == "cuda":
+                torch.cuda.set_rng_state(state["cuda_rng"], device)
 
     def _entropy(self, name: str) -> int:
         words = np.random.SeedSequence([self.seed, zlib.crc32(name.encode())]).generate_state(2, np.uint64)
@@ -46,8 +57,8 @@ class Run:
         """The run's random generator of that name: its own stream of the run's seed, saved with the run."""
         if name not in self._rngs:
             self._rngs[name] = np.random.default_rng(self._entropy(name))
-            if self._state and name in self._state["rngs"]:
-                self._rngs[name].bit_generator.state = self._state["rngs"][name]
+            if name in self._saved_rngs:
+                self._rngs[name].bit_generator.state = self._saved_rngs.pop(name)
         return self._rngs[name]
 
     def generator(self, name: str) -> torch.Generator:
@@ -56,19 +67,40 @@ class Run:
 
     def track(self, **objects: Stateful) -> None:
         """Save these objects (anything with state_dict and load_state_dict) with the run, and restore them now if
-        the run is being resumed. Raises KeyError naming an object the checkpoint does not hold."""
+        the run is being resumed. Raises StateMismatch naming an object that the checkpoint does not fit.
+
+        An object whose `replayable`, or that of its `envs`, is False cannot be saved without changing it: see
+        `exact_anywhere`.
+        """
         for name, thing in objects.items():
             self.tracked[name] = thing
-            if self._state is not None:
-                if name not in self._state["tracked"]:
-                    raise KeyError(f"the checkpoint holds no '{name}' (it holds: {', '.join(self._state['tracked'])})")
-                thing.load_state_dict(self._state["tracked"][name])
+            if not self._resumed:
+                continue
+            if name not in self._saved:
+                there = ", ".join(self._saved) or "nothing more"
+                raise StateMismatch(f"the checkpoint holds no '{name}' (it holds: {there})")
+            try:
+                thing.load_state_dict(self._saved.pop(name))
+            except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
+                line = " ".join(str(error).split()) or type(error).__name__
+                raise StateMismatch(f"the checkpoint's '{name}' does not fit: {line[:500]}") from error
+
+    @property
+    def exact_anywhere(self) -> bool:
+        """False where saving the state changes it (an environment that cannot be replayed starts new episodes).
+
+        Then checkpoints may be taken only at steps that the run never stopped would take one at, too.
+        """
+        return all(
+            getattr(thing, "replayable", True) and getattr(getattr(thing, "envs", None), "replayable", True)
+            for thing in self.tracked.values()
+        )
 
     def state(self, name: str) -> Any:
         """The state of a tracked object: the live one's, or the checkpoint's if nothing was tracked yet."""
         if name in self.tracked:
             return self.tracked[name].state_dict()
-        return (self._state or {"tracked": {}})["tracked"][name]
+        return self._saved[name]
 
     def notice(self, text: str) -> None:
         """Something the user should know about this run; shown once and kept in its record."""
@@ -76,12 +108,15 @@ class Run:
             self.notices.append(text)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
+        state = {
             "step": self.step,
-            "tracked": {name: thing.state_dict() for name, thing in self.tracked.items()},
-            "rngs": {name: rng.bit_generator.state for name, rng in self._rngs.items()},
+            "tracked": {**self._saved, **{name: thing.state_dict() for name, thing in self.tracked.items()}},
+            "rngs": {**self._saved_rngs, **{name: rng.bit_generator.state for name, rng in self._rngs.items()}},
             "torch_rng": torch.get_rng_state(),
         }
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        return state
 
     def parameters(self) -> dict[str, torch.Tensor]:
         """The parameters and buffers of every tracked module, by dotted name."""
@@ -91,3 +126,13 @@ class Run:
             if isinstance(thing, torch.nn.Module)
             for key, tensor in thing.state_dict().items()
         }
+
+    def not_finite(self) -> list[str]:
+        """The names of the parameters that hold a NaN or an infinity."""
+        return [
+            f"{name}.{key}"
+            for name, thing in self.tracked.items()
+            if isinstance(thing, torch.nn.Module)
+            for key, tensor in thing.named_parameters()
+            if not torch.isfinite(tensor).all()
+        ]

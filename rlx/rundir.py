@@ -1,34 +1,41 @@
-"""A run directory: making one, its configuration and its record. The layout is in the README.
+"""A run directory: making one, its configuration, its status and its lock. The layout is in the README.
 
 config.yaml    resolved, without interpolations      run.json    command, versions, git, host, device, seed
-status.json    how it stands                         rlx.log     tracebacks
+status.json    how it stands, and who runs it        rlx.log     tracebacks
 metrics.jsonl  the truth; TensorBoard's event files are derived from it
-checkpoints/
+checkpoints/   one file each
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import platform
-import socket
-import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
+import filelock
 import yaml
 
-from rlx import __version__
-from rlx.errors import ConfigError
-from rlx.files import sync_directory, write_atomically, write_json
+from rlx import process, record
+from rlx.errors import ConfigError, UserError
+from rlx.files import remove_temporaries, sync_directory, write_atomically, write_json
+
+# What a run cannot change once it has begun, but for what only says how it is computed.
+FROZEN = ("seed", "runs_dir", "env", "model", "algo.name", "algo.implementation", "algo.num_envs", "algo.num_steps")
+MOVABLE = ("env.workers", "env.step_timeout", "env.replay")
+NAMES = ("runs_dir", "env.name", "algo.name")
+
+
+# -- a new one -------------------------------------------------------------------------------------------------
 
 
 def new_directory(cfg: Any, parent: Path | None = None, name: str | None = None) -> Path:
     """Create this run's own directory, exclusively. Raises ConfigError where that cannot be."""
     parent = parent or Path(cfg.runs_dir).absolute() / cfg.env.name / cfg.algo.name
+    path = parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
         for _ in range(1000):
@@ -42,67 +49,8 @@ def new_directory(cfg: Any, parent: Path | None = None, name: str | None = None)
                     raise
         raise FileExistsError(0, "no free name")
     except OSError as error:
-        raise ConfigError(f"runs_dir={cfg.runs_dir}: cannot create {parent}: {error.strerror}") from None
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The resolved configuration of a run directory. Raises ConfigError if it is not one."""
-    file = path / "config.yaml"
-    if not file.is_file():
-        raise ConfigError(f"{path}: not a run directory (no config.yaml; `rlx ls` lists the runs there are)")
-    try:
-        raw = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: unreadable ({type(error).__name__})") from None
-    if not isinstance(raw, dict) or not isinstance(raw.get("algo"), dict):
-        raise ConfigError(f"{file}: not the configuration of a run")
-    return raw
-
-
-def write_config(path: Path, raw: Mapping[str, Any]) -> None:
-    text = yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True)
-    write_atomically(path / "config.yaml", text.encode())
-
-
-def _git() -> dict[str, str | None]:
-    def ask(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=5)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip()[:10_000] if done.returncode == 0 else None
-
-    return {"commit": ask("rev-parse", "HEAD"), "diff_stat": ask("diff", "--stat", "HEAD")}
-
-
-def versions() -> dict[str, str]:
-    found = {"rlx": __version__, "python": platform.python_version(), "torch": torch.__version__}
-    for name in ("numpy", "gymnasium", "hydra-core", "tensorboard"):
-        found[name] = metadata.version(name)
-    return found
-
-
-def provenance(cfg: Any, command: list[str], device: str) -> dict[str, Any]:
-    return {
-        "command": command,
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "algo": cfg.algo.name,
-        "env": cfg.env.name,
-        "env_id": cfg.env.id,
-        "seed": cfg.seed,
-        "device": device,
-        "threads": cfg.threads,
-        "versions": versions(),
-        "host": socket.gethostname(),
-        "machine": {
-            "system": platform.platform(),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "gpu": torch.cuda.get_device_name() if device.startswith("cuda") else None,
-        },
-        "git": _git(),
-        "notices": [],
-        "resumes": [],
-    }
+        where = "" if name else f"runs_dir={cfg.runs_dir}: "
+        raise ConfigError(f"{where}cannot create {path}: {error.strerror}") from None
 
 
 def open_new(
@@ -115,20 +63,107 @@ def open_new(
 ) -> Path:
     """A new run directory with its configuration and record in it."""
     path = new_directory(cfg, parent, name)
-    write_json(path / "run.json", provenance(cfg, command, device))
-    write_config(path, raw)
-    sync_directory(path.parent)
+    try:
+        write_json(path / "run.json", record.new(cfg, command, device))
+        status = {"status": "running", "step": 0, "total_steps": cfg.total_steps, **process.me()}
+        write_status(path, status, durable=False)
+        write_config(path, raw)  # the last: it makes the directory a run
+        sync_directory(path.parent)
+    except OSError as error:
+        raise ConfigError(f"runs_dir={cfg.runs_dir}: {error}") from None
     return path
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """run.json. Raises ConfigError if it is missing or damaged."""
+# -- configuration ---------------------------------------------------------------------------------------------
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The resolved configuration of a run directory. Raises ConfigError if it is not one."""
+    file = path / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(f"{path}: not a run directory (no config.yaml; `rlx ls` lists the runs there are)")
     try:
-        return json.loads((path / "run.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path / 'run.json'}: unreadable ({type(error).__name__})") from None
+        raw = yaml.safe_load(file.read_text("utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: unreadable ({type(error).__name__})") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("algo"), dict):
+        raise ConfigError(f"{file}: not the configuration of a run")
+    return raw
 
 
-def update_record(path: Path, **changes: Any) -> None:
-    """Change keys of run.json."""
-    write_json(path / "run.json", {**read_record(path), **changes})
+def write_config(path: Path, raw: Mapping[str, Any]) -> None:
+    text = yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True)
+    write_atomically(path / "config.yaml", text.encode())
+
+
+def is_frozen(key: str) -> bool:
+    """Is this dotted key part of what a run cannot change?"""
+    return any(key == part or key.startswith(f"{part}.") for part in FROZEN) and key not in MOVABLE
+
+
+def identity(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a run's checkpoints from another run's: its frozen keys, but for names and places."""
+    flat = {key: new for key, (_, new) in record.differences({}, raw).items()}
+    return {key: value for key, value in flat.items() if is_frozen(key) and key not in NAMES}
+
+
+# -- status and lock -------------------------------------------------------------------------------------------
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """status.json; {} if it is missing or damaged."""
+    try:
+        found = json.loads((path / "status.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_status(path: Path, status: Mapping[str, Any], durable: bool = True) -> None:
+    write_json(path / "status.json", {**status, "heartbeat": process.now()}, durable)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[dict[str, Any]]:
+    """Be the one process that runs this directory; gives the status as it was before.
+
+    The lock is the operating system's: kill -9 releases it. Raises ConfigError naming who holds it. After a
+    UserError, which changed nothing, the status is put back.
+    """
+    lock = filelock.FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ConfigError(f"{path}: {_holder(path)} is running it") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be locked: {error.strerror or error}") from None
+    try:
+        before = read_status(path)
+        for directory in (path, path / "checkpoints"):
+            remove_temporaries(directory)
+        with contextlib.suppress(OSError):  # a full disk shows later, where it matters
+            write_status(path, {**before, "status": "running", **process.me()}, durable=False)
+        try:
+            yield before
+        except UserError:
+            put_back(path, before)
+            raise
+    finally:
+        lock.release()
+
+
+def put_back(path: Path, status: Mapping[str, Any]) -> None:
+    with contextlib.suppress(OSError):
+        if status:
+            write_json(path / "status.json", status)
+        else:
+            (path / "status.json").unlink(missing_ok=True)
+
+
+def _holder(path: Path) -> str:
+    for _ in range(20):  # who has just taken the lock may not have signed yet
+        status = read_status(path)
+        if process.lives(status):
+            return f"process {status.get('pid')} on {status.get('host')}"
+        time.sleep(0.05)
+    return "another process"

@@ -141,9 +141,7 @@ def test_a_log_that_is_not_the_checkpoints_is_one_line_and_stays_as_it_is(tmp_pa
     assert (path.read_bytes() if path.exists() else None) == content
 
 
-@pytest.mark.parametrize(
-    "torn", [b'{"step": 2, "x', b"{", b"\0\0\0\0", "{'ü".encode()[:-1], b'{"step": 2}x\n']
-)
+@pytest.mark.parametrize("torn", [b'{"step": 2, "x', b"{", b"\0\0\0\0", "{'ü".encode()[:-1], b'{"step": 2}x\n'])
 def test_a_torn_last_line_is_left_out(tmp_path, torn):
     path = tmp_path / "m.jsonl"
     path.write_bytes(b'{"step": 0}\n{"step": 1}\n' + torn)
@@ -427,9 +425,7 @@ def hparams_tab(logdir):
     response = list_session_groups.Handler(RequestContext(), context, "", request).run()
     return {
         group.name: {
-            "hparams": {
-                name: getattr(value, value.WhichOneof("kind")) for name, value in group.hparams.items()
-            },
+            "hparams": {name: getattr(value, value.WhichOneof("kind")) for name, value in group.hparams.items()},
             "metrics": {metric.name.tag: metric.value for metric in group.metric_values},
             "status": [api_pb2.Status.Name(s.status).removeprefix("STATUS_").lower() for s in group.sessions],
         }

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -136,12 +135,12 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
         )  # fmt: skip
         batch |= {"advantage": advantage, "return_": advantage + batch["value"]}
         explained = vf.explained_variance(batch["value"], batch["return_"])
-        data = {name: batch[name].flatten(0, 1) for name in used_by(algo)}
+        data = {name: rollout.rows(batch[name]) for name in used_by(algo)}
 
         # Learn
         steps: list[dict[str, float]] = []
         for _ in range(algo.num_epochs):
-            for index in minibatches(shuffle, size, algo.num_minibatches, run.device):
+            for index in minibatches(shuffle, len(data["obs"]), algo.num_minibatches, run.device):
                 steps.append(learner.step(data, index, lr, clip_coef=clip, kl_coef=beta.coef))
                 if algo.target_kl and steps[-1]["approx_kl"] > 1.5 * algo.target_kl:
                     break
@@ -157,7 +156,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
             run.step,
             {
                 **rollout.metrics(),
-                **{f"train/{name}": float(np.mean([step[name] for step in steps])) for name in steps[0]},
+                **{f"train/{name}": sum(step[name] for step in steps) / len(steps) for name in steps[0]},
                 "train/explained_variance": float(explained),
                 "train/learning_rate": lr,
                 "train/clip_range": clip,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from rlx import process
 from rlx.errors import UserError
 
 
@@ -53,14 +51,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 def state_of(status: dict[str, Any]) -> str:
     """running, finished, failed, interrupted - or killed, for one that says running and whose process is gone."""
-    said = status.get("status", "killed")
-    if said != "running" or status.get("host") != socket.gethostname():
-        return str(said)
-    try:
-        alive = abs(psutil.Process(status["pid"]).create_time() - status["process_started"]) < 2
-    except (psutil.Error, KeyError):
-        alive = False
-    return "running" if alive else "killed"
+    said = str(status.get("status", "killed"))
+    return "killed" if said == "running" and not process.lives(status) else said
 
 
 def _last_metrics(path: Path) -> dict[str, Any]:
@@ -79,22 +71,25 @@ def _last_metrics(path: Path) -> dict[str, Any]:
     return found
 
 
-def _newest_manifest(path: Path) -> dict[str, Any]:
-    newest: dict[str, Any] = {}
-    for manifest in (path / "checkpoints").glob("[!.]*.json"):
+def _newest_checkpoint(path: Path) -> dict[str, Any]:
+    """What the newest checkpoint says of itself (its hash is not checked here); {} if there is none."""
+    files = [file for file in (path / "checkpoints").glob("*_*.safetensors") if file.stem[-12:].isdigit()]
+    for file in sorted(files, key=lambda file: file.stem[-12:], reverse=True):
         try:
-            body, _ = json.loads(manifest.read_bytes())
-        except (OSError, ValueError):
+            with open(file, "rb") as stream:
+                length = int.from_bytes(stream.read(8), "little")
+                header = json.loads(stream.read(min(length, file.stat().st_size)))
+            found = json.loads(header["__metadata__"]["rlx"])
+            return {"step": found["step"], "weights_sha256": found["weights_sha256"]}
+        except (OSError, ValueError, KeyError, TypeError):
             continue
-        if body.get("step", -1) >= newest.get("step", -1):
-            newest = {key: body.get(key) for key in ("step", "weights_sha256")}
-    return newest
+    return {}
 
 
 def show(path: Path) -> dict[str, Any]:
     """Everything others build on: {run, algo, env, seed, step, status, weights_sha256, eval, metrics}, and more."""
     record, status = _json(path / "run.json"), _json(path / "status.json")
-    manifest = _newest_manifest(path)
+    checkpoint = _newest_checkpoint(path)
     metrics = _last_metrics(path / "metrics.jsonl")
     return {
         "run": str(path),
@@ -102,10 +97,11 @@ def show(path: Path) -> dict[str, Any]:
         "env": record.get("env"),
         "seed": record.get("seed"),
         "step": status.get("step", 0),
+        "checkpoint": checkpoint.get("step"),
         "total_steps": status.get("total_steps"),
         "status": state_of(status),
         "error": status.get("error"),
-        "weights_sha256": status.get("weights_sha256") or manifest.get("weights_sha256"),
+        "weights_sha256": status.get("weights_sha256") or checkpoint.get("weights_sha256"),
         "eval": status.get("evaluation"),
         "metrics": metrics,
         "device": record.get("device"),

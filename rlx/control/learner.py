@@ -80,6 +80,7 @@ class Learner:
     """
 
     CHECKED = 2  # calls of each new tape that are compared with ordinary torch
+    MOST_TAPES = 8  # one for each number of rows; the oldest makes room
 
     def __init__(
         self,
@@ -118,10 +119,11 @@ class Learner:
         return {**info, "grad_norm": norm}
 
     def state_dict(self) -> dict[str, Any]:
-        return self.adam.state_dict()
+        return {**self.adam.state_dict(), "taping": self._taping}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.adam.load_state_dict(state)
+        self._taping = self._taping and state["taping"]  # a tape once found wrong is not trusted after a resume
 
     # -- the gradient, two ways ------------------------------------------------------------------------------
 
@@ -133,6 +135,8 @@ class Learner:
         rows = len(next(iter(batch.values()))) if index is None else len(index)
         tape = self._tapes.get(rows)
         if tape is None:
+            if len(self._tapes) == self.MOST_TAPES:
+                del self._tapes[next(iter(self._tapes))]
             try:
                 inputs = self._gather(batch, index, hyper)
                 tape = self._tapes[rows] = _Checked(Tape(self._stacked, inputs, self.flat.params, self.flat.grads))

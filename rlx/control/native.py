@@ -60,10 +60,11 @@ class CartPoleEnvs(SyncEnvs):
         return problem
 
     def _compare(self) -> None:
-        """Step random states here and by Gymnasium: every bit must agree."""
+        """Step 256 random states, large and tiny, here and by Gymnasium: every bit must agree."""
         rng = np.random.default_rng(0)
-        for _ in range(4):
-            before = rng.uniform(-0.5, 0.5, self._state.shape) * np.array([[6.0], [4.0], [1.0], [4.0]])
+        for _ in range(-(-256 // self.num_envs)):
+            size = np.array([[3.0], [2.0], [0.5], [2.0]]) * 10.0 ** rng.uniform(-6, 0, (4, self.num_envs))
+            before = size * rng.uniform(-1, 1, (4, self.num_envs))
             action = rng.integers(0, 2, self.num_envs)
             self._state[:] = before
             terminated, _, _ = self._advance(action)

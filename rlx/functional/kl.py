@@ -92,9 +92,7 @@ def adaptive_kl_coef(kl_coef: Scalar, kl: Scalar, target: Scalar) -> Scalar:
     return kl_coef * (1 + (kl > 1.5 * target)) / (1 + (kl < target / 1.5))
 
 
-def adaptive_kl_controller(
-    kl_coef: Scalar, kl: Scalar, target: Scalar, num_samples: Scalar, horizon: Scalar
-) -> Scalar:
+def adaptive_kl_controller(kl_coef: Scalar, kl: Scalar, target: Scalar, num_samples: Scalar, horizon: Scalar) -> Scalar:
     """beta after `num_samples` more episodes, moved in proportion to a clipped relative error.
 
         e = clamp(KL / target - 1, -.2, .2);   beta <- beta (1 + e num_samples / horizon)

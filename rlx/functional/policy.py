@@ -20,9 +20,7 @@ def policy_gradient(logprob: Tensor, weight: Tensor) -> Tensor:
     return -(logprob * weight.detach())
 
 
-def ppo_clip(
-    logprob: Tensor, old_logprob: Tensor, advantage: Tensor, clip_low: Scalar, clip_high: Scalar
-) -> Tensor:
+def ppo_clip(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, clip_low: Scalar, clip_high: Scalar) -> Tensor:
     """Clipped surrogate: no gain from taking the ratio further out than the clip.
 
         r = pi(a|s) / pi_old(a|s);   L = -min( r A, clamp(r, 1 - clip_low, 1 + clip_high) A )
@@ -37,9 +35,7 @@ def ppo_clip(
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip_low, 1 + clip_high) * advantage)
 
 
-def ppo_penalty(
-    logprob: Tensor, old_logprob: Tensor, advantage: Tensor, kl: Tensor, kl_coef: Scalar
-) -> Tensor:
+def ppo_penalty(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, kl: Tensor, kl_coef: Scalar) -> Tensor:
     """Surrogate with a KL penalty.
 
         r = pi(a|s) / pi_old(a|s);   L = -( r A - beta KL(pi_old || pi) )

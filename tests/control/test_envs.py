@@ -16,7 +16,7 @@ BACKENDS = ["sync", "async"]
 
 def config(id, **changes):
     id = f"fake_envs:{id}" if id.startswith(("Counter-", "Random-", "Lives-", "CounterVector-", "Spaces")) else id
-    return EnvConfig(name="test", id=id, **{"workers": 2, "step_timeout": 20.0, **changes})
+    return EnvConfig(name="test", id=id, **{"backend": "sync", "workers": 2, "step_timeout": 20.0, **changes})
 
 
 @pytest.fixture
@@ -188,14 +188,13 @@ def test_first_observations_differ_between_lanes_run_seeds_and_domains(make, bac
     assert_equal(again.reset()[:, 1].copy(), first[0].copy())
 
 
-def test_wrappers_that_sample_actions_get_the_episode_seed():
-    cfg = config("Counter-v0", wrappers=["flatten"])
+def test_wrappers_that_sample_actions_get_the_episode_seed(make):
     samples = []
     for _ in range(2):
-        envs = make_envs(cfg, 2, seed=0)
+        envs = make(config("CartPole-v1", wrappers=["flatten"], replay=True), 2)
         envs.reset()
-        samples.append([env.action_space.sample() for env in envs.envs for _ in range(30)])
-    assert samples[0] == samples[1]
+        samples.append([[env.action_space.sample() for _ in range(30)] for env in envs.envs])
+    assert samples[0] == samples[1] and samples[0][0] != samples[0][1]
 
 
 # Backends agree
@@ -219,6 +218,7 @@ def test_cartpole_vectorised_equals_sync_to_the_bit(make, num_envs):
         x, v, angle, turn = one.obs.T
         action = (angle + 0.5 * turn + 0.1 * x + 0.2 * v > rng.normal(0, 0.06, num_envs)).astype(np.int64)
         assert_equal(play(one, [action]), play(two, [action]))
+        assert np.array_equal(two._state.T, [env.state for env in one.envs])  # in float64
     assert one.episodes == two.episodes
     assert {length for _, length, _ in one.episodes} & {500}
 
@@ -478,3 +478,9 @@ def test_mujoco_writes_nothing_to_stdout_or_the_working_directory(tmp_path, capf
     monkeypatch.chdir(tmp_path)
     make_env(config("HalfCheetah-v5")).close()
     assert capfd.readouterr().out == "" and os.listdir(tmp_path) == []
+
+
+def test_backend_auto_is_the_array_version_where_it_is_exact_and_pays(make):
+    assert type(make(config("CartPole-v1", backend="auto"), 8)).__name__ == "CartPoleEnvs"
+    assert type(make(config("CartPole-v1", backend="auto"), 1)).__name__ == "SyncEnvs"
+    assert type(make(config("Acrobot-v1", backend="auto"), 8)).__name__ == "SyncEnvs"

@@ -107,6 +107,15 @@ def test_a_float64_bound_beyond_float32_becomes_infinite_without_a_warning(recwa
     assert np.isinf(box.high).all() and encode is None and not recwarn.list
 
 
+@pytest.mark.parametrize("n", [5, 2000])
+def test_a_discrete_observation_outside_its_space_is_an_error(n):
+    _, encode = observation_encoder(spaces.Discrete(n, start=3), "x")
+    assert encode(3).tolist() == [1] + [0] * (n - 1) and encode(n + 2)[-1] == 1
+    for outside in (2, n + 3):
+        with pytest.raises(IndexError):
+            encode(outside)
+
+
 @pytest.mark.parametrize("size", [1, 4, 5000])
 def test_all_finite_is_isfinite_all(size):
     for bad in (np.nan, np.inf, -np.inf):

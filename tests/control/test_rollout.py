@@ -80,7 +80,9 @@ def test_a_restored_rollout_goes_on_bitwise() -> None:
     whole = counter(normalize_obs=True)
     whole.collect()
     state, stats, rng = whole.state_dict(), whole.normalizer.state_dict(), whole.rng.bit_generator.state
-    stats = {k: v and {n: np.copy(x) if isinstance(x, np.ndarray) else x for n, x in v.items()} for k, v in stats.items()}
+    stats = {
+        k: v and {n: np.copy(x) if isinstance(x, np.ndarray) else x for n, x in v.items()} for k, v in stats.items()
+    }
     expected = {name: tensor.clone() for name, tensor in whole.collect().items()}
     restored = counter(normalize_obs=True)
     restored.load_state_dict(state)

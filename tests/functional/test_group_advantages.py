@@ -141,9 +141,7 @@ def test_process_advantages_spread_a_step_over_its_tokens():
     reward, step_end = torch.zeros(2, 4), torch.zeros(2, 4, dtype=torch.bool)
     for g, ends, scores in [(0, [1, 3], [0.2, 0.8]), (1, [0, 1, 2], [1.0, 0.4, 0.6])]:
         reward[g, ends], step_end[g, ends] = torch.tensor(scores), True
-    by_step = process_advantage(
-        torch.tensor([[0.2, 0.8, 0], [1.0, 0.4, 0.6]]), torch.tensor([[1, 1, 0], [1, 1, 1]])
-    )
+    by_step = process_advantage(torch.tensor([[0.2, 0.8, 0], [1.0, 0.4, 0.6]]), torch.tensor([[1, 1, 0], [1, 1, 1]]))
     by_token = process_advantage(reward, step_end)
     assert_close(by_token[0], by_step[0, [0, 0, 1, 1]], **ROUNDING)
     assert_close(by_token[1], by_step[1, [0, 1, 2, 2]] * torch.tensor([1, 1, 1, 0]), **ROUNDING)

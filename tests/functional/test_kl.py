@@ -196,9 +196,7 @@ def test_the_learner_may_be_either_argument():
 # The coefficient
 
 
-@pytest.mark.parametrize(
-    "kl, expected", [(0.016, 1.0), (0.015, 0.5), (0.01, 0.5), (0.0067, 0.5), (0.0066, 0.25)]
-)
+@pytest.mark.parametrize("kl, expected", [(0.016, 1.0), (0.015, 0.5), (0.01, 0.5), (0.0067, 0.5), (0.0066, 0.25)])
 def test_the_ppo_penalty_doubles_above_and_halves_below(kl, expected):
     result = adaptive_kl_coef(0.5, kl, target=0.01)
     assert result == expected and type(result) is float

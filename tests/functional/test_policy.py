@@ -49,10 +49,7 @@ def test_a_baseline_changes_the_variance():
     logits, reward = torch.zeros(3, requires_grad=True), torch.tensor([10.0, 11.0, 12.0])
 
     def second_moment(baseline):
-        each = [
-            gradient(policy_gradient(logits.log_softmax(-1), reward - baseline)[a], logits)[0]
-            for a in range(3)
-        ]
+        each = [gradient(policy_gradient(logits.log_softmax(-1), reward - baseline)[a], logits)[0] for a in range(3)]
         return torch.stack(each).square().sum(-1).mean()
 
     assert second_moment(11.0) < second_moment(0.0) / 100
@@ -89,9 +86,7 @@ def test_ppo_clip_by_hand(advantage, ratio, loss, has_gradient):
     result = ppo_clip(logprob, torch.zeros(1), torch.tensor([advantage]), 0.2, 0.2)
     assert_close(result, torch.tensor([loss]))
     # dL/dlogprob = -A ratio where the clip does not cut it
-    assert_close(
-        gradient(result.sum(), logprob)[0], torch.tensor([-advantage * ratio if has_gradient else 0.0])
-    )
+    assert_close(gradient(result.sum(), logprob)[0], torch.tensor([-advantage * ratio if has_gradient else 0.0]))
 
 
 def test_ppo_clip_is_the_two_branch_form_of_spinning_up():
@@ -207,9 +202,7 @@ def test_diagnostics_carry_no_gradient():
     ],
 )
 @pytest.mark.parametrize("loss", ["policy_gradient", "ppo_clip"])
-def test_what_each_group_advantage_does_to_the_gradient_of_a_3_armed_bandit(
-    scale, ddof, factor, cosine, loss
-):
+def test_what_each_group_advantage_does_to_the_gradient_of_a_3_armed_bandit(scale, ddof, factor, cosine, loss):
     """All 81 groups of G = 4 arms from p = (.5, .3, .2), r = (1, 0, .5); true gradient (.2, -.18, -.02)."""
     logits, reward = torch.tensor([0.5, 0.3, 0.2]).log().requires_grad_(), torch.tensor([1.0, 0.0, 0.5])
     groups = torch.tensor(list(itertools.product(range(3), repeat=4)))

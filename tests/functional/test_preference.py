@@ -12,9 +12,7 @@ RANKING = [2.0, 1.0, 0.0, -1.0]
 
 
 def test_preference_losses_by_hand():
-    assert bradley_terry(torch.tensor([1.0]), torch.tensor([-0.5])).item() == pytest.approx(
-        0.201413, abs=5e-7
-    )
+    assert bradley_terry(torch.tensor([1.0]), torch.tensor([-0.5])).item() == pytest.approx(0.201413, abs=5e-7)
     score = torch.tensor(RANKING)
     assert ranked(score).item() == pytest.approx(0.207038, abs=5e-7)
     assert plackett_luce(score).item() == pytest.approx(1.161057, abs=5e-7)
@@ -37,9 +35,7 @@ def test_bradley_terry_is_a_probability():
 def test_bradley_terry_does_not_overflow():
     margin = torch.tensor([-1e4, 30.0, 1e4], requires_grad=True)
     loss = bradley_terry(margin, torch.zeros(3))
-    assert_close(
-        loss, torch.tensor([1e4, math.log1p(math.exp(-30)), 0.0]), rtol=1e-12, atol=0
-    )  # e^-30 is 9e-14
+    assert_close(loss, torch.tensor([1e4, math.log1p(math.exp(-30)), 0.0]), rtol=1e-12, atol=0)  # e^-30 is 9e-14
     assert torch.autograd.grad(loss.sum(), margin)[0].isfinite().all()
 
 

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 import rlx.functional
 from rlx.functional import kl, policy, preference, reduce, returns, value
+from rlx.functional.shapes import check_shapes
 
 FOLDER = pathlib.Path(rlx.functional.__file__).parent
 MASKS = {"terminated", "done", "mask", "step_end"}
@@ -19,9 +20,7 @@ T, N, G, L, A = 6, 3, 4, 5, 2
 
 def shaped(names, *shape):
     """Random tensors by name; masks 0/1 floats, everything else normal."""
-    return {
-        n: (torch.rand(shape) < 0.5).double() if n in MASKS else torch.randn(shape) for n in names.split()
-    }
+    return {n: (torch.rand(shape) < 0.5).double() if n in MASKS else torch.randn(shape) for n in names.split()}
 
 
 # function: (tensor names, their shape, hyper-parameters, what is neither)
@@ -153,6 +152,12 @@ def test_the_message_about_shapes_is_one_line_that_names_both():
     )
 
 
+def test_numbers_have_no_shape_to_differ():
+    check_shapes(a=torch.zeros(3), b=0.5, c=torch.tensor(0.5), d=None, e=torch.zeros(3))
+    advantage = torch.tensor(2.0)  # one for all
+    assert_close(policy.policy_gradient(torch.ones(3), advantage), torch.full((3,), -2.0))
+
+
 @every
 def test_a_mask_may_be_bool_or_float(function):
     tensors, hyper, other = call(function)
@@ -220,14 +225,10 @@ def test_functional_imports_torch_math_typing_and_itself():
             else:
                 continue
             for name in names:
-                assert name.split(".")[0] in allowed or name.startswith("rlx.functional"), (
-                    f"{path.name}: {name}"
-                )
+                assert name.split(".")[0] in allowed or name.startswith("rlx.functional"), f"{path.name}: {name}"
 
 
 def test_functional_takes_no_tensor_apart():
     for path in FOLDER.glob("*.py"):
-        called = {
-            node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
-        }
+        called = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
         assert not called & {"item", "tolist", "numpy", "cpu", "nonzero"}, path.name

@@ -1,0 +1,45 @@
+"""Asking a run to stop: SIGINT (Ctrl-C), SIGTERM (kill, SLURM's end) and SIGUSR1 (SLURM's warning)."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+
+class Interrupted(BaseException):
+    """A signal asked the run to stop. `code` is the exit code, 128 + signal; `saved` the step of the newest
+    checkpoint, from which a resume goes on (None: there is none)."""
+
+    def __init__(self, number: int, path: Path, text: str, saved: int | None) -> None:
+        super().__init__(text)
+        self.code, self.path, self.saved = 128 + number, path, saved
+
+
+class Signals:
+    """SIGINT, SIGTERM and SIGUSR1 ask the loop to checkpoint and stop; a second SIGINT stops it at once."""
+
+    asked = 0
+
+    def __enter__(self) -> Signals:
+        self.before = {}
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            try:
+                self.before[number] = signal.signal(number, self._note)
+            except ValueError:  # not in the main thread: whoever runs us handles signals
+                break
+        return self
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = number
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def name_of(number: int) -> str:
+    return signal.Signals(number).name

@@ -1,0 +1,75 @@
+"""Every command block of the README runs as written, in order, in an empty directory."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def commands(block: str) -> list[str]:
+    return [line.split("  #")[0].strip() for line in block.splitlines() if line.strip()]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "CI": "true"}
+
+
+def test_the_commands_of_the_readme_run_as_written(tmp_path: Path) -> None:
+    here = tmp_path / "a new folder"
+    here.mkdir()
+    ran = 0
+    for command in (line for block in BLOCKS for line in commands(block)):
+        if command.split()[0] in ("make", ".") or command == "rlx dash":
+            continue  # the two tests below
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=here, env=environment(), capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        if command.startswith("rlx train"):
+            assert done.stdout.splitlines()[-1].startswith("run: runs/"), command
+        ran += 1
+    assert ran >= 12 and (here / "out.gif").stat().st_size > 1000
+
+
+def test_the_dashboard_answers_on_localhost(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    dash = subprocess.Popen(
+        ["rlx", "dash", "--port", "6206"], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        for _ in range(120):
+            time.sleep(0.5)
+            try:
+                page = urllib.request.urlopen("http://localhost:6206/", timeout=5).read()
+                break
+            except OSError:
+                assert dash.poll() is None
+        assert b"TensorBoard" in page
+    finally:
+        os.killpg(dash.pid, 15)
+        dash.wait(30)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a clean clone needs the repository")
+def test_a_clean_clone_trains_with_one_command(tmp_path: Path) -> None:
+    clone = tmp_path / "clone with a space"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+    env = {key: value for key, value in environment().items() if not key.startswith("VIRTUAL_ENV")}
+    env["PATH"] = os.pathsep.join(p for p in env["PATH"].split(os.pathsep) if not p.startswith(str(ROOT)))
+    done = subprocess.run(["make", "train"], cwd=clone, env=env, capture_output=True, text=True, timeout=540)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "run: runs/cartpole/ppo/" in done.stdout and ". .venv/bin/activate" in done.stdout
+    assert (clone / "runs" / "cartpole" / "ppo").is_dir()
+    shutil.rmtree(clone)

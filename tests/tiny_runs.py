@@ -1,0 +1,184 @@
+"""Runs of a fraction of a second, in this process or in a fork of it that may be killed at any point."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlx import runner
+from rlx.errors import UserError
+from rlx.logger import read_metrics, strip_time
+
+sys.path.append(str(Path(__file__).parent / "control"))
+import fake_envs  # noqa: F401  registers its environments
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+TINY = {
+    "total_steps": 320, "eval_every": 96, "eval_episodes": 2, "checkpoint_every": 64, "video": False,
+    "tensorboard": False, "algo.num_envs": 2, "algo.num_steps": 16, "algo.num_epochs": 2, "algo.num_minibatches": 2,
+    "model.hidden": [8, 8],
+}  # fmt: skip
+
+
+def config(root: Path, env: str = "cartpole", algo: str = "ppo", **changes: Any) -> dict[str, Any]:
+    """A tiny run's resolved configuration; changes are keys with __ for a dot (algo__lr=1e-3)."""
+    raw = _yaml("config")
+    for key in ("defaults", "hydra"):
+        del raw[key]
+    raw["algo"] = {**_yaml("algo/ppo"), **{k: v for k, v in _yaml(f"algo/{algo}").items() if k != "defaults"}}
+    raw["env"] = _yaml(f"env/{env}")
+    raw["model"] = _yaml("model/mlp")
+    for key, value in {**TINY, "runs_dir": str(root), **changes}.items():
+        *section, name = key.replace("__", ".").split(".")
+        part = raw[section[0]] if section else raw
+        assert name in part, key
+        part[name] = value
+    return raw
+
+
+def _yaml(name: str) -> dict[str, Any]:
+    text = (CONF / f"{name}.yaml").read_text("utf-8")
+    found = yaml.load(text, Loader=_Loader)
+    return found
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-3 as a number, as Hydra does."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", __import__("re").compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+"), "123456789-+"
+)
+
+
+def train(root: Path, env: str = "cartpole", *, name: str | None = None, progress: Any = None, **changes: Any) -> Path:
+    """A run from its beginning to its end."""
+    raw = config(root, env, **changes)
+    place = {"parent": root, "name": name} if name else {}
+    path, _ = runner.start(raw, ["rlx", "train"], progress or (lambda *_: None), **place)
+    return path
+
+
+def resume(path: Path, progress: Any = None, **changes: Any) -> dict[str, Any]:
+    raw = runner.read_config(path)
+    for key, value in changes.items():
+        *section, name = key.split("__")
+        (raw[section[0]] if section else raw)[name] = value
+    return runner.resume(path, raw, ["rlx", "resume", str(path)], progress or (lambda *_: None))[1]
+
+
+def result(path: Path) -> tuple[str, list[dict[str, Any]]]:
+    """What two equal runs have in common: the hash of the weights, and the metrics but for time/."""
+    status = json.loads((path / "status.json").read_text())
+    assert status["status"] == "finished", status
+    return status["weights_sha256"], [strip_time(row) for row in read_metrics(path / "metrics.jsonl")]
+
+
+def status(path: Path) -> dict[str, Any]:
+    return json.loads((path / "status.json").read_text())
+
+
+def record(path: Path) -> dict[str, Any]:
+    return json.loads((path / "run.json").read_text())
+
+
+def checkpoints(path: Path) -> list[str]:
+    return sorted(file.name for file in (path / "checkpoints").iterdir())
+
+
+class Child:
+    """A fork of this process that does something and leaves; wait() gives its exit code, negative for a signal."""
+
+    def __init__(self, work: Callable[[], Any], stderr: Path | None = None) -> None:
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 70
+            try:
+                if stderr is not None:
+                    os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+                code = _exit_code(work)
+            finally:
+                os._exit(code)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, seconds: float = 60.0) -> int:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            found, code = os.waitpid(self.pid, os.WNOHANG)
+            if found:
+                return os.waitstatus_to_exitcode(code)
+            time.sleep(0.001)
+        with contextlib.suppress(ProcessLookupError):
+            self.kill()
+        raise AssertionError(f"the child did not end within {seconds} s")
+
+
+def _exit_code(work: Callable[[], Any]) -> int:
+    """What the command line makes of an error."""
+    try:
+        work()
+    except runner.Interrupted as stop:
+        return stop.code
+    except runner.RunFailed:
+        return 1
+    except UserError:
+        return 2
+    return 0
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at(step: int) -> Callable[..., None]:
+    """A progress callback that kills its process when the run gets there."""
+    return lambda now, _metrics: die() if now >= step else None
+
+
+def fail_at(number: int) -> None:
+    """Let this process kill itself at its `number`-th file operation (before and after count as two)."""
+    left = [number]
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if left[0] == 0:
+                die()
+            found = function(*args, **kwargs)
+            if left[0] == 1:
+                die()
+            left[0] -= 2
+            return found
+
+        return call
+
+    for name in ("fsync", "replace", "unlink", "mkdir", "open"):
+        setattr(os, name, counted(getattr(os, name)))
+    builtins.open = counted(open)
+
+
+def die_at_env_step(number: int) -> None:
+    """Let this process kill itself in the middle of its `number`-th (vector) environment step."""
+    from rlx.control.lanes import Envs
+
+    real, left = Envs.step, [number]
+
+    def step(self: Any, action: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            self._advance(action)
+            die()
+        return real(self, action)
+
+    Envs.step = step  # type: ignore[method-assign]

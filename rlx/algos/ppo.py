@@ -162,7 +162,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
                 "train/clip_range": clip,
                 "train/n_updates": learner.adam.t,
                 **({"train/kl_coef": beta.coef} if algo.objective == "penalty" else {}),
-                **({"train/std": float(model.log_std.exp().mean())} if model.log_std is not None else {}),
+                **({"train/std": float(model.log_std.detach().exp().mean())} if model.log_std is not None else {}),
             },
         )
     envs.close()

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-EXTRAS ?= box2d,mujoco,atari,minigrid,joblib,sweep,dev
+EXTRAS ?= box2d,mujoco,atari,minigrid,joblib,dev
 
 .PHONY: help train test check lint fast results bench torture docs clean
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -165,11 +166,14 @@ def evaluate_policy(policy: Any, cfg: Config, episodes: int, seed: int, stochast
 
 def play(policy: Any, cfg: Config, seed: int, steps: int, gif: Path | None, fps: int) -> tuple[float, int]:
     """One episode, to a GIF or to a window. Returns the return and the length."""
-    from rlx.control.evaluate import render_episode, save_gif
+    from rlx.control.evaluate import has_display, render_episode, save_gif, watch_episode
 
+    if gif is None:
+        if not has_display():
+            print("rlx: note: no display here; --gif out.gif writes a picture", file=sys.stderr)
+        return watch_episode(policy, cfg.env, seed, steps)
     frames, total, length = render_episode(policy, cfg.env, seed, max_steps=steps, every=2, width=400)
-    if gif is not None:
-        save_gif(frames, gif, fps=fps)
+    save_gif(frames, gif, fps=fps)
     return total, length
 
 

@@ -6,6 +6,8 @@ of training. Rewards are raw and games whole: the wrappers clip_reward and episo
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -117,6 +119,27 @@ def render_episode(
         envs.close()
     total, length, _ = envs.results[0]
     return frames, total, length
+
+
+def watch_episode(act: Act, cfg: EnvConfig, seed: int, max_steps: int | None = None) -> tuple[float, int]:
+    """(raw return, length) of the episode `render_episode` shows, in a window where there is a display."""
+    cfg = _whole_game(cfg)
+    env = make_env(cfg, "human" if has_display() else None)
+    limit = _limit(cfg, env, max_steps)
+    envs = _Evaluation(cfg.id, [env], episodes=1, replay=False, seed=seed, domain=PLAY, limit=limit)
+    try:
+        obs = envs.reset()
+        while envs.results[0] is None:
+            envs.step(act(obs))
+    finally:
+        envs.close()
+    total, length, _ = envs.results[0]
+    return total, length
+
+
+def has_display() -> bool:
+    """Whether a window can be opened here."""
+    return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def save_gif(frames: list[Image.Image], path: str | Path | IO[bytes], fps: float = 30.0) -> None:

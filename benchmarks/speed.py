@@ -154,9 +154,12 @@ def caption(result: dict[str, Any]) -> str:
     place, found = result["machine"], result["versions"]
     names = ("torch", "stable-baselines3", "gymnasium", "numpy")
     parts = [f"{name} {found[name]}" for name in names if name in found]
+    own = {name: value for name, value in result.get("cleanrl_versions", {}).items() if found.get(name) != value}
+    theirs = f" (CleanRL: {', '.join(f'{name} {value}' for name, value in own.items())})" if own else ""
     return (
         f"Measured {result['date'][:10]} at commit {result['commit']} on one core of {place['cpu']} "
-        f"({place['cores']} cores), Python {found['python']}, {', '.join(parts)}. "
+        f"({place['cores']} cores, load {place['load'][0]:.1f} at the start), "
+        f"Python {found['python']}, {', '.join(parts)}{theirs}. "
         "Medians; ratios above 1 are in rlx's favour."
     )
 

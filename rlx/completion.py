@@ -1,92 +1,165 @@
-"""Shell completion that knows `key=value`: groups, their choices, and configuration keys.
+"""Shell completion that knows `key=value`: groups, their choices, configuration keys, runs.
 
-Typer's own script is wrong here: bash splits words at '=', so `algo=p<TAB>` would complete nothing.
+Typer's own script is wrong here: bash splits words at '=', so `algo=p<TAB>` would complete nothing. Keys are read
+from the YAML files, without Hydra: a <TAB> must answer at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rlx import registry
 
-VERBS = ("train", "resume", "eval", "play", "ls", "show", "list", "dash", "completion", "doctor")
-GROUPS = ("algo", "env", "model", "preset", "experiment")
-RUN_VERBS = ("resume", "eval", "play", "show")
-
 SCRIPTS = {
     "bash": r"""# rlx: source <(rlx completion bash)
 _rlx() {
-    local line="${COMP_LINE:0:COMP_POINT}" words current prefix
+    local line="${COMP_LINE:0:COMP_POINT}" words current prefix="" rest mark
     read -r -a words <<< "$line"
-    [[ "$line" == *" " ]] && words+=("")
+    [[ "$line" == *[[:space:]] ]] && words+=("")
     current="${words[-1]}"
-    mapfile -t COMPREPLY < <(rlx complete -- "${words[@]:1}" 2>/dev/null)
-    prefix="${current%"${current##*[=:]}"}"   # bash has split the word there already
+    mapfile -t COMPREPLY < <("${1/#\~/$HOME}" complete -- "${words[@]:1}" 2>/dev/null)
+    for mark in = :; do   # bash has split the word there already
+        rest="${current##*$mark}"
+        [[ "$COMP_WORDBREAKS" == *$mark* && ${#rest} -lt $((${#current} - ${#prefix})) ]] || continue
+        prefix="${current:0:${#current}-${#rest}}"
+    done
     COMPREPLY=("${COMPREPLY[@]#"$prefix"}")
     [[ ${#COMPREPLY[@]} -eq 1 && "${COMPREPLY[0]}" == *[=/.] ]] && compopt -o nospace
 }
-complete -F _rlx rlx
+complete -o default -F _rlx rlx
 """,
     "zsh": r"""# rlx: source <(rlx completion zsh)
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
 _rlx() {
-    local -a found
-    found=(${(f)"$(rlx complete -- "${words[@]:1:$((CURRENT-1))}" 2>/dev/null)"})
-    compadd -Q -S '' -- $found
+    local -a found open whole
+    found=(${(f)"$("${words[1]/#\~/$HOME}" complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)"})
+    (( $#found )) || { _files; return }
+    open=(${(M)found:#*[=/.]}) whole=(${found:#*[=/.]})
+    (( $#open )) && compadd -Q -S '' -- $open
+    (( $#whole )) && compadd -Q -- $whole
 }
 compdef _rlx rlx
 """,
     "fish": r"""# rlx: rlx completion fish | source
 function __rlx_complete
     set -l words (commandline -opc) (commandline -ct)
-    rlx complete -- $words[2..-1] 2>/dev/null
+    set -l found ($words[1] complete -- $words[2..-1] 2>/dev/null)
+    if test (count $found) -gt 0
+        printf '%s\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
 end
 complete -c rlx -f -a '(__rlx_complete)'
 """,
 }
+
+FLAGS: dict[str, tuple[str, ...]] = {  # of each verb; a test holds them against the verbs themselves
+    "train": (
+        "--multirun", "--cfg", "--info", "--config-dir", "--config-name", "--package", "--resolve", "--run", "--help",
+        "--hydra-help", "--version",
+    ),
+    "resume": ("--help",),
+    "eval": ("--episodes", "--seed", "--stochastic", "--checkpoint", "--device", "--json", "--help"),
+    "play": ("--gif", "--seed", "--checkpoint", "--steps", "--fps", "--help"),
+    "ls": ("--sort", "--json", "--help"),
+    "show": ("--json", "--help"),
+    "dash": ("--port", "--help"),
+    "list": ("--help",),
+    "doctor": ("--help",),
+    "completion": ("--help",),
+}  # fmt: skip
+DEVICES = ("auto", "cpu", "cuda", "mps")
+VALUES: dict[str, tuple[str, ...]] = {  # of flags
+    "--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all"), "--device": DEVICES,
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    "--checkpoint": ("latest", "best", "final"), "--sort": ("time", "return", "env", "algo", "status"),
+}  # fmt: skip
+LISTS = ("algos", "envs", "presets", "models", "experiments")
+RUN_VERBS = ("resume", "eval", "play", "show")
 
 
 def candidates(words: list[str]) -> list[str]:
     """What could stand in place of the last of `words` (what was typed after `rlx`)."""
     current = words[-1] if words else ""
     if len(words) <= 1:
-        return _starting(current, VERBS)
-    verb = words[0]
-    if verb == "list":
-        return _starting(current, ("algos", "envs", "presets", "models", "experiments"))
-    if verb == "completion":
-        return _starting(current, SCRIPTS)
-    if verb in RUN_VERBS and len(words) == 2:
-        from pathlib import Path
-
+        return _starting(current, (*FLAGS, "--help", "--version") if current.startswith("-") else FLAGS)
+    verb, before = words[0], words[-2]
+    if before in VALUES and (verb != "train" or before != "--device"):
+        return _starting(current, VALUES[before])
+    if current.startswith("-"):
+        return _starting(current, FLAGS.get(verb, ()))
+    if len(words) == 2 and verb in ("list", "completion"):
+        return _starting(current, LISTS if verb == "list" else SCRIPTS)
+    if len(words) == 2 and verb in RUN_VERBS:
         from rlx.analysis import runs
 
-        return _starting(current, ["latest", *(str(path) for path in runs.find(Path("runs")))])
-    if verb not in ("train", "resume"):
-        return []
-    key, equals, value = current.partition("=")
+        return _starting(current, ["latest", *(str(path) for path in reversed(runs.find(Path("runs"))))])
+    return _override(words[1:], current) if verb in ("train", "resume") else []
+
+
+def _override(words: list[str], current: str) -> list[str]:
+    """group=choice (with the choices before it in a sweep), key=value for the values known, or key=."""
+    name, equals, value = current.partition("=")
+    plus = name[: len(name) - len(name.lstrip("+"))]
+    name = name.lstrip("+")
+    groups = registry.groups()
     if equals:
-        if key in GROUPS:
-            return [f"{key}={choice}" for choice in _starting(value, registry.options(key))]
-        return [
-            f"{key}={choice}" for choice in _starting(value, {"device": ("auto", "cpu", "cuda", "mps")}.get(key, ()))
-        ]
-    from rlx import launch
-
-    overrides = [word for word in words[1:-1] if "=" in word and word.split("=")[0] in GROUPS]
-    try:
-        keys = _keys(launch.compose(overrides))
-    except ValueError:
-        keys = []
-    return _starting(current, [*(f"{group}=" for group in GROUPS), *(f"{key}=" for key in keys)])
+        done, comma, last = value.rpartition(",")
+        return [f"{plus}{name}={done}{comma}{choice}" for choice in _starting(last, _values(name, words, groups))]
+    keys = [*(f"{group}=" for group in groups), *(f"{key}=" for key in _keys(words, groups))]
+    return [f"{plus}{key}" for key in _starting(name, keys)]
 
 
-def _keys(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key, value in tree.items():
-        found += _keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else [f"{prefix}{key}"]
+def _values(name: str, words: list[str], groups: list[str]) -> Iterable[str]:
+    if name in groups:
+        return registry.options(name)
+    if name == "device":
+        return DEVICES
+    return ("true", "false") if isinstance(_keys(words, groups).get(name), bool) else ()
+
+
+def _keys(words: list[str], groups: list[str]) -> dict[str, Any]:
+    """The keys of the configuration that these words choose, and their values."""
+    main = _load(registry.conf_dir() / "config.yaml")
+    chosen = {key: value for item in main.get("defaults", []) if isinstance(item, dict) for key, value in item.items()}
+    chosen |= dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
+    found = _flat({key: value for key, value in main.items() if key not in ("defaults", "hydra")})
+    for group in groups:
+        if group in chosen and group not in ("preset", "experiment"):
+            found |= _flat(_file(group, chosen[group]), f"{group}.")
     return found
 
 
-def _starting(current: str, choices: Any) -> list[str]:
+def _file(group: str, name: str, depth: int = 5) -> dict[str, Any]:
+    """The values of a file of conf/, with those of the files its defaults list names."""
+    path = registry.options(group).get(str(name).rpartition(",")[2])
+    content = _load(path) if path else {}
+    below: dict[str, Any] = {}
+    for item in content.pop("defaults", []):
+        if isinstance(item, str) and item != "_self_" and depth:
+            below |= _file(group, item, depth - 1)
+    return {**below, **content}
+
+
+def _load(path: Path) -> dict[str, Any]:
+    import yaml
+
+    with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
+        found = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return found
+
+
+def _starting(current: str, choices: Iterable[str]) -> list[str]:
     return [choice for choice in choices if choice.startswith(current)]

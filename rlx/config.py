@@ -63,7 +63,7 @@ def validate(raw: Mapping[str, Any], algo: type) -> Config:
     from rlx.control.envs import EnvConfig
     from rlx.control.nets import ModelConfig
 
-    if found := _find_target(raw):
+    if found := find_target(raw):
         raise ConfigError(f"{found}: '_target_' is refused: configurations are data and run no code")
     sections = {"expect": Expect, "algo": algo, "env": EnvConfig, "model": ModelConfig}
     parts = {name: _check(kind, raw.get(name), name) for name, kind in sections.items()}
@@ -82,13 +82,14 @@ def validate(raw: Mapping[str, Any], algo: type) -> Config:
     return config
 
 
-def _find_target(tree: Any, path: str = "") -> str | None:
+def find_target(tree: Any, path: str = "") -> str | None:
+    """The dotted name of a key `_target_`, with which Hydra's configurations name code to run."""
     if isinstance(tree, Mapping):
         for key, value in tree.items():
             here = f"{path}.{key}" if path else str(key)
             if key == "_target_":
                 return here
-            if found := _find_target(value, here):
+            if found := find_target(value, here):
                 return found
     return None
 

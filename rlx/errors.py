@@ -17,7 +17,7 @@ class ConfigError(UserError):
     """A configuration that cannot be run."""
 
 
-def closest(name: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
+def closest(name: str, choices: Iterable[str], cutoff: float = 0.65) -> str | None:
     """The choice that was probably meant. Upper and lower case count as equal; a beginning counts as close."""
     lower = {choice.lower(): choice for choice in choices}
     close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=cutoff)
@@ -32,12 +32,12 @@ def did_you_mean(name: str, choices: Iterable[str], prefix: str = "") -> str:
     return f"; did you mean '{prefix}{close}'?" if close else ""
 
 
-def choices_hint(name: str, choices: Iterable[str], prefix: str = "", more: str = "") -> str:
-    """The close choice (with its prefix, to be copied) and the list of all of them, without the list where it is
-    long and one is close. `more` stands after the list, or says where to find it."""
+def choices_hint(name: str, choices: Iterable[str], prefix: str = "", more: str = "", where: str = "") -> str:
+    """The close choice (with its prefix, to be copied) and the list of all of them, or `where` to find it if it is
+    long and one is close; and `more`."""
     known = sorted(choices)
     close = did_you_mean(name, known, prefix)
-    listed = f"there are: {', '.join(known)}" if known and not (close and len(known) > MANY) else ""
+    listed = f"there are: {', '.join(known)}" if known and not (close and len(known) > MANY) else where
     inside = "; ".join(part for part in (listed, more) if part)
     return f"{close} ({inside})" if inside else close
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import Any
@@ -35,7 +36,17 @@ def code_of(error: BaseException) -> int:
         say(f"{error} (traceback in {path}/rlx.log)", 1)
         print(f"run: {path}")
         return 1
+    if isinstance(error, FileNotFoundError) and not _has_working_directory():
+        return say("the working directory no longer exists (cd to another)")
     return say(f"{type(error).__name__}: {error} (RLX_DEBUG=1 shows the traceback)", 1)
+
+
+def _has_working_directory() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 # -- Typer's complaints ----------------------------------------------------------------------------------------

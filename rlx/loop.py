@@ -90,7 +90,9 @@ class Loop:
             finally:
                 self.dashboard.close()
                 self.log.close()
-        except UserError:
+        except UserError as error:
+            if found is None:
+                self._last_words("failed", error=str(error))
             raise
         except Interrupted as stop:
             self._last_words("interrupted", error=str(stop))

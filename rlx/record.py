@@ -20,13 +20,15 @@ from rlx import __version__, process
 from rlx.errors import ConfigError
 from rlx.files import write_json
 
-SECRET = re.compile(r"((?:secret|passwo?r?d|api_?key|auth_?token|access_?token|credential)[\w.-]*\s*[=:]\s*)\S+", re.I)
+SECRET = re.compile(
+    r"((?:secret|passw(?:or)?d|api_?key|(?:auth|access)_?token|credential)[\w.-]{0,50}\s?[=:]\s?)\S+", re.IGNORECASE
+)
+LOGIN = re.compile(r"(\w{1,20}://)[^/\s@'\"]{1,500}@")
 
 
 def scrub(text: str) -> str:
     """Without the user and password of URLs, and without the values of keys that sound like secrets."""
-    text = re.sub(r"(\w+://)[^/\s@'\"]+@", r"\1***@", text)
-    return SECRET.sub(r"\1***", text)
+    return SECRET.sub(r"\1***", LOGIN.sub(r"\1***@", text))
 
 
 def _git() -> dict[str, str | None]:
@@ -60,7 +62,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def command_line(words: Iterable[str]) -> list[str]:
-    return [scrub(word)[:2_000] for word in words][:500]
+    return [scrub(word[:2_000]) for word in words][:500]
 
 
 def new(cfg: Any, command: list[str], device: str) -> dict[str, Any]:

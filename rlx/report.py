@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ class Live:
         self.total, self.shown, self.tenth, self.width = total, 0.0, -1, 0
 
     def announce(self, cfg: Any, path: Path, device: str) -> None:
+        with _to_the_end(1):
+            self._announce(cfg, device)
+
+    def _announce(self, cfg: Any, device: str) -> None:
         self.finish()
         self._begin(cfg.total_steps)
         print(f"{cfg.algo.name} on {cfg.env.id}, seed {cfg.seed}, {cfg.total_steps:,} steps, device {device}")
@@ -54,8 +58,12 @@ class Live:
         self._print("  ".join(parts))
 
     def _print(self, line: str) -> None:
+        with _to_the_end(2):
+            self._show(line)
+
+    def _show(self, line: str) -> None:
         if self.terminal:
-            columns = max(20, os.get_terminal_size(sys.stderr.fileno()).columns - 1)
+            columns = (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
             print("\r" + line[:columns].ljust(min(self.width, columns)), end="", file=sys.stderr, flush=True)
             self.width = len(line)
         else:
@@ -65,6 +73,15 @@ class Live:
         if self.terminal and self.width:
             print(file=sys.stderr)
             self.width = 0
+
+
+@contextlib.contextmanager
+def _to_the_end(number: int) -> Iterator[None]:
+    """A run goes on when nobody reads stream 1 or 2 any more (`rlx train | head`)."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def _clock(seconds: float) -> str:
@@ -97,17 +114,24 @@ def sweep(directory: Path, jobs: Sequence[Mapping[str, Any]], planned: int | Non
     """A line for each job, how many finished, and the sweep's path as the last line. True if all finished."""
     from rlx.analysis import runs
 
-    print()
-    lines = [("job", "status", "eval", "")]
+    same = set.intersection(*(set(job["overrides"]) for job in jobs)) if jobs else set()
+    lines = [("job", "status", "eval", "", "")]
     for job in jobs:
         path = directory / str(job["run"])
         found: dict[str, Any] = runs.show(path) if path.is_dir() else {"status": "not started", "eval": None}
-        lines.append((str(job["run"]), found["status"], score(found), str(job["error"] or "")))
-    table(lines, right=(2,))
+        swept = " ".join(word for word in job["overrides"] if word not in same)
+        lines.append((str(job["run"]), found["status"], score(found), swept, str(job["error"] or "")))
+    for path in runs.find(directory):  # what came to no end, because its process did
+        if path.name not in [job["run"] for job in jobs]:
+            found = runs.show(path)
+            lines.append((path.name, found["status"], score(found), "", str(found["error"] or "")))
+    print()
+    if len(lines) > 1:
+        table(lines, right=(2,))
     done = sum(job["error"] is None for job in jobs)
     count = max(planned or 0, len(jobs))
     if lost := count - len(jobs):
-        print(f"{lost} more did not come to an end{f': {error}' if error else ' (a worker was killed?)'}")
+        print(f"{lost} did not come to an end: {error or 'a worker was killed?'}")
     print(f"{done} of {count} jobs finished")
     print(f"run: {near(directory)}")
     return done == count and error is None

@@ -146,7 +146,8 @@ def locked(path: Path) -> Iterator[dict[str, Any]]:
         try:
             yield before
         except UserError:
-            put_back(path, before)
+            if read_status(path).get("status") == "running":
+                put_back(path, before)
             raise
     finally:
         lock.release()

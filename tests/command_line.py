@@ -8,12 +8,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+PLUGIN = ROOT / "tests" / "plugin"
 QUIET = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80"}
 TINY = ["total_steps=2048", "eval_every=0", "video=false", "tensorboard=false"]  # a run of well under a second
+CORRIDOR = ["env=gym", "env.id=rlx_random.envs:Corridor-v0"]  # of tests/plugin, where that is on PYTHONPATH
+CRASH = ["env=gym", "env.id=rlx_random.envs:Crash-v0"]
 
 
 @dataclass
@@ -27,41 +32,64 @@ class Done:
     @property
     def run(self) -> str:
         """The path on the last line of stdout, as the contract has it."""
-        last = self.out.splitlines()[-1]
-        assert last.startswith("run: "), self.out + self.err
+        last = (self.out.splitlines() or [""])[-1]
+        assert last.startswith("run: "), f"{self.code}\n{self.out}\n{self.err}"
         return last.removeprefix("run: ")
 
 
 def environment(**more: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RLX_", "HYDRA_", "COMP_"))}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("RLX_", "HYDRA_", "COMP_"))}
     return {**kept, **QUIET, **more}
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "rlx", *words]
 
 
 def rlx(*words: str, cwd: Path, timeout: float = 120, **env: str) -> Done:
     """`rlx words...` as its own process."""
-    done = subprocess.run(
-        [sys.executable, "-m", "rlx", *words], cwd=cwd, env=environment(**env), capture_output=True, timeout=timeout
-    )
+    done = subprocess.run(command(*words), cwd=cwd, env=environment(**env), capture_output=True, timeout=timeout)
     return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
+def entries(place: Path) -> set[str]:
+    """Everything under a directory."""
+    return {str(path.relative_to(place)) for path in place.rglob("*")}
+
+
 class Forks:
-    """A process that has imported everything, and forks itself for each command."""
+    """A process that has imported everything, and forks itself for each command. See rlx() for the words.
 
-    def __init__(self) -> None:
+    `without` names modules that the command shall not find; `unheard` closes the pipes it prints to.
+    """
+
+    def __init__(self, path: Path = PLUGIN) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True
-        )
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=environment(PYTHONPATH=str(path)),
+        )  # fmt: skip
 
-    def __call__(self, *words: str, cwd: Path, timeout: float = 60, **env: str) -> Done:
+    def __call__(self, *words: str, cwd: Path, **more: Any) -> Done:
+        return self.together(1, *words, cwd=cwd, **more)[0]
+
+    def together(
+        self,
+        count: int,
+        *words: str,
+        cwd: Path,
+        timeout: float = 60,
+        without: Sequence[str] = (),
+        unheard: bool = False,
+    ) -> list[Done]:
+        """The same command `count` times at once."""
         assert self.process.stdin and self.process.stdout
         with tempfile.TemporaryDirectory() as place:
-            job = {"words": words, "cwd": str(cwd), "env": env, "place": place, "timeout": timeout}
-            self.process.stdin.write(json.dumps(job) + "\n")
+            job = {"words": words, "cwd": str(cwd), "place": place, "timeout": timeout, "without": without}
+            self.process.stdin.write(json.dumps({**job, "count": count, "unheard": unheard}) + "\n")
             self.process.stdin.flush()
-            code = int(self.process.stdout.readline())
-            out, err = ((Path(place) / name).read_bytes().decode() for name in ("out", "err"))
-            return Done(code, out, err)
+            codes = json.loads(self.process.stdout.readline())
+            texts = [[(Path(place) / f"{name}{i}").read_text() for name in ("out", "err")] for i in range(count)]
+        return [Done(code, out, err) for code, (out, err) in zip(codes, texts)]
 
     def close(self) -> None:
         assert self.process.stdin
@@ -69,38 +97,47 @@ class Forks:
         self.process.wait(timeout=10)
 
 
+# -- the process that forks ------------------------------------------------------------------------------------
+
+
 def _serve() -> None:
     import gymnasium  # noqa: F401
     import torch
 
-    from rlx import cli, launch, runner  # noqa: F401
+    from rlx import cli, launch, report, runner, verbs  # noqa: F401
     from rlx.algos import ppo  # noqa: F401
     from rlx.analysis import runs  # noqa: F401
-    from rlx.control import envs, evaluate, nets  # noqa: F401
+    from rlx.control import evaluate  # noqa: F401
 
     torch.set_num_threads(1)
     for line in sys.stdin:
         job = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            _child(job, cli)
-        print(_wait(pid, job["timeout"]), flush=True)
+        children = []
+        for index in range(job["count"]):
+            if (pid := os.fork()) == 0:
+                _child(job, index, cli.main)
+            children.append(pid)
+        print(json.dumps([_wait(pid, job["timeout"]) for pid in children]), flush=True)
 
 
-def _child(job: dict, cli) -> None:
+def _child(job: dict[str, Any], index: int, main: Any) -> None:
     code = 70
     try:
         for number, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(Path(job["place"]) / name, os.O_WRONLY | os.O_CREAT), number)
+            os.dup2(os.open(Path(job["place"]) / f"{name}{index}", os.O_WRONLY | os.O_CREAT), number)
+        if job["unheard"]:
+            reader, writer = os.pipe()
+            os.close(reader)
+            os.dup2(writer, 1)
+            os.dup2(writer, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.environ.update(job["env"])
         os.chdir(job["cwd"])
         sys.argv = ["rlx", *job["words"]]
+        sys.modules.update(dict.fromkeys(job["without"]))
         try:
-            cli.main()
-            code = 0
+            main()
         except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+            code = stop.code if isinstance(stop.code, int) else 71
     except BaseException:
         import traceback
 

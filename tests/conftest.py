@@ -1,4 +1,39 @@
+"""The helpers of this directory are importable everywhere below it; fixtures of the command-line tests."""
+
+from __future__ import annotations
+
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+from command_line import TINY, Forks
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """forks(*words, cwd=...): a command in a fork of a process that has imported torch already."""
+    server = Forks()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def finished(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run of PPO on CartPole that has finished. Read it only."""
+    here = tmp_path_factory.mktemp("finished")
+    done = forks("train", *TINY, cwd=here)
+    assert done.code == 0, done.err
+    return here / done.run
+
+
+@pytest.fixture
+def place(tmp_path: Path, finished: Path) -> Path:
+    """A working directory with a finished run in runs/done, and a file where one may expect a directory."""
+    shutil.copytree(finished, tmp_path / "runs" / "done")
+    (tmp_path / "afile").write_text("not a directory\n")
+    return tmp_path

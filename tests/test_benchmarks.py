@@ -104,7 +104,7 @@ def test_the_table_is_put_between_the_markers_and_only_there(tmp_path):
     result = {
         "date": "2026-01-02T03:04:05+00:00",
         "commit": "abc",
-        "machine": {"cpu": "a CPU", "cores": 2},
+        "machine": {"cpu": "a CPU", "cores": 2, "load": [0.5, 0.4, 0.3]},
         "versions": {"python": "3.11", "torch": "2"},
         "comparisons": {"zoo": ratios.compare(SAMPLES, "ours", "theirs")},
     }

@@ -346,6 +346,23 @@ def test_a_write_that_fails_leaves_the_old_checkpoint_and_names_path_and_bytes(r
     assert file.read_bytes() == before and [path.name for path in run.directory.iterdir()] == [file.name]
 
 
+def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_save_returns(run, monkeypatch):
+    """Against a loss of power, which no kill -9 can stand for."""
+    calls, real = [], {name: getattr(os, name) for name in ("fsync", "replace", "unlink")}
+
+    def fsync(descriptor):
+        calls.append(f"sync {os.path.basename(os.readlink(f'/proc/self/fd/{descriptor}')).split('-')[0]}")
+        real["fsync"](descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for name in ("replace", "unlink"):
+        monkeypatch.setattr(os, name, lambda *paths, name=name: (calls.append(name), real[name](*paths)))
+    run.save("best", 1, STATE)
+    run.save("best", 2, STATE)
+    written = ["sync .tmp", "replace", "sync checkpoints"]
+    assert calls == [*written, *written, "unlink"]
+
+
 def test_no_pickle_opcode_is_in_a_checkpoint(file):
     import pickletools
 

@@ -7,12 +7,12 @@ import shutil
 import signal
 import time
 
-import psutil
 import pytest
 import torch
 from tiny_runs import (
     Child,
     checkpoints,
+    die,
     die_at,
     die_at_env_step,
     fail_at,
@@ -25,11 +25,14 @@ from tiny_runs import (
 )  # fmt: skip
 
 from rlx import runner
+from rlx.checkpoint import Checkpoints
 from rlx.errors import ConfigError, UserError
+from rlx.run import Run, StateMismatch
 from rlx.runner import Interrupted
 
 NORMALIZED = {"env.normalize_obs": True, "env.normalize_reward": True}
-SHORT = {"env": "gym", "env.max_episode_steps": 7}
+GYM = {"env": "gym", "env.name": "any"}
+SHORT = {**GYM, "env.max_episode_steps": 7}
 CASES = {
     "cartpole": {},
     "cartpole, normalized": NORMALIZED,
@@ -48,9 +51,9 @@ CASES = {
     "multi-discrete": {**SHORT, "env.id": "SpacesMulti-v0"},
     "multi-binary": {**SHORT, "env.id": "SpacesBits-v0"},
     "dict and integer box": {**SHORT, "env.id": "SpacesDict-v0"},
-    "several lives": {"env": "gym", "env.id": "Lives-v0", "env.wrappers": ["episodic_life"]},
+    "several lives": {**GYM, "env.id": "Lives-v0", "env.wrappers": ["episodic_life"]},
     "not replayed": {"env.replay": False},
-    "not replayable": {"env": "gym", "env.id": "CounterVector-v0", "env.backend": "vector", "eval_every": 0},
+    "not replayable": {**GYM, "env.id": "CounterVector-v0", "env.backend": "vector", "eval_every": 0},
 }
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -87,6 +90,7 @@ def test_a_run_killed_again_and_again_equals_one_never_stopped(case, tmp_path, n
         assert Child(life).wait() == -signal.SIGKILL
     resume(path)
     assert result(path) == result(never_stopped(**changes))
+    assert checkpoints(path) == checkpoints(never_stopped(**changes))
     assert [entry["step"] for entry in record(path)["resumes"]][0] == 0 and len(record(path)["resumes"]) == 4
 
 
@@ -96,9 +100,8 @@ def test_a_run_killed_at_any_file_operation_equals_one_never_stopped(tmp_path, n
     whole = result(never_stopped(**changes))
     operation, begun, code = 0, 0, None
     while code != 0:
-        name = f"run{operation}"
-        code = Child(lambda: (fail_at(operation), train(tmp_path, name=name, **changes))).wait()
-        path = tmp_path / name
+        code = Child(lambda n=operation: (fail_at(n), train(tmp_path, name=f"run{n}", **changes))).wait()
+        path = tmp_path / f"run{operation}"
         if not (path / "config.yaml").exists():
             with pytest.raises(ConfigError, match="not a run directory"):
                 resume(path)
@@ -109,6 +112,19 @@ def test_a_run_killed_at_any_file_operation_equals_one_never_stopped(tmp_path, n
             assert not list(path.rglob(".tmp-*"))
         operation += 3  # coprime to before and after: both come
     assert begun > 25
+
+
+def test_a_resume_killed_at_any_file_operation_can_be_resumed(tmp_path, never_stopped):
+    changes = {"total_steps": 160, "eval_every": 0, "checkpoint_every": 64}
+    assert Child(lambda: train(tmp_path, name="run", progress=die_at(96), **changes)).wait() < 0
+    whole, operation, code = result(never_stopped(**changes)), 0, None
+    while code != 0:
+        path = shutil.copytree(tmp_path / "run", tmp_path / f"run{operation}")
+        code = Child(lambda n=operation, path=path: (fail_at(n), resume(path))).wait()
+        resume(path)
+        assert result(path) == whole, f"killed at file operation {operation}"
+        operation += 5
+    assert operation > 40
 
 
 def test_a_run_killed_in_any_environment_step_equals_one_never_stopped(tmp_path, never_stopped):
@@ -139,6 +155,69 @@ def test_a_run_killed_at_random_times_equals_one_never_stopped(tmp_path, never_s
         child.wait()
         child = Child(lambda: resume(path))
     assert child.wait() == 0 and result(path) == result(whole)
+
+
+# -- what a run holds
+
+
+class Thing:
+    """A tracked object that holds one number."""
+
+    def __init__(self, value, **attributes):
+        self.value = value
+        self.__dict__.update(attributes)
+
+    def state_dict(self):
+        return {"value": self.value}
+
+    def load_state_dict(self, state):
+        self.value = state["value"]
+
+
+def test_every_generator_goes_on_where_it_was(tmp_path):
+    """Also one that the resumed process has not asked for yet when it is stopped again."""
+    cpu = torch.device("cpu")
+    run = Run(tmp_path, cpu, 1)
+    early, late = run.rng("early"), run.rng("late")
+    early.random(), late.random(3), torch.rand(5)
+    state = run.state_dict()
+    expected = [early.random(), late.random(), torch.rand(1).item(), torch.rand(1).item()]
+    run = Run(tmp_path, cpu, 1, state)
+    assert [run.rng("early").random(), torch.rand(1).item()] == [expected[0], expected[2]]
+    run = Run(tmp_path, cpu, 1, run.state_dict())
+    assert [run.rng("late").random(), torch.rand(1).item()] == [expected[1], expected[3]]
+
+
+def test_generators_differ_by_name_and_seed(tmp_path):
+    runs = [Run(tmp_path, torch.device("cpu"), seed) for seed in (1, 2)]
+    assert len({run.rng(name).random() for run in runs for name in ("a", "b")}) == 4
+    assert len({torch.rand(1, generator=run.generator(name)).item() for run in runs for name in ("a", "b")}) == 4
+
+
+def test_what_is_tracked_is_restored_and_what_is_missing_is_named(tmp_path):
+    run = Run(tmp_path, torch.device("cpu"), 1)
+    run.step = 7
+    run.track(a=Thing(5), b=Thing(6))
+    resumed, thing = Run(tmp_path, torch.device("cpu"), 1, run.state_dict()), Thing(0)
+    assert resumed.step == 7 and resumed.state("a") == {"value": 5}
+    resumed.track(a=thing)
+    thing.value = 9
+    assert resumed.state("a") == {"value": 9}
+    assert resumed.state_dict()["tracked"] == {"a": {"value": 9}, "b": {"value": 6}}  # b is not lost
+    with pytest.raises(StateMismatch, match=r"the checkpoint holds no 'c' \(it holds: b\)"):
+        resumed.track(c=Thing(0))
+    broken = Run(tmp_path, torch.device("cpu"), 1, {**run.state_dict(), "tracked": {"a": {}}})
+    with pytest.raises(StateMismatch, match="the checkpoint's 'a' does not fit: 'value'"):
+        broken.track(a=Thing(0))
+
+
+def test_a_run_is_exact_anywhere_unless_something_it_tracks_is_not(tmp_path):
+    run = Run(tmp_path, torch.device("cpu"), 1)
+    run.track(a=Thing(1), b=Thing(1, replayable=True), c=Thing(1, envs=Thing(1, replayable=True)))
+    assert run.exact_anywhere
+    for thing in (Thing(1, replayable=False), Thing(1, envs=Thing(1, replayable=False))):
+        run.track(d=thing)
+        assert not run.exact_anywhere
 
 
 # -- bad checkpoints
@@ -302,7 +381,7 @@ def test_several_checkpoints_at_one_step_start_new_episodes_once(tmp_path, monke
     assert best == 5 and resets.count(0) == 1 + 5  # the first, then one for each of the steps 64, 128, ... 320
 
 
-def test_async_environments_give_the_same_run_and_leave_no_process(tmp_path, never_stopped):
+def test_async_environments_give_the_same_run_also_stopped_and_resumed(tmp_path, never_stopped):
     changes = {"env.backend": "async", "env.workers": 2, "eval_every": 0, "env.replay": True}
 
     def ask(step, _metrics):
@@ -311,10 +390,8 @@ def test_async_environments_give_the_same_run_and_leave_no_process(tmp_path, nev
 
     with pytest.raises(Interrupted):
         train(tmp_path, name="run", progress=ask, **changes)
-    children = psutil.Process().children(recursive=True)
     resume(tmp_path / "run", env__workers=1)
     assert result(tmp_path / "run") == result(never_stopped(eval_every=0))
-    del children
 
 
 def test_cartpole_for_all_lanes_at_once_gives_the_same_run(never_stopped):
@@ -371,17 +448,13 @@ def test_a_run_directory_may_be_moved_and_called_anything(name, tmp_path, never_
 def test_more_steps_may_be_asked_for_and_are_recorded(tmp_path, never_stopped):
     path = train(tmp_path)
     found = resume(path, total_steps=480)
-    assert status(path)["status"] == "finished" and status(path)["step"] == 480
-    assert (
-        record(path)["resumes"][0]["changes"] == {"total_steps": [320, 480]}
-        and record(path)["resumes"][0]["step"] == 320
-    )
+    assert (status(path)["status"], status(path)["step"]) == ("finished", 480)
+    (entry,) = record(path)["resumes"]
+    assert (entry["step"], entry["changes"]) == (320, {"total_steps": [320, 480]})
     assert runner.read_config(path)["total_steps"] == 480
-    assert "final_000000000480.safetensors" in checkpoints(
-        path
-    ) and "final_000000000320.safetensors" not in checkpoints(path)
+    assert [name for name in checkpoints(path) if "final" in name] == ["final_000000000480.safetensors"]
     assert found["weights_sha256"] == status(path)["weights_sha256"] != result(never_stopped())[0]
-    # without a schedule or an extra evaluation at the old end, the longer run is the one that was always that long
+    # no schedule depends on total_steps here, so it is the run that was always that long
     assert found["weights_sha256"] == result(train(tmp_path / "long", total_steps=480))[0]
 
 
@@ -390,6 +463,25 @@ def test_a_longer_run_killed_at_its_end_still_gets_its_final_checkpoint(tmp_path
     assert Child(lambda: resume(path, total_steps=480, progress=die_at(480))).wait() < 0
     resume(path)
     assert "final_000000000480.safetensors" in checkpoints(path) and result(path)
+
+
+def test_a_run_killed_between_its_last_best_and_its_final_checkpoint_only_has_to_be_finished(tmp_path):
+    """No step of the algorithm is left; its environments are closed when it returns, async ones with their workers."""
+    changes = {"eval_every": 320, "checkpoint_every": 0, "env.backend": "async", "env.workers": 1, "env.replay": True}
+
+    def life():
+        real = Checkpoints.save
+        Checkpoints.save = lambda self, kind, *args, **more: (
+            die() if kind == "final" else real(self, kind, *args, **more)
+        )
+        train(tmp_path, name="run", **changes)
+
+    assert Child(life).wait() < 0
+    assert checkpoints(tmp_path / "run") == ["best_000000000320.safetensors"]
+    found = resume(tmp_path / "run")
+    assert found["metrics"]["train/n_updates"] == 40 and found["evaluation"]["step"] == 320
+    whole = train(tmp_path, **{**changes, "env.backend": "sync"})
+    assert result(tmp_path / "run") == result(whole) and checkpoints(tmp_path / "run") == checkpoints(whole)
 
 
 def test_what_a_run_is_cannot_be_changed(tmp_path):
@@ -424,13 +516,24 @@ def test_other_versions_are_noted_in_one_line(tmp_path, capsys):
     assert line.startswith(f"rlx: note: torch {torch.__version__} (was 2.10.0): the result may differ")
 
 
-@pytest.mark.xfail(reason="Learner does not save which engine the run has settled on", strict=False)
-def test_the_engine_is_part_of_the_state(tmp_path, never_stopped, monkeypatch):
-    """The tape is compared with torch at the first two gradients of each process, and rounding at the clip boundary
-    makes 2 of 9,400 comparisons on Pendulum fail: a resume must not settle on another engine than the run had."""
+def test_a_run_that_gave_up_the_tape_does_not_take_it_up_again(tmp_path, monkeypatch):
     from rlx.control.learner import Learner
 
-    assert Child(lambda: train(tmp_path, name="run", progress=die_at(160), **CASES["pendulum"])).wait() < 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "_disagreement", lambda *_: "they differ")
+        whole = result(train(tmp_path / "whole", "pendulum", **NORMALIZED))
+        assert Child(lambda: train(tmp_path, "pendulum", name="run", progress=die_at(160), **NORMALIZED)).wait() < 0
+    resume(tmp_path / "run")
+    assert result(tmp_path / "run") == whole
+
+
+@pytest.mark.xfail(reason="a resumed Learner compares the tape with torch again, and may give it up", strict=False)
+def test_a_run_that_trusts_the_tape_goes_on_trusting_it(tmp_path, never_stopped, monkeypatch):
+    """Rounding at the clip boundary makes 2 of 9,400 comparisons on Pendulum fail: a resume that meets one must not
+    settle on another engine than the run has."""
+    from rlx.control.learner import Learner
+
+    assert Child(lambda: train(tmp_path, "pendulum", name="run", progress=die_at(160), **NORMALIZED)).wait() < 0
     monkeypatch.setattr(Learner, "_disagreement", lambda *_: "unlucky rounding")
     resume(tmp_path / "run")
     assert result(tmp_path / "run") == result(never_stopped(**CASES["pendulum"]))

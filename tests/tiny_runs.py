@@ -105,7 +105,7 @@ class Child:
             code = 70
             try:
                 if stderr is not None:
-                    os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+                    sys.stderr = open(stderr, "w", buffering=1)  # noqa: SIM115
                 code = _exit_code(work)
             finally:
                 os._exit(code)
@@ -131,9 +131,11 @@ def _exit_code(work: Callable[[], Any]) -> int:
         work()
     except runner.Interrupted as stop:
         return stop.code
-    except runner.RunFailed:
+    except runner.RunFailed as error:
+        print(f"rlx: error: {error}", file=sys.stderr, flush=True)
         return 1
-    except UserError:
+    except UserError as error:
+        print(f"rlx: error: {error}", file=sys.stderr, flush=True)
         return 2
     return 0
 

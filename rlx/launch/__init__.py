@@ -24,7 +24,8 @@ from rlx import __version__, registry
 from rlx.errors import ConfigError
 from rlx.launch import sweep as sweeps
 from rlx.launch import words
-from rlx.launch.composing import VERSION_BASE, compose_all, compose_in, plain, set_threads
+from rlx.launch.blame import check_size
+from rlx.launch.composing import BASE, check_hydra, compose_all, compose_in, plain, set_threads
 from rlx.launch.messages import one_line
 from rlx.launch.sweep import Sweep
 
@@ -68,6 +69,7 @@ def train(argv: list[str], progress: Any = None) -> Outcome:
     parsed = words.overrides(given.overrides, given.multirun, given.config_dir)
     given.overrides = [override.input_line or "" for override in parsed]
     _job = _Job(progress, ["rlx", "train", *argv])
+    check_size(given.config_dir)
     with one_line(given.overrides, given.config_dir):
         if given.trains and given.multirun:
             _job.outcome.sweep = sweeps.check(given, parsed)
@@ -90,7 +92,7 @@ def _without_plus(word: str) -> str:
 
 
 def _hydra(given: words.Words) -> None:
-    main = hydra.main(version_base=VERSION_BASE, config_path=str(registry.conf_dir().resolve()), config_name="config")
+    main = hydra.main(**BASE, config_path=str(registry.conf_dir().resolve()), config_name="config")
     try:
         with _argv(["rlx train", *given.argv()]), _full_errors():
             main(task)()
@@ -114,7 +116,9 @@ def _chooses_directory(given: words.Words) -> bool:
 
 def _chosen_directory(given: words.Words) -> Path | None:
     with compose_all(given) as compose:
-        chosen = str(compose(given.overrides).hydra.run.dir)
+        settings = compose(given.overrides).hydra
+        check_hydra(settings)
+        chosen = str(settings.run.dir)
     if chosen == ".":
         return None
     if Path(chosen).exists():
@@ -194,7 +198,7 @@ def _announce() -> Callable[..., None]:
     return _job.progress.announce if _job.progress is not None else lambda *_: None
 
 
-# -- rlx resume, and the helper of completion ------------------------------------------------------------------
+# -- rlx resume ------------------------------------------------------------------------------------------------
 
 
 def resume(path: Path, argv: list[str], progress: Any = None) -> tuple[Path, dict[str, Any]]:
@@ -234,14 +238,6 @@ def run_config(path: Path) -> dict[str, Any]:
     return raw
 
 
-def compose(overrides: list[str]) -> dict[str, Any]:
-    """The configuration these overrides compose to, unresolved (missing values are ???)."""
-    with one_line(overrides), compose_all() as composing:
-        found = OmegaConf.to_container(composing(overrides), resolve=False)
-    assert isinstance(found, dict)
-    return {str(key): value for key, value in found.items() if key != "hydra"}
-
-
 # -- around Hydra's entry --------------------------------------------------------------------------------------
 
 
@@ -268,4 +264,4 @@ def _full_errors() -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-__all__ = ["Outcome", "Sweep", "compose", "resume", "task", "train"]
+__all__ = ["Outcome", "Sweep", "resume", "task", "train"]

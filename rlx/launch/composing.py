@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hydra
 from hydra.core.config_search_path import ConfigSearchPath
@@ -18,20 +18,23 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from rlx import registry
+from rlx.config import find_target
 from rlx.errors import ConfigError
 from rlx.launch.words import Words
 
-VERSION_BASE = "1.3"
+BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}  # 1.4 warns of it
 GLOBAL = ("experiment", "preset")  # groups whose files set keys of the whole configuration
 
 
 class RlxSearchPath(SearchPathPlugin):
     """The order of registry.conf_dirs around rlx's own files, which are Hydra's primary path."""
 
+    extra: ClassVar[Path | None] = None  # --config-dir, while rlx composes; Hydra's own entry adds it itself
+
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         own, mine = registry.conf_dir().resolve(), registry.user_conf()
         before = True
-        for path in registry.conf_dirs():
+        for path in registry.conf_dirs(self.extra):
             provider = "user" if path == mine else "plug-in"
             if path == own:
                 before = False
@@ -42,7 +45,8 @@ class RlxSearchPath(SearchPathPlugin):
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", str(text)).strip("-.")[:100] or "env"
+    """A Gymnasium id as a name: module:ALE/Pong-v5 is ALE-Pong-v5."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", str(text).rpartition(":")[2]).strip("-.")[:100] or "env"
 
 
 OmegaConf.register_new_resolver("rlx.slug", _slug, replace=True)
@@ -55,10 +59,12 @@ def compose_all(given: Words | None = None) -> Iterator[Callable[[list[str]], Di
     given = given or Words()
     GlobalHydra.instance().clear()
     name = given.flags.get("--config-name") or "config"
-    with hydra.initialize_config_dir(str(registry.conf_dir().resolve()), job_name="rlx", version_base=VERSION_BASE):
-        if given.config_dir:
-            path = GlobalHydra.instance().config_loader().get_search_path()
-            path.append("command-line", f"file://{given.config_dir}")
+    RlxSearchPath.extra = given.config_dir
+    try:
+        entry = hydra.initialize_config_dir(str(registry.conf_dir().resolve()), job_name="rlx", **BASE)
+    finally:
+        RlxSearchPath.extra = None
+    with entry:
 
         def compose(overrides: list[str]) -> DictConfig:
             composed = hydra.compose(name, overrides=overrides, return_hydra_config=True)
@@ -72,8 +78,24 @@ def compose_all(given: Words | None = None) -> Iterator[Callable[[list[str]], Di
 def compose_in(directory: Path, overrides: list[str]) -> dict[str, Any]:
     """config.yaml of a run directory with these overrides, as data; no other file is consulted."""
     GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(directory.absolute()), job_name="rlx", version_base=VERSION_BASE):
+    with hydra.initialize_config_dir(str(directory.absolute()), job_name="rlx", **BASE):
         return plain(hydra.compose("config", overrides=overrides))
+
+
+PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")
+
+
+def check_hydra(settings: DictConfig) -> None:
+    """Hydra's own section runs no code but that of installed plug-ins. Raises ConfigError."""
+    tree = OmegaConf.to_container(settings)
+    assert isinstance(tree, dict)
+    for key in ("launcher", "sweeper"):
+        target = str((tree[key] or {}).get("_target_"))
+        if not target.startswith(PLUGINS):
+            raise ConfigError(f"hydra.{key}._target_={target}: not an installed Hydra plug-in")
+    rest = {str(key): value for key, value in tree.items() if key not in ("launcher", "sweeper")}
+    if found := find_target(rest, "hydra"):
+        raise ConfigError(f"{found}: '_target_' is refused: configurations are data and run no code")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

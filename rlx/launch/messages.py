@@ -16,6 +16,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from rlx import registry
 from rlx.errors import ConfigError, choices_hint, closest, did_you_mean, shown
+from rlx.launch.blame import not_keys, not_utf8, not_yaml, source
 
 NOUNS = {"algo": "algorithm", "env": "environment"}
 EXTRAS = {
@@ -34,19 +35,23 @@ def one_line(overrides: list[str], config_dir: Path | None = None) -> Iterator[N
         path = str(error).partition("path=")[2].removesuffix(" is not available.")
         raise ConfigError(f"hydra.searchpath: {path}: no such place (file:///DIRECTORY or pkg://PACKAGE)") from None
     except ConfigError as error:
-        raise ConfigError(f"{error}{_source(str(error), overrides, config_dir)}") from None
+        raise ConfigError(f"{error}{source(str(error), overrides, config_dir)}") from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error, overrides)) from None
+        text = explain(error, overrides)
+        raise ConfigError(f"{text}{source(text, overrides, config_dir)}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(_bad_yaml(error)) from None
+        raise ConfigError(not_yaml(error)) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(_bad_bytes(error, config_dir)) from None
+        raise ConfigError(not_utf8(error, config_dir)) from None
     except (ValueError, OSError) as error:
-        if type(error) is ValueError and "override" in str(error):  # Hydra: "Config group override must be ..."
-            raise ConfigError(_first_line(error)) from None
-        if "Invalid loaded object type" in str(error):
-            raise ConfigError("a configuration file holds a single value: it must be keys with values") from None
+        text = _first_line(error)
+        if "Invalid loaded object type" in text:  # OmegaConf's, for a file with a single value
+            raise ConfigError(not_keys(config_dir)) from None
+        if type(error) is ValueError and ("override" in text or "defaults list" in text):  # Hydra's
+            raise ConfigError(text) from None
         raise
+    except RecursionError:
+        raise ConfigError("the files chosen lead back to themselves (see their 'defaults' lists)") from None
 
 
 def explain(error: BaseException, overrides: list[str]) -> str:
@@ -89,47 +94,11 @@ def _missing_file(error: MissingConfigException) -> str:
         more = f"pip install 'rlx[{EXTRAS[name]}]'"
     if group == "env" and re.search(r"-v\d+$|:", name):
         return f"env={name}: no such environment of rlx; for a Gymnasium id: env=gym env.id={name}"
-    if len(choices) > 12 and group in NOUNS:
-        more = f"rlx list {group}s; {more}"
+    where = f"rlx list {group}s" if group in NOUNS else ""
     wanted = re.search(r"In '(?!config'|hydra/)([^']+)'", str(error))
-    return f"{group}={name}: no such {noun}{choices_hint(name, choices, more=more)}" + (
+    return f"{group}={name}: no such {noun}{choices_hint(name, choices, more=more, where=where)}" + (
         f", wanted by {wanted.group(1)}.yaml" if wanted else ""
     )
-
-
-def _bad_yaml(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or _first_line(error)
-    return f"{_near(mark.name)}, line {mark.line + 1}: not YAML: {problem}" if mark else f"not YAML: {problem}"
-
-
-def _bad_bytes(error: UnicodeDecodeError, config_dir: Path | None) -> str:
-    for directory in registry.conf_dirs(config_dir):
-        for path in sorted(directory.rglob("*.yaml")):
-            try:
-                path.read_text(encoding="utf-8")
-            except UnicodeDecodeError as found:
-                return f"{_near(path)}: not UTF-8 (byte {found.start}); save the file as UTF-8"
-    return f"a configuration file is not UTF-8 (byte {error.start})"
-
-
-def _near(path: Path | str) -> str:
-    with contextlib.suppress(ValueError):
-        return str(Path(path).relative_to(Path.cwd()))
-    return str(path)
-
-
-def _source(message: str, overrides: list[str], config_dir: Path | None) -> str:
-    """Which file of the user's or of a plug-in a refused key comes from, where that is likely."""
-    key = re.match(r"(algo|env|model)\.[A-Za-z_0-9]+", message)
-    if key is None or any(word.lstrip("+").startswith(key.group()) for word in overrides):
-        return ""
-    group = key.group(1)
-    chosen = next((word.split("=")[1] for word in reversed(overrides) if word.startswith(f"{group}=")), "")
-    path = registry.options(group, config_dir).get(chosen)
-    if path is None or path.is_relative_to(registry.conf_dir().resolve()):
-        return ""
-    return f" [{_near(path)}]"
 
 
 # -- keys and values -------------------------------------------------------------------------------------------

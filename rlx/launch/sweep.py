@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from rlx import registry
 from rlx.errors import ConfigError
 from rlx.launch import words
-from rlx.launch.composing import compose_all, plain, set_threads
+from rlx.launch.composing import check_hydra, compose_all, plain, set_threads
 
 MAX_CHECKED = 128  # jobs that are composed here; Hydra composes all of them once more
 HERE = ("BasicLauncher", "JoblibLauncher")  # launchers whose jobs see this machine's devices
@@ -53,6 +53,7 @@ def check(given: words.Words, parsed: list[Override]) -> Sweep:
     """Validate the jobs of a grid and make the sweep's directory. Raises ConfigError before anything is written."""
     with compose_all(given) as compose:
         settings = compose([o.input_line or "" for o in parsed if not o.is_sweep_override()]).hydra
+        check_hydra(settings)
         own = str(settings.sweeper.get("_target_", "")).endswith("BasicSweeper")
         params = dict(settings.sweeper.get("params") or {}) if own else {}
         extra = words.overrides([f"{key!s}={value}" for key, value in params.items()], True, given.config_dir)

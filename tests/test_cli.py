@@ -1,0 +1,318 @@
+"""The command line: what verbs print and import, exit codes, sweeps, signals, working directories."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from command_line import CRASH, TINY, Forks, command, entries, environment
+
+CONTRACT = {"run", "algo", "env", "seed", "step", "status", "weights_sha256", "eval", "metrics"}  # shared/design.md
+SLOW = {"torch", "gymnasium", "hydra", "omegaconf", "tensorboard", "matplotlib"}
+
+
+def imported(*words: str, cwd: Path) -> tuple[set[str], str]:
+    """The slow modules that a command imports, and what it prints."""
+    code = (
+        "import sys, atexit; atexit.register(lambda: print('MODULES', *sys.modules)); from rlx.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=cwd, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    out, _, modules = done.stdout.rpartition("MODULES ")
+    return SLOW & set(modules.split()), out
+
+
+# -- what is said, and how fast ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "", "--help", "--version", "eval --help", "ls", "ls --json", "show runs/done", "list algos", "list envs",
+        "completion bash", "complete -- train algo=p", "complete -- train algo.l", "complete -- show ",
+    ],
+)  # fmt: skip
+def test_a_verb_that_only_looks_imports_nothing_slow(words: str, place: Path) -> None:
+    assert imported(*words.split(" ") if words else (), cwd=place)[0] == set()
+
+
+@pytest.mark.parametrize("words", ["train --help", "train --cfg job", "train --info"])
+def test_showing_a_configuration_imports_hydra_and_nothing_slower(words: str, tmp_path: Path) -> None:
+    assert imported(*words.split(), cwd=tmp_path)[0] == {"hydra", "omegaconf"}
+    assert entries(tmp_path) == set()
+
+
+def test_the_tour_fits_on_eight_lines_and_names_the_first_commands(forks: Forks, tmp_path: Path) -> None:
+    done = forks(cwd=tmp_path)
+    assert done.code == 0 and len(done.out.splitlines()) <= 8
+    for command_ in ("rlx train algo=ppo env=cartpole", "rlx play latest", "rlx ls", "rlx dash", "rlx list"):
+        assert command_ in done.out
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--help"], ["train", "resume", "eval", "completion"]),
+        (["eval", "--help"], ["--episodes", "--checkpoint"]),
+        (["--version"], ["rlx 0."]),
+        (["train", "--help"], ["algo: ppo", "seed: 1", "Examples:", "rlx train -m"]),
+        (["train", "--version"], ["rlx 0.", "Hydra 1."]),
+        (["train", "--hydra-help"], ["--config-dir"]),
+        (["train", "--info"], ["Config search path"]),
+        (["train", "--info", "searchpath"], ["hydra.conf", "conf"]),
+        (["train", "--info=defaults", "algo=ppo"], ["algo/ppo"]),
+        (["list", "presets"], ["ppo_cartpole", "RL-Baselines3-Zoo"]),
+        (["list", "experiments"], ["bench_ppo_zoo"]),
+    ],
+)
+def test_help_and_information_are_printed(words: list[str], said: list[str], forks: Forks, tmp_path: Path) -> None:
+    done = forks(*words, cwd=tmp_path)
+    assert (done.code, done.err) == (0, "") and all(word in done.out for word in said), done
+    assert entries(tmp_path) == set()
+
+
+@pytest.mark.parametrize("words", [["--cfg", "job"], ["--cfg=job"], ["-c", "job"]])
+def test_cfg_job_is_the_composed_configuration_as_yaml(words: list[str], forks: Forks, tmp_path: Path) -> None:
+    done = forks("train", "seed=7", *words, "env=pendulum", cwd=tmp_path)
+    shown = yaml.safe_load(done.out)
+    assert done.code == 0 and shown["seed"] == 7 and shown["env"]["id"] == "Pendulum-v1"
+
+
+def test_cfg_can_show_one_section(forks: Forks, tmp_path: Path) -> None:
+    done = forks("train", "algo.lr=0.5", "--cfg", "job", "--package", "algo", cwd=tmp_path)
+    assert yaml.safe_load(done.out.partition("\n")[2])["lr"] == 0.5
+
+
+def test_before_the_first_run_ls_says_how_to_start_one(forks: Forks, tmp_path: Path) -> None:
+    done = forks("ls", cwd=tmp_path)
+    assert done.code == 0 and "rlx train" in done.out
+    assert json.loads(forks("ls", "--json", cwd=tmp_path).out) == []
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list", "envs"], ["ls"], ["train", "--cfg", "job"]])
+def test_a_reader_that_leaves_early_is_no_error(words: list[str], place: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command(*words), cwd=place, env=environment(), stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_run_nobody_listens_to_any_more_trains_to_its_end(tmp_path: Path, forks: Forks) -> None:
+    assert forks("train", *TINY, cwd=tmp_path, unheard=True).code == 0
+    assert [json.loads(path.read_text())["status"] for path in tmp_path.rglob("status.json")] == ["finished"]
+
+
+def test_odd_places_to_stand_and_to_print_to_are_no_traceback(tmp_path: Path) -> None:
+    lines = [
+        ("rlx list algos >&-", 0, ""),
+        ("mkdir gone; cd gone; rmdir ../gone; rlx train seed=-1", 2, "working directory"),
+        ("rlx list algos > /dev/full", 1, "No space left"),
+    ]
+    for line, code, said in lines:
+        script = f'rlx() {{ {shlex.join(command())} "$@"; }}; {line}'
+        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+        assert done.returncode == code and said in done.stderr and done.stderr.count("\n") == bool(said), done
+
+
+# -- the contract: show, ls, eval ----------------------------------------------------------------------------------
+
+
+def test_show_json_has_the_keys_of_the_contract_and_ls_json_is_a_list_of_the_same(place: Path, forks: Forks) -> None:
+    shown = json.loads(forks("show", "runs/done", "--json", cwd=place).out)
+    assert shown.keys() >= CONTRACT
+    assert (shown["algo"], shown["env"], shown["seed"], shown["step"]) == ("ppo", "cartpole", 1, 2048)
+    assert shown["status"] == "finished" and len(shown["weights_sha256"]) == 64
+    assert json.loads(forks("ls", "--json", cwd=place).out) == [shown]
+
+
+def test_eval_json_is_mean_std_n_and_every_return(place: Path, forks: Forks) -> None:
+    first, again, other = (
+        json.loads(forks("eval", "latest", "--episodes", "5", "--seed", seed, "--json", cwd=place).out)
+        for seed in ("3", "3", "4")
+    )
+    assert first.keys() == {"mean", "std", "n", "returns"} and first == again != other
+    assert first["n"] == len(first["returns"]) == 5
+    assert first["mean"] == pytest.approx(sum(first["returns"]) / 5)
+
+
+def test_ls_survives_damaged_runs(place: Path, forks: Forks) -> None:
+    run = place / "runs" / "done"
+    for text in ("{", "null", '{"status": 3, "step": "x", "evaluation": 5}'):
+        (run / "status.json").write_text(text)
+        for sort in ("time", "return", "status"):
+            assert forks("ls", "--sort", sort, cwd=place).code == 0
+    (run / "run.json").write_text("[]")
+    assert forks("ls", cwd=place).code == forks("show", "runs/done", cwd=place).code == 0
+
+
+def test_the_last_line_of_train_and_resume_is_the_run(tmp_path: Path, forks: Forks) -> None:
+    trained = forks("train", *TINY, cwd=tmp_path)
+    resumed = forks("resume", trained.run, "total_steps=2304", cwd=tmp_path)
+    assert trained.code == resumed.code == 0 and resumed.run == trained.run
+    assert (tmp_path / trained.run / "config.yaml").is_file()
+    assert json.loads(forks("show", trained.run, "--json", cwd=tmp_path).out)["step"] == 2304
+
+
+# -- where runs go, and which files count --------------------------------------------------------------------------
+
+
+def test_runs_started_at_once_with_one_seed_get_directories_of_their_own(tmp_path: Path, forks: Forks) -> None:
+    done = forks.together(3, "train", *TINY, cwd=tmp_path)
+    assert [one.code for one in done] == [0, 0, 0]
+    assert len({one.run for one in done}) == 3
+
+
+def test_a_directory_with_a_space_and_an_umlaut_is_a_directory(tmp_path: Path, forks: Forks) -> None:
+    here = tmp_path / "größe & 'raum"
+    (here / "conf" / "env").mkdir(parents=True)
+    (here / "conf" / "env" / "mine.yaml").write_text("name: mine\nid: CartPole-v1\n")
+    done = forks("train", "env=mine", "runs_dir=läufe", *TINY, cwd=here)
+    assert done.code == 0 and done.run.startswith("läufe/mine/ppo/")
+    sweep = forks("train", "-m", "env=mine", "seed=1,2", "runs_dir=a sweep", *TINY, cwd=here)
+    assert "2 of 2 jobs finished" in sweep.out, sweep
+    assert forks("resume", done.run, cwd=here).run == done.run
+    assert len(json.loads(forks("ls", ".", "--json", cwd=here).out)) == 3
+    assert forks("eval", str(here / done.run), "--episodes", "1", cwd=tmp_path).code == 0
+
+
+def test_the_users_conf_adds_environments_and_presets(tmp_path: Path, forks: Forks) -> None:
+    (tmp_path / "conf" / "env").mkdir(parents=True)
+    (tmp_path / "conf" / "preset").mkdir()
+    (tmp_path / "conf" / "env" / "mine.yaml").write_text("# My own\ndefaults: [cartpole, _self_]\nname: mine\n")
+    (tmp_path / "conf" / "preset" / "ppo_mine.yaml").write_text("# @package _global_\nseed: 77\nalgo: {lr: 0.125}\n")
+    shown = yaml.safe_load(forks("train", "env=mine", "--cfg", "job", cwd=tmp_path).out)
+    assert (shown["seed"], shown["algo"]["lr"], shown["env"]["id"]) == (77, 0.125, "CartPole-v1")
+    assert "My own" in forks("list", "envs", cwd=tmp_path).out
+    assert "ppo_mine" in forks("train", "preset=ppo_mie", cwd=tmp_path).err
+    assert forks("train", "env=mine", *TINY, cwd=tmp_path).run.endswith("_s77")
+
+
+def test_a_config_yaml_of_another_program_replaces_nothing(tmp_path: Path, forks: Forks) -> None:
+    (tmp_path / "conf" / "env").mkdir(parents=True)
+    (tmp_path / "conf" / "config.yaml").write_text("model: resnet\n")
+    (tmp_path / "conf" / "env" / "cartpole.yaml").write_text("host: example.com\n")
+    (tmp_path / "conf" / "env" / "mine.yaml").write_text("name: mine\nid: CartPole-v1\n")
+    shown = yaml.safe_load(forks("train", "--cfg", "job", cwd=tmp_path).out)
+    assert shown["algo"]["name"] == "ppo" and shown["env"]["id"] == "CartPole-v1"
+    assert yaml.safe_load(forks("train", "env=mine", "--cfg", "job", cwd=tmp_path).out)["env"]["name"] == "mine"
+
+
+def test_config_dir_adds_files_for_a_run_and_for_a_sweep(tmp_path: Path, forks: Forks) -> None:
+    (tmp_path / "more" / "env").mkdir(parents=True)
+    (tmp_path / "more" / "env" / "mine.yaml").write_text("name: mine\nid: CartPole-v1\n")
+    assert "/mine/" in forks("train", "env=mine", "--config-dir", "more", *TINY, cwd=tmp_path).run
+    sweep = forks("train", "-m", "--config-dir=more", "env=mine,cartpole", *TINY, cwd=tmp_path)
+    assert "2 of 2 jobs finished" in sweep.out, sweep
+
+
+def test_hydra_run_dir_is_the_runs_directory(tmp_path: Path, forks: Forks) -> None:
+    done = forks("train", "hydra.run.dir=here/${algo.name}_${seed}", "seed=5", *TINY, cwd=tmp_path)
+    assert done.run == "here/ppo_5" and (tmp_path / "here" / "ppo_5" / "config.yaml").is_file()
+    assert not (tmp_path / "runs").exists()
+    before = entries(tmp_path)
+    again = forks("train", "hydra.run.dir=here/${algo.name}_${seed}", "seed=5", *TINY, cwd=tmp_path)
+    assert again.code == 2 and "here/ppo_5" in again.err and again.err.count("\n") == 1
+    assert entries(tmp_path) == before
+
+
+def test_the_command_that_was_typed_is_recorded(tmp_path: Path, forks: Forks) -> None:
+    words = ["train", "seed=3", "algo.lr=1e-3", *TINY]
+    run = forks(*words, cwd=tmp_path).run
+    assert json.loads(forks("show", run, "--json", cwd=tmp_path).out)["command"] == ["rlx", *words]
+
+
+# -- sweeps --------------------------------------------------------------------------------------------------------
+
+
+def test_flags_may_stand_after_overrides(tmp_path: Path, forks: Forks) -> None:
+    done = forks("train", "seed=1", *TINY, "-m", "algo.lr=1e-3,1e-4", cwd=tmp_path)
+    assert done.code == 0 and "2 of 2 jobs finished" in done.out, done
+    assert "algo.lr=0.001" in done.out and "total_steps" not in done.out.partition("\njob")[2]  # what differs is shown
+
+
+def test_a_failing_job_leaves_the_others_running_and_is_reported(tmp_path: Path, forks: Forks) -> None:
+    done = forks("train", "-m", *CRASH, "+env.kwargs.after=9000,100,9001", *TINY, cwd=tmp_path)
+    assert done.code == 1 and done.out.splitlines()[-2] == "2 of 3 jobs finished", done
+    assert "Traceback" not in done.out + done.err
+    row = next(line for line in done.out.splitlines() if line.startswith("1_Crash-v0_ppo_s1"))
+    assert "failed" in row and "+env.kwargs.after=100" in row and "ZeroDivisionError" in row
+    jobs = json.loads(forks("ls", done.run, "--json", cwd=tmp_path).out)
+    assert sorted(job["status"] for job in jobs) == ["failed", "finished", "finished"]
+    assert "failed" in forks("ls", cwd=tmp_path).out
+    crashed = next(job for job in jobs if job["status"] == "failed")
+    assert (
+        "ZeroDivisionError" in crashed["error"] and "collapsed" in (tmp_path / crashed["run"] / "rlx.log").read_text()
+    )
+
+
+def test_a_failing_run_says_where_its_traceback_is_and_exits_1(tmp_path: Path, forks: Forks) -> None:
+    done = forks("train", *CRASH, "+env.kwargs.after=100", *TINY, cwd=tmp_path)
+    assert done.code == 1 and "Traceback" not in done.err
+    error = done.err.splitlines()[-1]
+    assert "ZeroDivisionError" in error and f"{done.run}/rlx.log" in error
+    assert "Traceback" in (tmp_path / done.run / "rlx.log").read_text()
+
+
+def test_jobs_in_processes_of_joblib_are_counted_and_reported_too(tmp_path: Path, forks: Forks) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = [*CRASH, "+env.kwargs.after=9000,100", *TINY, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    done = forks("train", "-m", *words, cwd=tmp_path)
+    assert done.code == 1 and done.out.splitlines()[-2] == "1 of 2 jobs finished", done
+    assert "Traceback" not in done.out + done.err
+    statuses = [json.loads(path.read_text())["status"] for path in (tmp_path / done.run).glob("*/status.json")]
+    assert sorted(statuses) == ["failed", "finished"]
+
+
+def test_a_sweep_of_an_experiment_file_runs_its_own_grid(tmp_path: Path, forks: Forks) -> None:
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    grid = "# @package _global_\nhydra: {sweeper: {params: {seed: '1,2', algo.lr: '1e-3,1e-4'}}}\n"
+    (tmp_path / "conf" / "experiment" / "grid.yaml").write_text(grid)
+    done = forks("train", "-m", "experiment=grid", "algo.lr=1e-2", *TINY, cwd=tmp_path)
+    assert done.code == 0 and "2 of 2 jobs finished" in done.out, done
+
+
+# -- signals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_is_checkpointed_and_goes_on(number: int, code: int, tmp_path: Path, forks: Forks) -> None:
+    words = ["train", "total_steps=3_000_000", "eval_every=0", "video=false", "tensorboard=false"]
+    process = subprocess.Popen(
+        command(*words), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr and any("%" in line for line in process.stderr)  # it is training
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == code, err
+    run = out.splitlines()[-1].removeprefix("run: ")
+    assert "Traceback" not in err and f"rlx resume {run}" in err.splitlines()[-1]
+    shown = json.loads(forks("show", run, "--json", cwd=tmp_path).out)
+    assert shown["status"] == "interrupted" and shown["step"] > 0 and any((tmp_path / run / "checkpoints").iterdir())
+    resumed = forks("resume", run, f"total_steps={shown['step'] + 512}", cwd=tmp_path)
+    assert resumed.code == 0 and resumed.run == run
+    assert json.loads(forks("show", run, "--json", cwd=tmp_path).out)["status"] == "finished"
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux to see what is being imported")
+def test_ctrl_c_while_torch_is_being_imported_is_one_line(tmp_path: Path) -> None:
+    process = subprocess.Popen(command("train", *TINY), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE)
+    while "libtorch_cpu" not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, b"rlx: error: interrupted\n") and entries(tmp_path) == set()

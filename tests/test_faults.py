@@ -1,0 +1,355 @@
+"""What goes wrong ends in one line and an exit code, and the last good checkpoint survives it."""
+
+import json
+import os
+import re
+import resource
+import signal
+import time
+
+import psutil
+import pytest
+import torch
+from gymnasium.envs.classic_control import CartPoleEnv
+from tiny_runs import Child, checkpoints, die_at, read_metrics, record, result, resume, status, train
+
+from rlx import runner
+from rlx.checkpoint import Checkpoints
+from rlx.control.learner import Learner
+from rlx.errors import ConfigError
+from rlx.runner import RunFailed
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return result(train(tmp_path_factory.mktemp("whole")))
+
+
+def assert_failed_and_resumable(path, whole, message, step=128):
+    """One line in status.json, the traceback there and in rlx.log; the checkpoint before it carries on."""
+    found = status(path)
+    assert found["status"] == "failed" and re.search(message, found["error"]) and "\n" not in found["error"]
+    assert "Traceback" in found["traceback"] and found["traceback"] in (path / "rlx.log").read_text()
+    newest = Checkpoints(path / "checkpoints").load()
+    assert newest.step == found["checkpoint"] == step and not newest.warnings
+    resume(path)
+    assert result(path) == whole
+
+
+# -- the disk
+
+
+def limited(step, size, until=10**9):
+    """A progress callback: from `step` to `until` no file may grow beyond `size(path)`, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def progress(now, _metrics):
+        if now == step:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size(), limits[1]))
+        elif now >= until:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    return progress
+
+
+@pytest.mark.parametrize(
+    "name, size, at",
+    [
+        (r"checkpoints/best_000000000192.safetensors", lambda path: 8_000, 128),
+        (r"metrics.jsonl", lambda path: (path / "metrics.jsonl").stat().st_size + 100, 128),
+    ],
+)
+def test_on_a_full_disk_the_run_stops_and_goes_on_when_there_is_room(name, size, at, tmp_path, whole):
+    path = tmp_path / "run"
+    progress = limited(160, lambda: size(path))
+    assert Child(lambda: train(tmp_path, name="run", progress=progress), tmp_path / "err").wait() == 1
+    (line,) = (tmp_path / "err").read_text().splitlines()
+    assert re.fullmatch(
+        rf"rlx: error: cannot write {path}/{name}: File too large \(\d[\d,]* bytes to write, \d[\d,]* free there\)",
+        line,
+    )
+    assert not list(path.rglob(".tmp-*")) and Checkpoints(path / "checkpoints").load().step == at
+    assert status(path)["status"] == "failed" or name == "metrics.jsonl"
+    resume(path)
+    assert result(path) == whole
+
+
+def test_tensorboard_in_trouble_is_one_warning_and_training_goes_on(tmp_path, whole):
+    path = tmp_path / "run"
+    room = limited(32, lambda: next(path.glob("events*")).stat().st_size + 1, until=64)
+    code = Child(lambda: train(tmp_path, name="run", progress=room, tensorboard=True), tmp_path / "err").wait()
+    assert code == 0 and result(path) == whole
+    (line,) = (tmp_path / "err").read_text().splitlines()
+    assert "TensorBoard" in line
+
+
+def test_a_heartbeat_that_cannot_be_written_stops_nothing(tmp_path, whole, monkeypatch):
+    from rlx import rundir
+
+    real = rundir.write_status
+
+    def full(path, found, durable=True):
+        if found["status"] == "running" and found["step"] > 0:
+            raise OSError(28, "No space left on device")
+        real(path, found, durable)
+
+    monkeypatch.setattr(rundir, "write_status", full)
+    assert result(train(tmp_path)) == whole
+
+
+@pytest.mark.parametrize("runs_dir", ["file", "file/below", "/proc/none"])
+def test_a_place_that_cannot_hold_runs_is_one_line(runs_dir, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"^runs_dir=[^\n]*cannot create [^\n]*$"):
+        train(tmp_path, runs_dir=str(tmp_path / runs_dir) if runs_dir[0] != "/" else runs_dir)
+
+
+def test_a_directory_that_cannot_be_locked_is_one_line(tmp_path):
+    path = train(tmp_path)
+    (path / ".lock").unlink()
+    (path / ".lock").mkdir()
+    with pytest.raises(ConfigError, match=r"cannot be locked"):
+        resume(path)
+
+
+def test_nobody_reading_the_terminal_does_not_matter(tmp_path, whole):
+    def gone(_step, _metrics):
+        raise BrokenPipeError
+
+    assert result(train(tmp_path, progress=gone)) == whole
+
+
+# -- the environment
+
+
+def after(count, fault):
+    """CartPole's step, with `fault(result)` from the count-th call on."""
+    real, left = CartPoleEnv.step, [count]
+
+    def step(self, action):
+        left[0] -= 1
+        found = real(self, action)
+        return fault(found) if left[0] < 0 else found
+
+    return step
+
+
+def raises(_found):
+    raise ZeroDivisionError("boom")
+
+
+def nan(found):
+    found[0][2] = float("nan")
+    return found
+
+
+@pytest.mark.parametrize(
+    "fault, message", [(raises, "step raised ZeroDivisionError: boom"), (nan, "is nan at index 2")]
+)
+def test_an_environment_that_fails_fails_the_run_and_is_named(fault, message, tmp_path, monkeypatch):
+    whole = result(train(tmp_path / "whole", eval_every=0))
+    monkeypatch.setattr(CartPoleEnv, "step", after(190, fault))  # the probe takes up to 40
+    with pytest.raises(RunFailed, match=message):
+        train(tmp_path, name="run", eval_every=0)
+    monkeypatch.undo()
+    assert_failed_and_resumable(tmp_path / "run", whole, f"EnvFault: env [01] .*{message}")
+
+
+def test_a_dead_worker_fails_the_run_and_leaves_no_process(tmp_path):
+    changes = {"env.backend": "async", "env.workers": 2, "eval_every": 0, "env.replay": True}
+
+    def workers():
+        there = [child for child in psutil.Process().children(recursive=True) if child not in before]
+        return [child for child in there if "spawn_main" in " ".join(child.cmdline())]
+
+    def kill(step, _metrics):
+        if step == 160:
+            workers()[0].kill()
+
+    before = psutil.Process().children(recursive=True)
+    with pytest.raises(RunFailed, match=r"env worker \d \(env \d\) died \(exit -9\)"):
+        train(tmp_path, name="run", progress=kill, **changes)
+    assert not workers()
+    assert_failed_and_resumable(tmp_path / "run", result(train(tmp_path / "whole", eval_every=0)), "died")
+
+
+def test_workers_leave_when_the_run_is_killed(tmp_path):
+    changes = {"env.backend": "async", "env.workers": 2, "eval_every": 0, "env.replay": True}
+    pids = tmp_path / "pids"
+
+    def progress(_step, _metrics):
+        pids.write_text(" ".join(str(child.pid) for child in psutil.Process().children(recursive=True)))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert Child(lambda: train(tmp_path, name="run", progress=progress, **changes)).wait() == -9
+    found = [int(pid) for pid in pids.read_text().split()]
+    end = time.monotonic() + 10
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in found):
+        assert time.monotonic() < end, "orphans"
+        time.sleep(0.05)
+    assert len(found) >= 2
+
+
+def test_a_new_run_that_its_algorithm_refuses_has_failed(tmp_path, monkeypatch):
+    """Exit 2, and not a run that seems to have been killed."""
+    from rlx.algos import ppo
+
+    def refuses(_cfg, _run):
+        raise ConfigError("algo.x=1: no")
+        yield
+
+    monkeypatch.setattr(ppo, "train", refuses)
+    with pytest.raises(ConfigError):
+        train(tmp_path, name="run")
+    assert (status(tmp_path / "run")["status"], status(tmp_path / "run")["error"]) == ("failed", "algo.x=1: no")
+
+
+# -- the numbers
+
+
+def poisoned(step, value=float("nan")):
+    """Learner.step, with a weight that becomes NaN once the optimiser has taken `step` steps."""
+    real = Learner.step
+
+    def call(self, *args, **kwargs):
+        found = real(self, *args, **kwargs)
+        if self.adam.t == step:
+            self.flat.data[0] = value
+        return found
+
+    return call
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_never_saved(value, tmp_path, whole, monkeypatch):
+    monkeypatch.setattr(Learner, "step", poisoned(4 * 160 // 32, value))  # the last step of the iteration
+    with pytest.raises(RunFailed, match=r"FloatingPointError: policy\..* is not finite at step \d+: no checkpoint"):
+        train(tmp_path, name="run", checkpoint_every=32)
+    monkeypatch.undo()
+    path = tmp_path / "run"
+    for name in checkpoints(path):
+        state = Checkpoints(path / "checkpoints").load(str(int(name[-24:-12]))).state["run"]["tracked"]["policy"]
+        assert all(torch.isfinite(tensor).all() for tensor in state.values())
+    assert_failed_and_resumable(path, whole, "is not finite at step 160", step=128)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_applied(tmp_path, whole, monkeypatch):
+    monkeypatch.setattr(Learner, "step", poisoned(4 * 128 // 32 + 1))
+    with pytest.raises(RunFailed, match="FloatingPointError: the gradient is not finite"):
+        train(tmp_path, name="run")
+    monkeypatch.undo()
+    assert_failed_and_resumable(tmp_path / "run", whole, "the gradient is not finite")
+
+
+def test_a_video_that_cannot_be_made_is_a_notice(tmp_path, whole, monkeypatch, capsys):
+    from rlx.control import evaluate
+
+    def fails(*_args, **_kwargs):
+        raise RuntimeError("no display\nat all")
+
+    monkeypatch.setattr(evaluate, "render_episode", fails)
+    path = train(tmp_path, video=True)
+    assert result(path) == whole and record(path)["notices"] == ["no video: no display"]
+    assert capsys.readouterr().err == "rlx: note: no video: no display\n"
+
+
+# -- two processes
+
+
+def waits(step, seconds=30.0):
+    """A progress callback that stays at a step until it is killed."""
+    return lambda now, _metrics: time.sleep(seconds) if now == step else None
+
+
+def until(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_a_run_in_progress_cannot_be_resumed_and_who_runs_it_is_named(tmp_path, whole):
+    path = tmp_path / "run"
+    child = Child(lambda: train(tmp_path, name="run", progress=waits(160)))
+    until(lambda: (path / "metrics.jsonl").exists() and len(read_metrics(path / "metrics.jsonl")) >= 6)
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    with pytest.raises(ConfigError, match=rf"^{path}: process {child.pid} on {os.uname().nodename} is running it$"):
+        resume(path, total_steps=999)
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+    child.kill()  # the lock goes with the process
+    child.wait()
+    resume(path)
+    assert result(path) == whole
+
+
+def test_of_many_that_resume_a_run_at_once_one_wins(tmp_path, whole):
+    assert Child(lambda: train(tmp_path, name="run", progress=die_at(160))).wait() < 0
+    path = tmp_path / "run"
+    children = [Child(lambda: resume(path, progress=waits(256)), tmp_path / f"err{k}") for k in range(8)]
+    codes = {}
+
+    def losers_are_done():
+        for child in children:
+            if child.pid not in codes:
+                found, code = os.waitpid(child.pid, os.WNOHANG)
+                if found:
+                    codes[child.pid] = os.waitstatus_to_exitcode(code)
+        return len(codes) == 7
+
+    until(losers_are_done)
+    (winner,) = [child for child in children if child.pid not in codes]
+    assert set(codes.values()) == {2}
+    for child in children:
+        if child is not winner:
+            text = (tmp_path / f"err{children.index(child)}").read_text()
+            assert re.fullmatch(rf"rlx: error: {path}: process {winner.pid} on \S+ is running it\n", text)
+    winner.kill()
+    winner.wait()
+    resume(path)
+    assert result(path) == whole and len(record(path)["resumes"]) == 2
+
+
+def test_of_many_that_start_a_run_of_one_name_one_wins_and_unnamed_ones_all_do(tmp_path, whole):
+    named = [Child(lambda: train(tmp_path, name="run"), tmp_path / "err") for _ in range(6)]
+    assert sorted(child.wait() for child in named) == [0, 2, 2, 2, 2, 2]
+    assert result(tmp_path / "run") == whole
+    unnamed = [Child(lambda: train(tmp_path / "auto")) for _ in range(6)]
+    assert [child.wait() for child in unnamed] == [0] * 6
+    assert len(list((tmp_path / "auto" / "cartpole" / "ppo").iterdir())) == 6
+
+
+# -- damage to the rest of a run directory
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "run.json"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1, 2", b"- 1", b"{}", b"7"])
+def test_a_damaged_file_is_one_line(name, content, tmp_path):
+    assert Child(lambda: train(tmp_path, name="run", progress=die_at(160))).wait() < 0
+    (tmp_path / "run" / name).write_bytes(content)
+    try:
+        resume(tmp_path / "run")
+    except ConfigError as error:
+        assert name in str(error) and "\n" not in str(error)
+    else:
+        assert (name, content) == ("run.json", b"{}")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1, 2", b"- 1", b"{}", b"7", b'{"status": 3, "pid": "x"}'])
+def test_a_damaged_status_does_not_matter(content, tmp_path, whole):
+    from rlx.analysis import runs
+
+    assert Child(lambda: train(tmp_path, name="run", progress=die_at(160))).wait() < 0
+    (tmp_path / "run" / "status.json").write_bytes(content)
+    assert json.dumps(runs.show(tmp_path / "run"))
+    resume(tmp_path / "run")
+    assert result(tmp_path / "run") == whole
+
+
+def test_a_config_that_would_run_code_is_refused(tmp_path):
+    path = train(tmp_path)
+    text = (path / "config.yaml").read_text()
+    for evil in ("x: !!python/object/apply:os.system ['touch canary']\n", "_target_: os.system\n"):
+        (path / "config.yaml").write_text(text + evil)
+        with pytest.raises(ConfigError):
+            runner.open_policy(path)
+    assert not os.path.exists("canary")

@@ -1,0 +1,57 @@
+"""The wheel is all that rlx needs: installed elsewhere, it trains with its own configuration files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from command_line import ROOT, TINY, environment, rlx
+
+pytest.importorskip("hatchling")
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("wheel")
+    build = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(place), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True, env=environment())
+    return next(place.glob("rlx-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("site")
+    install = [*PIP, "install", "--no-deps", "--no-index", "--target", str(place), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True, env=environment())
+    return place
+
+
+def test_the_wheel_holds_every_module_and_configuration_file_and_no_test(wheel: Path) -> None:
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "rlx").rglob("*.py")}
+    files = {f"rlx/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
+    assert len(files) > 20 and names == modules | files
+
+
+def test_the_installed_wheel_uses_the_files_inside_it(site: Path, tmp_path: Path) -> None:
+    code = "import rlx.registry as r; print(r.conf_dir()); print(r.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=str(site)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines() == [str(site / "rlx" / "conf"), str(site / "rlx" / "registry.py")]
+    shown = rlx("train", "--cfg", "job", "env=pendulum", cwd=tmp_path, PYTHONPATH=str(site))
+    assert yaml.safe_load(shown.out)["env"]["id"] == "Pendulum-v1"
+
+
+def test_the_installed_wheel_trains_in_another_directory(site: Path, tmp_path: Path) -> None:
+    done = rlx("train", *TINY, cwd=tmp_path, PYTHONPATH=str(site))
+    assert done.code == 0 and (tmp_path / done.run / "config.yaml").is_file(), done.err

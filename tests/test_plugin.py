@@ -1,0 +1,134 @@
+"""A third party's package, really installed: its algorithm is one of rlx's in every respect."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import PLUGIN, Forks, environment
+
+from rlx import registry
+from rlx.errors import ConfigError
+
+FAST = ["algo=random", "env=corridor", "eval_every=0", "video=false", "tensorboard=false", "checkpoint_every=400"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that pip has installed tests/plugin into."""
+    here = tmp_path_factory.mktemp("site")
+    shutil.copytree(PLUGIN, here / "source", ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run(
+        [*pip, "--target", str(here / "site"), str(here / "source")], check=True, capture_output=True, env=environment()
+    )
+    return here / "site"
+
+
+@pytest.fixture(scope="module")
+def forks(site: Path) -> Iterator[Forks]:
+    server = Forks(site)
+    yield server
+    server.close()
+
+
+def test_it_is_listed_and_completed_without_being_imported(site: Path, tmp_path: Path) -> None:
+    code = "import sys, atexit; atexit.register(lambda: print(*sys.modules)); from rlx.cli import main; main()"
+    env = environment(PYTHONPATH=str(site))
+    for words, found in [
+        (["list", "algos"], "Acts at random"),
+        (["list", "envs"], "corridor"),
+        (["complete", "--", "train", "algo=ra"], "algo=random"),
+        (["complete", "--", "train", "env=corridor", "algo=random", "algo.num"], "algo.num_envs="),
+    ]:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], cwd=tmp_path, env=env, capture_output=True, text=True
+        )
+        out, modules = done.stdout.rstrip("\n").rpartition("\n")[::2]
+        assert found in out and not {"rlx_random.algo", "rlx_random.envs", "torch", "gymnasium"} & set(modules.split())
+
+
+@pytest.mark.parametrize(
+    "words, named",
+    [
+        ("train algo=randon", "did you mean 'random'"),
+        ("train env=coridor", "did you mean 'corridor'"),
+        ("train algo=random algo.num_env=3", "'algo.num_envs'"),
+        ("train algo=random algo.num_envs=0", "algo.num_envs=0: must be a whole number >= 1"),
+        ("train algo.implementation=randon", "did you mean 'random'"),
+        ("train preset=ppo_coridor", "ppo_corridor"),
+    ],
+)
+def test_a_typo_gets_its_names(words: str, named: str, forks: Forks, tmp_path: Path) -> None:
+    done = forks(*words.split(), cwd=tmp_path)
+    assert done.code == 2 and named in done.err and done.err.count("\n") == 1
+
+
+def test_it_trains_and_is_shown(forks: Forks, tmp_path: Path) -> None:
+    done = forks("train", *FAST, "total_steps=2_000", cwd=tmp_path)
+    assert done.code == 0 and done.run.startswith("runs/corridor/random/"), done.err
+    shown = json.loads(forks("show", done.run, "--json", cwd=tmp_path).out)
+    assert (shown["algo"], shown["env"], shown["step"], shown["status"]) == ("random", "corridor", 2_000, "finished")
+
+
+def test_its_preset_and_environment_serve_the_algorithms_of_rlx(forks: Forks, tmp_path: Path) -> None:
+    done = forks("train", "algo=ppo", "env=corridor", "eval_every=0", "video=false", cwd=tmp_path)
+    shown = json.loads(forks("show", done.run, "--json", cwd=tmp_path).out)
+    assert (shown["total_steps"], shown["env"], shown["status"]) == (3_000, "corridor", "finished")
+
+
+def _truth(run: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
+
+
+def test_a_resumed_run_of_it_equals_one_never_stopped(forks: Forks, tmp_path: Path) -> None:
+    whole = forks("train", *FAST, "total_steps=4_000", cwd=tmp_path).run
+    parts = forks("train", *FAST, "total_steps=1_200", cwd=tmp_path).run
+    assert forks("resume", parts, "total_steps=4_000", cwd=tmp_path).run == parts
+    hashes = [
+        json.loads(forks("show", run, "--json", cwd=tmp_path).out)["weights_sha256"] for run in (whole, parts)
+    ]  # fmt: skip
+    assert hashes[0] == hashes[1] and _truth(tmp_path / whole) == _truth(tmp_path / parts)
+    other = forks("train", *FAST, "total_steps=4_000", "seed=2", cwd=tmp_path).run
+    assert json.loads(forks("show", other, "--json", cwd=tmp_path).out)["weights_sha256"] != hashes[0]
+    assert forks("eval", parts, "--episodes", "3", "--json", cwd=tmp_path).code == 0
+
+
+# -- plug-ins that are broken --------------------------------------------------------------------------------------
+
+
+def pretend(site: Path, name: str, entry_points: str, **modules: str) -> None:
+    """A distribution as pip leaves it: metadata and modules."""
+    (site / f"{name}-1.0.dist-info").mkdir(parents=True)
+    (site / f"{name}-1.0.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (site / f"{name}-1.0.dist-info" / "entry_points.txt").write_text(entry_points)
+    for module, text in modules.items():
+        (site / f"{module}.py").write_text(text)
+
+
+def test_a_broken_plug_in_is_named_when_it_is_chosen_and_harms_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(
+        tmp_path,
+        "broken",
+        "[rlx.algos]\nbroken = broken_algo\nempty = empty_algo\nppo = empty_algo\n"
+        "[rlx.conf]\na = no.such\nb = empty_algo\n",
+        broken_algo="import no_such_module_either\n",
+        empty_algo="Config = dict\n",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="algo.implementation=broken: .*no_such_module_either"):
+        registry.algorithm("broken")
+    with pytest.raises(ConfigError, match="algo.implementation=empty: .* has no train and no load_policy"):
+        registry.algorithm("empty")
+    with pytest.raises(ConfigError, match="did you mean 'broken'"):
+        registry.algorithm("brocken")
+    assert registry.algorithm("ppo").__name__ == "rlx.algos.ppo"  # the built-in one, not theirs
+    assert "ppo_penalty" in registry.options("algo")

@@ -178,15 +178,12 @@ def kills(case: Case, table: Table, count: int) -> None:
         runs += 1
         process, path = case.begin(f"kill{runs}")
         while True:
-            if done < count:
-                # Mostly while it trains; sometimes while it starts. Eight lives to a run or so.
-                mean = case.seconds / 8 if case.rng.random() < 0.8 else 3.0
-                end = time.monotonic() + 2 * mean * case.rng.random()
-                while process.poll() is None and (mean == 3.0 or show(path)["status"] != "running"):
-                    if mean == 3.0 and time.monotonic() > end:
-                        break
+            if done < count and case.rng.random() < 0.2:  # while it starts
+                time.sleep(3 * case.rng.random())
+            elif done < count:  # while it trains; eight lives to a run or so
+                while process.poll() is None and show(path)["status"] != "running":
                     time.sleep(0.01)
-                time.sleep(max(0.0, min(end - time.monotonic(), 2 * mean)))
+                time.sleep(case.seconds / 4 * case.rng.random())
             if done < count and process.poll() is None:
                 children = psutil.Process(process.pid).children(recursive=True)
                 process.kill()

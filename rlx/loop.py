@@ -11,7 +11,7 @@ import io
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from signal import SIGINT
 from types import ModuleType
@@ -145,7 +145,7 @@ class Loop:
 
     def _train(self) -> dict[str, Any]:
         cfg, before = self.cfg, self.first
-        with _closing(self.module.train(cfg, self.run)) as steps:
+        with contextlib.closing(self.module.train(cfg, self.run)) as steps:  # however the loop is left
             for step, metrics in steps:
                 self.step, self._state = step, None
                 last = step >= cfg.total_steps
@@ -292,16 +292,6 @@ class Loop:
 
 def _due(before: int, now: int, every: int) -> bool:
     return every > 0 and now // every > before // every
-
-
-@contextlib.contextmanager
-def _closing(steps: Any) -> Iterator[Any]:
-    """Close a generator however its loop is left, so that what it opened is closed now."""
-    try:
-        yield steps
-    finally:
-        if hasattr(steps, "close"):
-            steps.close()
 
 
 class _NoDashboard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping
@@ -74,7 +75,8 @@ def start(
     device = check(cfg, module)
     path = rundir.open_new(cfg, raw, command, str(device), parent, name)
     with Signals() as signals, rundir.locked(path):
-        announce(cfg, path, devices.choose(cfg.device)[1])
+        with contextlib.suppress(OSError):  # nobody reads it
+            announce(cfg, path, devices.choose(cfg.device)[1])
         return path, Loop(path, cfg, module, device, _checkpoints(path, cfg, raw), progress, signals).execute(None)
 
 
@@ -112,7 +114,8 @@ def resume(
             say(f"note: {note}")
         if changes:
             rundir.write_config(path, raw)
-        announce(cfg, path, devices.choose(cfg.device)[1])
+        with contextlib.suppress(OSError):  # nobody reads it
+            announce(cfg, path, devices.choose(cfg.device)[1])
         return path, Loop(path, cfg, module, device, checkpoints, progress, signals).execute(found)
 
 

@@ -214,7 +214,7 @@ FILES: list[tuple[str, str, str | bytes, tuple[str, ...]]] = [  # words, file, c
     ("train env=x", "conf/env/x.yaml", "defaults: 3\n", ("env/x", "must be a list")),
     ("train env=x", "conf/env/x.yaml", ENV + "_target_: os.mkdir\n", ("env._target_", "run no code")),
     ("train env=x", "conf/env/x.yaml", ENV + "kwargs: ${env.kwargs}\n", ("env.kwargs", "itself")),
-    ("train env=x", "conf/env/x.yml", ENV, ("env=x", "cartpole")),
+    ("train env=x", "conf/env/x.yml", ENV, (".yml", ".yaml")),
     (
         "train env=x",
         "conf/env/x.yaml",

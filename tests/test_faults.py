@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 from gymnasium.envs.classic_control import CartPoleEnv
-from tiny_runs import Child, checkpoints, die_at, read_metrics, record, result, resume, status, train
+from tiny_runs import Child, checkpoints, config, die_at, read_metrics, record, result, resume, status, train
 
 from rlx import runner
 from rlx.checkpoint import Checkpoints
@@ -113,10 +113,11 @@ def test_a_directory_that_cannot_be_locked_is_one_line(tmp_path):
 
 
 def test_nobody_reading_the_terminal_does_not_matter(tmp_path, whole):
-    def gone(_step, _metrics):
+    def gone(*_):
         raise BrokenPipeError
 
-    assert result(train(tmp_path, progress=gone)) == whole
+    path, _ = runner.start(config(tmp_path), ["rlx"], gone, announce=gone)
+    assert result(path) == whole
 
 
 # -- the environment

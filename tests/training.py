@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from rlx import device, launch
+from rlx import device
+from rlx.launch import composing
 from rlx.run import Run
 from rlx.runner import typed
 
@@ -18,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # "probe_envs:Name-v0" is import
 def train(*overrides: str) -> tuple[Run, list[dict[str, Any]]]:
     """The finished run and everything it yielded."""
     device.prepare(1)
-    raw = launch.compose(list(overrides))
-    cfg, module = typed({key: value for key, value in raw.items() if key not in ("experiment", "preset")})
+    with composing.compose_all() as compose:
+        cfg, module = typed(composing.plain(compose(list(overrides))))
     run = Run(Path("unused"), torch.device("cpu"), cfg.seed)
     return run, [metrics for _, metrics in module.train(cfg, run)]

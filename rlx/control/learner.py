@@ -96,7 +96,8 @@ class Learner:
         self.adam = Adam(self.flat.data, eps)
         self.notice = ""
         self._names: list[str] = []
-        self._tapes: dict[int, _Checked] = {}
+        self._tapes: dict[int, _Arrays] = {}
+        self._compared: dict[int, int] = {}  # calls with that many rows that were compared with ordinary torch
         self._batch: Mapping[str, Tensor] = {}
         self._arrays: dict[str, np.ndarray] = {}
         data = self.flat.data
@@ -119,11 +120,14 @@ class Learner:
         return {**info, "grad_norm": norm}
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.adam.state_dict(), "taping": self._taping}
+        compared = {str(rows): calls for rows, calls in self._compared.items()}
+        return {**self.adam.state_dict(), "taping": self._taping, "compared": compared}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.adam.load_state_dict(state)
-        self._taping = self._taping and state["taping"]  # a tape once found wrong is not trusted after a resume
+        # What was found of the tape holds after a resume: another engine would round differently.
+        self._taping = self._taping and state["taping"]
+        self._compared = {int(rows): calls for rows, calls in state["compared"].items()}
 
     # -- the gradient, two ways ------------------------------------------------------------------------------
 
@@ -139,13 +143,13 @@ class Learner:
                 del self._tapes[next(iter(self._tapes))]
             try:
                 inputs = self._gather(batch, index, hyper)
-                tape = self._tapes[rows] = _Checked(Tape(self._stacked, inputs, self.flat.params, self.flat.grads))
+                tape = self._tapes[rows] = _Arrays(Tape(self._stacked, inputs, self.flat.params, self.flat.grads))
             except Untapeable as error:
                 self._give_up(str(error))
                 return self._gradient(batch, index, hyper)
         self._feed(tape, batch, index, hyper)
-        if tape.calls < self.CHECKED:
-            tape.calls += 1
+        if self._compared.get(rows, 0) < self.CHECKED:
+            self._compared[rows] = self._compared.get(rows, 0) + 1
             if (complaint := self._disagreement(tape)) is not None:
                 self._give_up(complaint)
                 return self._gradient(batch, index, hyper)
@@ -153,7 +157,7 @@ class Learner:
         return dict(zip(self._names, tape.info.tolist()))
 
     def _feed(
-        self, tape: _Checked, batch: Mapping[str, Tensor], index: Tensor | None, hyper: Mapping[str, float]
+        self, tape: _Arrays, batch: Mapping[str, Tensor], index: Tensor | None, hyper: Mapping[str, float]
     ) -> None:
         if batch is not self._batch:
             self._batch, self._arrays = batch, {name: tensor.numpy() for name, tensor in batch.items()}
@@ -186,7 +190,7 @@ class Learner:
             target.zero_() if grad is None else target.copy_(grad)
         return dict(zip(self._names, info.tolist(), strict=True))
 
-    def _disagreement(self, tape: _Checked) -> str | None:
+    def _disagreement(self, tape: _Arrays) -> str | None:
         expected_info = self._by_torch(tape.inputs)
         expected = self.flat.grad.clone()
         self.flat.grad.fill_(float("nan"))
@@ -206,11 +210,11 @@ class Learner:
         self._tapes.clear()
 
 
-class _Checked:
-    """A tape and how often it has been compared with ordinary torch."""
+class _Arrays:
+    """A tape, its inputs and its diagnostics as numpy arrays."""
 
     def __init__(self, tape: Tape) -> None:
-        self.inputs, self.replay, self.calls = tape.inputs, tape.replay, 0
+        self.inputs, self.replay = tape.inputs, tape.replay
         self.arrays = {name: tensor.numpy() for name, tensor in tape.inputs.items()}
         self.info = tape.outputs[1].numpy()
         self._tape = tape

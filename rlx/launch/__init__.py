@@ -25,7 +25,7 @@ from rlx.errors import ConfigError
 from rlx.launch import sweep as sweeps
 from rlx.launch import words
 from rlx.launch.blame import check_size
-from rlx.launch.composing import BASE, check_hydra, compose_all, compose_in, plain, set_threads
+from rlx.launch.composing import BASE, check_hydra, compose, compose_all, compose_in, plain, set_threads
 from rlx.launch.messages import one_line
 from rlx.launch.sweep import Sweep
 
@@ -264,4 +264,4 @@ def _full_errors() -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-__all__ = ["Outcome", "Sweep", "resume", "task", "train"]
+__all__ = ["Outcome", "Sweep", "compose", "resume", "task", "train"]

@@ -20,9 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from rlx import registry
 from rlx.config import find_target
 from rlx.errors import ConfigError
+from rlx.launch.messages import one_line
 from rlx.launch.words import Words
 
-BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}  # 1.4 warns of it
+OLD = hydra.__version__.startswith("1.3")  # 1.4 has other names for the same, and warns of these
+BASE: dict[str, Any] = {"version_base": "1.3"} if OLD else {}
 GLOBAL = ("experiment", "preset")  # groups whose files set keys of the whole configuration
 
 
@@ -49,7 +51,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", str(text).rpartition(":")[2]).strip("-.")[:100] or "env"
 
 
-OmegaConf.register_new_resolver("rlx.slug", _slug, replace=True)
+getattr(OmegaConf, "register_new_resolver" if OLD else "register_resolver")("rlx.slug", _slug, replace=True)
 Plugins.instance().register(RlxSearchPath)
 
 
@@ -73,6 +75,14 @@ def compose_all(given: Words | None = None) -> Iterator[Callable[[list[str]], Di
 
         yield compose
     GlobalHydra.instance().clear()
+
+
+def compose(overrides: list[str]) -> dict[str, Any]:
+    """The configuration these words compose to, unresolved (missing values are ???). Raises ConfigError."""
+    with one_line(overrides), compose_all() as composing:
+        found = OmegaConf.to_container(composing(overrides), resolve=False)
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items() if key != "hydra"}
 
 
 def compose_in(directory: Path, overrides: list[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from rlx import registry
 from rlx.errors import ConfigError, choices_hint, closest, did_you_mean, shown
-from rlx.launch.blame import not_keys, not_utf8, not_yaml, source
+from rlx.launch.blame import near, not_keys, not_utf8, not_yaml, source
 
 NOUNS = {"algo": "algorithm", "env": "environment"}
 EXTRAS = {
@@ -94,6 +94,8 @@ def _missing_file(error: MissingConfigException) -> str:
         more = f"pip install 'rlx[{EXTRAS[name]}]'"
     if group == "env" and re.search(r"-v\d+$|:", name):
         return f"env={name}: no such environment of rlx; for a Gymnasium id: env=gym env.id={name}"
+    if misnamed := [near(path) for folder in registry.conf_dirs() if (path := folder / f"{file}.yml").exists()]:
+        more = f"rename {misnamed[0]} to .yaml"
     where = f"rlx list {group}s" if group in NOUNS else ""
     wanted = re.search(r"In '(?!config'|hydra/)([^']+)'", str(error))
     return f"{group}={name}: no such {noun}{choices_hint(name, choices, more=more, where=where)}" + (

@@ -61,7 +61,7 @@ def check(given: words.Words, parsed: list[Override]) -> Sweep:
         here = str(settings.launcher.get("_target_", "")).rpartition(".")[2] in HERE
         tried: set[str] = set()
         for job in itertools.islice(_worth_checking(grid), MAX_CHECKED):
-            _check_job(compose(job), here, tried)
+            _check_job(compose(list(job)), here, tried)
         directory = Path(settings.sweep.dir).absolute()
     return Sweep(_make(directory), math.prod(len(values) for values in grid) if own else None)
 

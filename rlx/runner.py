@@ -95,9 +95,11 @@ def resume(
     path = path.absolute()
     cfg, module = typed(raw)
     changes = record.differences(read_config(path), raw)
-    for key in changes:
+    for key, (old, new) in changes.items():
         if rundir.is_frozen(key):
-            raise ConfigError(f"{key}: cannot change in a run that has begun (start a new one with rlx train)")
+            raise ConfigError(
+                f"{key}={new}: cannot change in a run that has begun with {old} (rlx train starts another)"
+            )
     device = check(cfg, module)
     checkpoints = _checkpoints(path, cfg, raw)
     with Signals() as signals, rundir.locked(path) as status:

@@ -14,6 +14,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from command_line import TINY, Forks
 
 
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """A run flushes denormal numbers to zero; the next test must not notice."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def forks() -> Iterator[Forks]:
     """forks(*words, cwd=...): a command in a fork of a process that has imported torch already."""

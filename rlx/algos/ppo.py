@@ -38,7 +38,7 @@ from rlx.functional import value as vf
 from rlx.run import Metrics, Run
 
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -68,6 +68,11 @@ class Config:
     kl_coef: NonNegative  # beta, at the start (penalty)
     kl_target: Positive  # d_targ (penalty)
     engine: Literal["auto", "tape", "torch"]
+
+    def __post_init__(self) -> None:
+        size = self.num_envs * self.num_steps
+        if self.num_minibatches > size:
+            raise ValueError(f"num_minibatches={self.num_minibatches}: must be at most num_envs * num_steps = {size}")
 
 
 def loss(cfg: Config, model: ActorCritic, head: Head, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -17,12 +17,12 @@ from rlx.control.heads import Head
 class ModelConfig:
     """What a network looks like (conf/model/*.yaml)."""
 
-    hidden: list[Annotated[int, Field(gt=0)]]  # units of each hidden layer
+    hidden: list[Annotated[int, Field(gt=0, le=100_000)]]  # units of each hidden layer
     activation: Literal["tanh", "relu", "elu", "silu"]
     shared: bool  # one trunk for policy and value, or one each
     orthogonal_init: bool  # gains sqrt(2), 0.01 (policy) and 1 (value); else torch's own
     log_std_init: float  # Gaussian policies
-    features: Annotated[int, Field(gt=0)]  # outputs of the CNN (images only)
+    features: Annotated[int, Field(gt=0, le=100_000)]  # outputs of the CNN (images only)
 
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}

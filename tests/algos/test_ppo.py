@@ -189,3 +189,8 @@ def test_ppo_solves_cartpole() -> None:
     # The preset; final training return over 100 episodes (docs/results has the ten seeds of the full claim).
     _, history = train("algo=ppo", "env=cartpole", "seed=1")
     assert history[-1]["rollout/ep_rew_mean"] >= 475
+
+
+def test_more_minibatches_than_rows_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"algo.num_minibatches=33: must be at most num_envs \* num_steps = 32"):
+        train("preset=none", "algo.num_envs=2", "algo.num_steps=16", "algo.num_minibatches=33")

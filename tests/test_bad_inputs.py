@@ -48,7 +48,7 @@ WORDS = [
     ("train algo.lr=-1", "algo.lr=-1", "number > 0"),
     ("train algo.lr=[1,2]", "algo.lr=[1, 2]", "number > 0"),
     ("train algo.gamma=1.01", "algo.gamma=1.01", "from 0 to 1"),
-    ("train algo.num_envs=0", "algo.num_envs=0", ">= 1"),
+    ("train algo.num_envs=0", "algo.num_envs=0", "from 1"),
     ("train algo.objective=clop", "algo.objective=clop", "'clip'", "penalty"),
     ("train total_steps=0", "total_steps=0", ">= 1"),
     ("train total_steps=99999999999999999999", "total_steps=99999999999999999999", "whole number"),

@@ -205,29 +205,37 @@ def kills(case: Case, table: Table, count: int) -> None:
 
 
 def signals(case: Case, table: Table, count: int) -> None:
-    kept, slowest = 0, 0.0
+    kept, slowest, faster, broken = 0, 0.0, 0, []
     for trial in range(count):
         number = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)[trial % 3]
         process, path = case.begin(f"signal{trial}")
         time.sleep(case.rng.random() * 0.7 * case.seconds)
-        children = psutil.Process(process.pid).children(recursive=True)
+        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         began = time.monotonic()
         process.send_signal(number)
         process.communicate(timeout=600)
         slowest = max(slowest, time.monotonic() - began)
         stopped = show(path)
-        fine = process.returncode == 128 + number and stopped["status"] == "interrupted" and not orphans(children)
-        fine = fine and (case.name == "not replayable" or stopped["step"] == stopped["checkpoint"])
-        if process.returncode == 0:  # it was faster
+        if stopped["status"] == "finished":  # it was faster: then nothing is left to stop
+            faster += 1
             fine = True
         else:
+            fine = process.returncode == 128 + number and stopped["status"] == "interrupted" and not orphans(children)
+            fine = fine and (case.name == "not replayable" or stopped["step"] == stopped["checkpoint"])
             rlx("resume", str(path))
-        kept += fine and case.same(path)
+        fine = fine and case.same(path)
+        kept += fine
+        if not fine:
+            broken.append(f"{number.name} {process.returncode} {stopped['status']} {stopped['step']}")
     table.add(
         f"SIGINT, SIGTERM, SIGUSR1 at random times, {case.name}",
         "exit 130, 143, 138; a checkpoint of that very step; no orphans; the resumed run is equal",
-        count, kept, slowest_stop_s=round(slowest, 2),
-    )  # fmt: skip
+        count,
+        kept,
+        slowest_stop_s=round(slowest, 2),
+        had_finished=faster,
+        broken=broken,
+    )
 
 
 def damage(case: Case, table: Table, flips: int, cuts: int) -> None:

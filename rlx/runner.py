@@ -45,12 +45,8 @@ def check(cfg: Config, module: ModuleType) -> torch.device:
         device, _ = devices.choose(cfg.device)
         envs = make_envs(dataclasses.replace(cfg.env, backend=backend, replay=True), 1, 0, domain=1)
         try:
-            kind = type(envs.action_space).__name__
-            allowed = getattr(module, "ACTIONS", None)
-            if allowed and kind not in allowed:
-                raise ConfigError(
-                    f"env.id={cfg.env.id} has {kind} actions; {cfg.algo.name} needs {' or '.join(allowed)}"
-                )
+            _fits("ACTIONS", type(envs.action_space).__name__, cfg, module)
+            _fits("OBSERVATIONS", type(envs.raw_observation_space).__name__, cfg, module)
             make_head(envs.action_space)
         finally:
             envs.close()
@@ -59,6 +55,17 @@ def check(cfg: Config, module: ModuleType) -> torch.device:
     except ValueError as error:
         raise (error if isinstance(error, ConfigError) else ConfigError(f"env.id={cfg.env.id}: {error}")) from None
     return device
+
+
+def _fits(attribute: str, kind: str, cfg: Config, module: ModuleType) -> None:
+    """An algorithm may say which kinds of Gymnasium spaces it can serve: ACTIONS, OBSERVATIONS."""
+    allowed = getattr(module, attribute, None)
+    if allowed and kind not in allowed:
+        others = ", ".join(registry.serving(attribute, kind))
+        raise ConfigError(
+            f"env.id={cfg.env.id} has {kind} {attribute.lower()}; {cfg.algo.name} needs {' or '.join(allowed)} ones "
+            f"(use {others})"
+        )
 
 
 def start(
@@ -105,7 +112,7 @@ def resume(
     with Signals() as signals, rundir.locked(path) as status:
         found = _newest(path, checkpoints, status)
         step = found.step if found else 0
-        if cfg.total_steps < step:
+        if "total_steps" in changes and cfg.total_steps < step:  # (unchanged: a last rollout goes beyond it)
             raise ConfigError(f"total_steps={cfg.total_steps}: the run is at step {step} already")
         if found and found.kind == "final" and not changes and status.get("status") == "finished":
             rundir.put_back(path, status)

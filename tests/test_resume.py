@@ -487,23 +487,43 @@ def test_a_longer_run_killed_at_its_end_still_gets_its_final_checkpoint(tmp_path
     assert "final_000000000480.safetensors" in checkpoints(path) and result(path)
 
 
-def test_a_run_killed_between_its_last_best_and_its_final_checkpoint_only_has_to_be_finished(tmp_path):
+@pytest.mark.parametrize("total_steps", [320, 290])  # the last rollout ends at 320 either way
+@pytest.mark.parametrize("backend", ["sync", "async"])
+def test_a_run_killed_behind_its_last_step_only_has_to_be_finished(total_steps, backend, tmp_path):
     """No step of the algorithm is left; its environments are closed when it returns, async ones with their workers."""
-    changes = {"eval_every": 320, "checkpoint_every": 0, "env.backend": "async", "env.workers": 1, "env.replay": True}
+    changes = {"total_steps": total_steps, "eval_every": 320, "checkpoint_every": 0}
+    stepping = {"env.backend": backend, "env.workers": 1, "env.replay": True}
 
     def life():
         real = Checkpoints.save
-        Checkpoints.save = lambda self, kind, *args, **more: (
-            die() if kind == "final" else real(self, kind, *args, **more)
+        Checkpoints.save = lambda self, kind, *rest, **more: (
+            die() if kind == "final" else real(self, kind, *rest, **more)
         )
-        train(tmp_path, name="run", **changes)
+        train(tmp_path, name="run", **changes, **stepping)
 
     assert Child(life).wait() < 0
     assert checkpoints(tmp_path / "run") == ["best_000000000320.safetensors"]
     found = resume(tmp_path / "run")
     assert found["metrics"]["train/n_updates"] == 40 and found["evaluation"]["step"] == 320
-    whole = train(tmp_path, **{**changes, "env.backend": "sync"})
+    whole = train(tmp_path, **changes)
     assert result(tmp_path / "run") == result(whole) and checkpoints(tmp_path / "run") == checkpoints(whole)
+
+
+@pytest.mark.parametrize("total_steps", [320, 290])
+def test_a_run_killed_behind_its_final_checkpoint_only_has_to_be_finished(total_steps, tmp_path):
+    def life():
+        real = Checkpoints.save
+        Checkpoints.save = lambda self, kind, *rest, **more: (
+            real(self, kind, *rest, **more),
+            kind == "final" and die(),
+        )
+        train(tmp_path, name="run", total_steps=total_steps)
+
+    assert Child(life).wait() < 0 and status(tmp_path / "run")["status"] == "running"
+    resume(tmp_path / "run")
+    assert result(tmp_path / "run") == result(train(tmp_path, total_steps=total_steps))
+    resume(tmp_path / "run")  # and nothing more
+    assert len(record(tmp_path / "run")["resumes"]) == 1
 
 
 def test_what_a_run_is_cannot_be_changed(tmp_path):

@@ -26,9 +26,9 @@ from rlx import device as devices
 from rlx.checkpoint import Checkpoints, Found, weights_sha256
 from rlx.config import Config
 from rlx.errors import UserError
-from rlx.files import CannotWrite
+from rlx.files import CannotWrite, write_atomically
 from rlx.logger import Dashboard, MetricsLog, config_hash
-from rlx.run import Run
+from rlx.run import Run, measured
 from rlx.signals import Interrupted, Signals, name_of
 
 HEARTBEAT = 5.0  # seconds
@@ -150,7 +150,7 @@ class Loop:
                 self.step, self._state = step, None
                 last = step >= cfg.total_steps
                 if last or _due(before, step, cfg.log_every):
-                    self._log(step, {**metrics, **self._times(step)})
+                    self._log(step, {**measured(metrics), **self._times(step)})
                 if cfg.eval_every and (last or _due(before, step, cfg.eval_every)):
                     self._evaluate(step)
                 if last or _due(before, step, cfg.checkpoint_every):
@@ -255,10 +255,19 @@ class Loop:
             "elapsed": self.elapsed + time.perf_counter() - self._since,
             "metrics_offset": offset,
         }
+        if drawing := getattr(self.module, "drawing", None):
+            self._draw(drawing(self.cfg, self.run), step)
         weights = weights_sha256(self.run.parameters())
         self.checkpoints.save(kind, step, {"run": self._state, "runner": mine}, weights_sha256=weights, rlx=__version__)
         self.saved = kind, step
         self._alive(now=True)
+
+    def _draw(self, text: str | None, step: int) -> None:
+        """An algorithm's picture of what it has learnt, in plain text: for `rlx show` and TensorBoard."""
+        if text is None:
+            return
+        write_atomically(self.path / "policy.txt", f"{text}\n".encode(), durable=False)
+        self.dashboard.text("policy", "\n".join(f"    {line}" for line in text.splitlines()), step)
 
     def _notices(self) -> None:
         new, self._shown = self.run.notices[self._shown :], len(self.run.notices)

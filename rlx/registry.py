@@ -15,7 +15,8 @@ from types import ModuleType
 
 from rlx.errors import ConfigError, choices_hint
 
-BUILT_IN = {"ppo": "rlx.algos.ppo"}
+ALGORITHMS = ("q_learning", "dqn", "vpg", "actor_critic", "a2c", "trpo", "ppo")
+BUILT_IN = {name: f"rlx.algos.{name}" for name in ALGORITHMS}
 NEEDED = ("Config", "train", "load_policy")  # what an algorithm's module has
 
 
@@ -45,6 +46,16 @@ def algorithm(implementation: str) -> ModuleType:
     if missing := [name for name in NEEDED if not hasattr(module, name)]:
         raise ConfigError(f"{where}: the plug-in's module {known[implementation]} has no {' and no '.join(missing)}")
     return module
+
+
+def serving(attribute: str, kind: str) -> list[str]:
+    """The built-in implementations whose ACTIONS or OBSERVATIONS (`attribute`) include a kind of Gymnasium space."""
+    found = []
+    for name in ALGORITHMS:
+        kinds = getattr(algorithm(name), attribute, None)
+        if kinds is None or kind in kinds:
+            found.append(name)
+    return found
 
 
 # -- configuration files ---------------------------------------------------------------------------------------

@@ -187,6 +187,8 @@ def details(found: Mapping[str, Any]) -> None:
             print(f"{key}:")
             for name, inner in value.items():
                 print(f"  {name}: {_number(inner)}")
+        elif key == "policy":
+            print("policy:", *(f"  {line}" for line in value.splitlines()), sep="\n")
         elif key == "command" and value:
             print(f"command: {shlex.join(str(word) for word in value)}")
         elif isinstance(value, list):
@@ -202,9 +204,28 @@ def table(lines: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> None
         print("  ".join(cells).rstrip())
 
 
+NOTES = 6  # of a plot, at most
+
+
+def plotted(found: Any, out: Path) -> None:
+    """`rlx plot`."""
+    lines = [("env", "line", "last", "range of seeds")]
+    for env, group in found.panels.items():
+        for line in group:
+            last = [curve.y[-1] for curve in line.curves]
+            lines.append((env, line.label, f"{line.mean[-1]:.6g}", f"{min(last):.6g} to {max(last):.6g}"))
+    table(lines, right=(2,))
+    if found.notes:
+        more = f"; and {len(found.notes) - NOTES} more" if len(found.notes) > NOTES else ""
+        print(f"note: {'; '.join(found.notes[:NOTES])}{more}")
+    print(f"{out}: {found.metric}")
+
+
 # -- this machine ----------------------------------------------------------------------------------------------
 
-LIBRARIES = ("torch", "numpy", "gymnasium", "hydra-core", "omegaconf", "typer", "tensorboard", "safetensors")
+LIBRARIES = (
+    "torch", "numpy", "gymnasium", "hydra-core", "omegaconf", "typer", "tensorboard", "safetensors", "matplotlib",
+)  # fmt: skip
 EXTRAS = {
     "box2d": "Box2D", "mujoco": "mujoco", "atari": "ale_py", "minigrid": "minigrid", "envpool": "envpool",
     "sweep": "optuna", "joblib": "hydra_plugins.hydra_joblib_launcher",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +12,13 @@ import torch
 
 from rlx.errors import UserError
 
-Metrics = dict[str, Any]
+Values = dict[str, Any]
+Metrics = Values | Callable[[], Values]  # a function is called on the spot, but only for a step that is logged
+
+
+def measured(metrics: Metrics) -> Values:
+    """The values that were yielded, or that the function yielded computes."""
+    return metrics() if callable(metrics) else metrics
 
 
 class Stateful(Protocol):

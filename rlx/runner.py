@@ -48,6 +48,8 @@ def check(cfg: Config, module: ModuleType) -> torch.device:
             _fits("ACTIONS", type(envs.action_space).__name__, cfg, module)
             _fits("OBSERVATIONS", type(envs.raw_observation_space).__name__, cfg, module)
             make_head(envs.action_space)
+            if own := getattr(module, "check", None):  # what the algorithm asks beyond its own section
+                own(cfg, envs)
         finally:
             envs.close()
     except (devices.DeviceError, EnvError) as error:

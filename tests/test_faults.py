@@ -185,7 +185,14 @@ def test_workers_leave_when_the_run_is_killed(tmp_path):
     assert Child(lambda: train(tmp_path, name="run", progress=progress, **changes)).wait() == -9
     found = [int(pid) for pid in pids.read_text().split()]
     end = time.monotonic() + 10
-    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in found):
+
+    def lives(pid):
+        try:
+            return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    while any(lives(pid) for pid in found):
         assert time.monotonic() < end, "orphans"
         time.sleep(0.05)
     assert len(found) >= 2
@@ -214,7 +221,7 @@ def poisoned(step, value=float("nan")):
 
     def call(self, *args, **kwargs):
         found = real(self, *args, **kwargs)
-        if self.adam.t == step:
+        if self.num_steps == step:
             self.flat.data[0] = value
         return found
 

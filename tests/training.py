@@ -10,7 +10,7 @@ import torch
 
 from rlx import device
 from rlx.launch import composing
-from rlx.run import Run
+from rlx.run import Run, measured
 from rlx.runner import typed
 
 sys.path.insert(0, str(Path(__file__).parent))  # "probe_envs:Name-v0" is importable
@@ -22,4 +22,4 @@ def train(*overrides: str) -> tuple[Run, list[dict[str, Any]]]:
     with composing.compose_all() as compose:
         cfg, module = typed(composing.plain(compose(list(overrides))))
     run = Run(Path("unused"), torch.device("cpu"), cfg.seed)
-    return run, [metrics for _, metrics in module.train(cfg, run)]
+    return run, [measured(metrics) for _, metrics in module.train(cfg, run)]

@@ -165,7 +165,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
                 "train/explained_variance": float(explained),
                 "train/learning_rate": lr,
                 "train/clip_range": clip,
-                "train/n_updates": learner.adam.t,
+                "train/n_updates": learner.num_steps,
                 **({"train/kl_coef": beta.coef} if algo.objective == "penalty" else {}),
                 **({"train/std": float(model.log_std.detach().exp().mean())} if model.log_std is not None else {}),
             },

@@ -49,10 +49,22 @@ def _json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def state_of(status: dict[str, Any]) -> str:
     """running, finished, failed, interrupted - or killed, for one that says running and whose process is gone."""
     said = str(status.get("status", "killed"))
     return "killed" if said == "running" and not process.lives(status) else said
+
+
+def state(path: Path) -> str:
+    """The same of a run directory."""
+    return state_of(_json(path / "status.json"))
 
 
 def _last_metrics(path: Path) -> dict[str, Any]:
@@ -91,6 +103,7 @@ def show(path: Path) -> dict[str, Any]:
     record, status = _json(path / "run.json"), _json(path / "status.json")
     checkpoint = _newest_checkpoint(path)
     metrics = _last_metrics(path / "metrics.jsonl")
+    drawing = _text(path / "policy.txt")
     return {
         "run": str(path),
         "algo": record.get("algo"),
@@ -110,4 +123,5 @@ def show(path: Path) -> dict[str, Any]:
         "resumes": record.get("resumes", []),
         "started": record.get("started"),
         "command": record.get("command"),
+        **({"policy": drawing} if drawing else {}),
     }

@@ -37,7 +37,8 @@ class Policy:
         shape, head = envs.observation_space.shape, make_head(envs.action_space)
         envs.close()
         model = ActorCritic(shape, head, cfg.model, torch.Generator()).to(run.device)
-        model.load_state_dict(run.state("policy"))
+        saved = {name: tensor for name, tensor in run.state("policy").items() if not name.startswith("critic.")}
+        model.load_state_dict({**model.state_dict(), **saved})  # acting needs no critic, whatever that one's outputs
         statistics = run.state("normalizer").get("obs")
         obs_norm = None
         if statistics is not None:

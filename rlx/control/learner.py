@@ -1,6 +1,6 @@
-"""One gradient step on a small network: gradient, global-norm clip, Adam - over one flat parameter vector.
+"""One gradient step on a small network: gradient, global-norm clip, optimiser - over one flat parameter vector.
 
-`Flat` lays a module's parameters end to end in memory, so that clipping and Adam are a handful of operations
+`Flat` lays a module's parameters end to end in memory, so that clipping and the optimiser are a handful of operations
 however many layers there are. `Adam` is Kingma and Ba 2015, arXiv:1412.6980, algorithm 1 (torch.optim is not used:
 its first import costs a second and 60 MB, its step 60 us). `Learner` puts them together with a loss function and,
 where it can, runs the loss from a `Tape`.
@@ -8,7 +8,7 @@ where it can, runs the loss from a `Tape`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -19,13 +19,14 @@ from rlx.control.tape import Tape, Untapeable
 
 Loss = Callable[[Mapping[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
 Engine = Literal["auto", "tape", "torch"]
+Index = Tensor | slice | None
 
 
 class Flat:
-    """A module's parameters and gradients as views of two flat vectors (`.data`, `.grad`)."""
+    """Parameters (a module's, or some of them) and their gradients as views of two flat vectors (`.data`, `.grad`)."""
 
-    def __init__(self, module: nn.Module) -> None:
-        params = list(module.parameters())
+    def __init__(self, params: nn.Module | Iterable[nn.Parameter]) -> None:
+        params = list(params.parameters() if isinstance(params, nn.Module) else params)
         self.data = torch.cat([p.detach().reshape(-1) for p in params])
         self.grad = torch.zeros_like(self.data)
         sizes = [p.numel() for p in params]
@@ -71,8 +72,55 @@ class Adam:
         self._t.fill_(state["t"])
 
 
+class RMSprop:
+    """RMSprop on one flat vector, as torch.optim.RMSprop has it.
+
+        v = alpha v + (1 - alpha) g^2;  p -= lr g / (sqrt(v) + eps);   v starts at 0
+
+    Tieleman and Hinton 2012, lecture 6.5.
+    """
+
+    initial = 0.0
+
+    def __init__(self, data: Tensor, eps: float = 1e-5, alpha: float = 0.99) -> None:
+        self.data, self.eps, self.alpha, self.t = data, eps, alpha, 0
+        self.v = torch.full_like(data, self.initial)
+        self._root = torch.empty_like(data)
+
+    def step(self, grad: Tensor, lr: float) -> None:
+        self.t += 1
+        self.v.mul_(self.alpha).addcmul_(grad, grad, value=1 - self.alpha)
+        self.data.addcdiv_(grad, self._denominator(), value=-lr)
+
+    def _denominator(self) -> Tensor:
+        return torch.sqrt(self.v, out=self._root).add_(self.eps)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"v": self.v, "t": self.t}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.v.copy_(state["v"])
+        self.t = int(state["t"])
+
+
+class RMSpropTF(RMSprop):
+    """RMSprop with the epsilon inside the root and v starting at 1: TensorFlow 1, and so the A2C of OpenAI Baselines.
+
+    p -= lr g / sqrt(v + eps)
+    """
+
+    initial = 1.0
+
+    def _denominator(self) -> Tensor:
+        return torch.add(self.v, self.eps, out=self._root).sqrt_()
+
+
+Optimizer = Literal["adam", "rmsprop", "rmsprop_tf"]
+OPTIMIZERS: dict[str, Callable[..., Adam | RMSprop]] = {"adam": Adam, "rmsprop": RMSprop, "rmsprop_tf": RMSpropTF}
+
+
 class Learner:
-    """Minimises `loss(batch) -> (loss, diagnostics)` over the parameters of `module`, a minibatch at a time.
+    """Minimises `loss(batch) -> (loss, diagnostics)` over `params`, a module's or some of them, by minibatches.
 
     `engine="auto"` replays a `Tape` for float32 networks on the CPU and falls back to ordinary torch elsewhere;
     `notice` says why when it had to. Raises FloatingPointError when a gradient is not finite: the parameters are
@@ -84,18 +132,21 @@ class Learner:
 
     def __init__(
         self,
-        module: nn.Module,
+        params: nn.Module | Iterable[nn.Parameter],
         loss: Loss,
         *,
+        optimizer: Optimizer = "adam",
         eps: float = 1e-5,
         max_grad_norm: float = 0.0,
         engine: Engine = "auto",
     ) -> None:
-        self.module, self.loss, self.max_grad_norm = module, loss, max_grad_norm
-        self.flat = Flat(module)
-        self.adam = Adam(self.flat.data, eps)
+        self.loss, self.max_grad_norm = loss, max_grad_norm
+        self.flat = Flat(params)
+        self.optimizer = OPTIMIZERS[optimizer](self.flat.data, eps)
         self.notice = ""
+        self.rows: dict[str, np.ndarray] = {}
         self._names: list[str] = []
+        self._row_names: list[str] = []
         self._tapes: dict[int, _Arrays] = {}
         self._compared: dict[int, int] = {}  # calls with that many rows that were compared with ordinary torch
         self._batch: Mapping[str, Tensor] = {}
@@ -104,10 +155,11 @@ class Learner:
         small = data.device.type == "cpu" and data.dtype == torch.float32 and data.numel() < 2_000_000
         self._taping = engine == "tape" or (engine == "auto" and small)
 
-    def step(self, batch: Mapping[str, Tensor], index: Tensor | None, lr: float, **hyper: float) -> dict[str, float]:
+    def step(self, batch: Mapping[str, Tensor], index: Index, lr: float, **hyper: float) -> dict[str, float]:
         """One step on the rows `index` of `batch` (None: all of them); `hyper` reaches the loss as 0-dim tensors.
 
-        Returns the loss's diagnostics of this minibatch, and grad_norm before clipping. The keys of `batch` and
+        Returns the loss's diagnostics of this minibatch, and grad_norm before clipping; those with one value a row
+        are in `rows`, until the next step. The keys of `batch` and
         `hyper` must not change from call to call.
         """
         info = self._gradient(batch, index, hyper)
@@ -116,34 +168,38 @@ class Learner:
             raise FloatingPointError(f"the gradient is not finite (norm {norm}; {info})")
         if self.max_grad_norm and norm > self.max_grad_norm:
             self.flat.grad.mul_(self.max_grad_norm / (norm + 1e-6))
-        self.adam.step(self.flat.grad, lr)
+        self.optimizer.step(self.flat.grad, lr)
         return {**info, "grad_norm": norm}
+
+    @property
+    def num_steps(self) -> int:
+        """Gradient steps taken."""
+        return self.optimizer.t
 
     def state_dict(self) -> dict[str, Any]:
         compared = {str(rows): calls for rows, calls in self._compared.items()}
-        return {**self.adam.state_dict(), "taping": self._taping, "compared": compared}
+        return {**self.optimizer.state_dict(), "taping": self._taping, "compared": compared}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.adam.load_state_dict(state)
+        self.optimizer.load_state_dict(state)
         # What was found of the tape holds after a resume: another engine would round differently.
         self._taping = self._taping and state["taping"]
         self._compared = {int(rows): calls for rows, calls in state["compared"].items()}
 
     # -- the gradient, two ways ------------------------------------------------------------------------------
 
-    def _gradient(
-        self, batch: Mapping[str, Tensor], index: Tensor | None, hyper: Mapping[str, float]
-    ) -> dict[str, float]:
+    def _gradient(self, batch: Mapping[str, Tensor], index: Index, hyper: Mapping[str, float]) -> dict[str, float]:
         if not self._taping:
             return self._by_torch(self._gather(batch, index, hyper))
-        rows = len(next(iter(batch.values()))) if index is None else len(index)
+        rows = _count(batch, index)
         tape = self._tapes.get(rows)
         if tape is None:
             if len(self._tapes) == self.MOST_TAPES:
                 del self._tapes[next(iter(self._tapes))]
             try:
                 inputs = self._gather(batch, index, hyper)
-                tape = self._tapes[rows] = _Arrays(Tape(self._stacked, inputs, self.flat.params, self.flat.grads))
+                made = Tape(self._stacked, inputs, self.flat.params, self.flat.grads)
+                tape = self._tapes[rows] = _Arrays(made, self._row_names)
             except Untapeable as error:
                 self._give_up(str(error))
                 return self._gradient(batch, index, hyper)
@@ -154,37 +210,39 @@ class Learner:
                 self._give_up(complaint)
                 return self._gradient(batch, index, hyper)
         tape.replay()
+        self.rows = tape.rows
         return dict(zip(self._names, tape.info.tolist()))
 
-    def _feed(
-        self, tape: _Arrays, batch: Mapping[str, Tensor], index: Tensor | None, hyper: Mapping[str, float]
-    ) -> None:
+    def _feed(self, tape: _Arrays, batch: Mapping[str, Tensor], index: Index, hyper: Mapping[str, float]) -> None:
         if batch is not self._batch:
             self._batch, self._arrays = batch, {name: tensor.numpy() for name, tensor in batch.items()}
-        rows = None if index is None else index.numpy()
-        for name, array in self._arrays.items():
-            if rows is None:
-                np.copyto(tape.arrays[name], array)
-            else:
+        if isinstance(index, Tensor):
+            rows = index.numpy()
+            for name, array in self._arrays.items():
                 array.take(rows, 0, tape.arrays[name], "clip")
+        else:
+            for name, array in self._arrays.items():
+                np.copyto(tape.arrays[name], array if index is None else array[index])
         for name, value in hyper.items():
             tape.arrays[name][...] = value
 
-    def _gather(
-        self, batch: Mapping[str, Tensor], index: Tensor | None, hyper: Mapping[str, float]
-    ) -> dict[str, Tensor]:
+    def _gather(self, batch: Mapping[str, Tensor], index: Index, hyper: Mapping[str, float]) -> dict[str, Tensor]:
         device = self.flat.data.device
         scalars = {name: torch.tensor(value, dtype=torch.float32, device=device) for name, value in hyper.items()}
         rows = {name: tensor if index is None else tensor[index] for name, tensor in batch.items()}
         return {**rows, **scalars}
 
-    def _stacked(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _stacked(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The loss, its numbers as one tensor, and what it says of each row."""
         loss, info = self.loss(inputs)
-        self._names = list(info)
-        return loss, torch.stack([value.detach() for value in info.values()])
+        numbers = {name: value.detach() for name, value in info.items() if value.dim() == 0}
+        rows = {name: value.detach() for name, value in info.items() if value.dim()}
+        self._names, self._row_names = list(numbers), list(rows)
+        return loss, torch.stack(list(numbers.values())), *rows.values()
 
     def _by_torch(self, inputs: Mapping[str, Tensor]) -> dict[str, float]:
-        loss, info = self._stacked(inputs)
+        loss, info, *rows = self._stacked(inputs)
+        self.rows = {name: value.cpu().numpy() for name, value in zip(self._row_names, rows, strict=True)}
         grads = torch.autograd.grad(loss, self.flat.params, allow_unused=True)
         for target, grad in zip(self.flat.grads, grads, strict=True):
             target.zero_() if grad is None else target.copy_(grad)
@@ -200,8 +258,9 @@ class Learner:
         error = float((self.flat.grad - expected).abs().max()) / scale
         if not error < 1e-3:
             return f"gradients differ by {error:.1e} of the largest"
+        largest = max(1.0, *(abs(value) for value in expected_info.values()))
         for name, value in expected_info.items():
-            if not abs(got_info[name] - value) <= 1e-3 * abs(value) + 1e-4 * max(1.0, abs(expected_info["loss"])):
+            if not abs(got_info[name] - value) <= 1e-3 * abs(value) + 1e-4 * largest:
                 return f"{name} is {got_info[name]!r}, ordinary torch says {value!r}"
         return None
 
@@ -213,8 +272,14 @@ class Learner:
 class _Arrays:
     """A tape, its inputs and its diagnostics as numpy arrays."""
 
-    def __init__(self, tape: Tape) -> None:
+    def __init__(self, tape: Tape, row_names: list[str]) -> None:
         self.inputs, self.replay = tape.inputs, tape.replay
         self.arrays = {name: tensor.numpy() for name, tensor in tape.inputs.items()}
         self.info = tape.outputs[1].numpy()
+        self.rows = {name: value.numpy() for name, value in zip(row_names, tape.outputs[2:], strict=True)}
         self._tape = tape
+
+
+def _count(batch: Mapping[str, Tensor], index: Index) -> int:
+    whole = len(next(iter(batch.values())))
+    return whole if index is None else len(range(*index.indices(whole))) if isinstance(index, slice) else len(index)

@@ -28,6 +28,8 @@ class CartPoleEnvs(SyncEnvs):
         super().__init__(id, [env] * num_envs, **kwargs)
         self._state = np.zeros((4, num_envs))  # x, x', theta, theta'
         self._rate = np.zeros((4, num_envs))
+        self._scratch = np.zeros((5, num_envs))
+        self._force = np.array([-env.force_mag, env.force_mag])
         self._limits = np.array([[env.x_threshold], [env.theta_threshold_radians]])
         self._never = np.zeros(num_envs, bool)
         self._infos = [{}] * num_envs
@@ -35,19 +37,36 @@ class CartPoleEnvs(SyncEnvs):
         self._compare()
 
     def _advance(self, action: np.ndarray) -> Ends:
-        cart, rate, state = self.cart, self._rate, self._state
-        force = np.where(action == 1, cart.force_mag, -cart.force_mag)
-        cos, sin = np.cos(state[2]), np.sin(state[2])
-        temp = (force + cart.polemass_length * np.square(state[3]) * sin) / cart.total_mass
-        arm = cart.length * (4.0 / 3.0 - cart.masspole * np.square(cos) / cart.total_mass)
-        accel = np.divide(cart.gravity * sin - cos * temp, arm, rate[3])
-        np.subtract(temp, cart.polemass_length * accel * cos / cart.total_mass, rate[1])
+        cart, state, rate, cos, sin, temp, arm, more = self.cart, self._state, self._rate, *self._scratch
+        np.cos(state[2], cos)
+        np.sin(state[2], sin)
+        # temp = (force + polemass_length theta'^2 sin) / total_mass
+        np.square(state[3], more)
+        np.multiply(more, cart.polemass_length, more)
+        np.multiply(more, sin, more)
+        np.take(self._force, action, 0, temp, "clip")
+        np.add(temp, more, temp)
+        np.divide(temp, cart.total_mass, temp)
+        # theta'' = (gravity sin - cos temp) / (length (4 / 3 - masspole cos^2 / total_mass))
+        np.square(cos, arm)
+        np.multiply(arm, cart.masspole, arm)
+        np.divide(arm, cart.total_mass, arm)
+        np.subtract(4.0 / 3.0, arm, arm)
+        np.multiply(arm, cart.length, arm)
+        np.multiply(sin, cart.gravity, sin)
+        np.multiply(cos, temp, more)
+        np.subtract(sin, more, sin)
+        accel = np.divide(sin, arm, rate[3])
+        # x'' = temp - polemass_length theta'' cos / total_mass
+        np.multiply(accel, cart.polemass_length, more)
+        np.multiply(more, cos, more)
+        np.divide(more, cart.total_mass, more)
+        np.subtract(temp, more, rate[1])
         rate[0::2] = state[1::2]
-        rate *= cart.tau
-        state += rate
+        np.multiply(rate, cart.tau, rate)
+        np.add(state, rate, state)
         self.obs[:] = state.T
-        out = np.abs(state[0::2]) > self._limits
-        terminated = out[0] | out[1]
+        terminated = np.logical_or.reduce(np.abs(state[0::2]) > self._limits)
         return terminated, self._never, bool(terminated.any())
 
     def _reset_lane(self, i: int, seed: int | None) -> None:

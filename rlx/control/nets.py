@@ -64,10 +64,19 @@ class Pixels(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """pi(a|s) and V(s). `forward(obs) -> (params of the head [..., P], value [...])`."""
+    """pi(a|s) and V(s). `forward(obs) -> (params of the head [..., P], value [...])`; with `num_values` the critic has
+    that many outputs, one for each action: value [..., num_values]."""
 
-    def __init__(self, obs_shape: tuple[int, ...], head: Head, cfg: ModelConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        obs_shape: tuple[int, ...],
+        head: Head,
+        cfg: ModelConfig,
+        generator: torch.Generator,
+        num_values: int | None = None,
+    ) -> None:
         super().__init__()
+        self.num_values = num_values
         pixels = len(obs_shape) == 3
         self.features = Pixels(obs_shape, cfg.features) if pixels else nn.Identity()
         width = cfg.features if pixels else math.prod(obs_shape)
@@ -75,7 +84,7 @@ class ActorCritic(nn.Module):
         self.trunk = mlp(sizes, cfg.activation, last=True) if cfg.shared and cfg.hidden else nn.Identity()
         own = sizes[-1:] if cfg.shared else sizes
         self.actor = mlp([*own, head.size], cfg.activation)
-        self.critic = mlp([*own, 1], cfg.activation)
+        self.critic = mlp([*own, num_values or 1], cfg.activation)
         self.log_std = nn.Parameter(torch.full((head.free,), cfg.log_std_init)) if head.free else None
         if cfg.orthogonal_init:
             self._orthogonal(generator)
@@ -96,8 +105,61 @@ class ActorCritic(nn.Module):
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         features = self.trunk(self.features(obs))
-        return self._params(features), self.critic(features).squeeze(-1)
+        return self._params(features), self._values(features)
+
+    def _values(self, features: Tensor) -> Tensor:
+        values = self.critic(features)
+        return values if self.num_values else values.squeeze(-1)
+
+    def value(self, obs: Tensor) -> Tensor:
+        """The critic alone, with no gradient into what it shares with the policy."""
+        return self._values(self.trunk(self.features(obs)).detach())
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """All but the critic's own."""
+        critic = {id(param) for param in self.critic.parameters()}
+        return [param for param in self.parameters() if id(param) not in critic]
 
     def policy(self, obs: Tensor) -> Tensor:
         """The head's params alone: all that acting needs."""
         return self._params(self.trunk(self.features(obs)))
+
+
+class QNetwork(nn.Module):
+    """Q(s, a) of a number of actions: `forward(obs) -> [..., num_actions]`.
+
+    `dueling`: Q = V + A - mean A, with a stream each for V and A (Wang et al. 2016, arXiv:1511.06581, eq. 9); they have
+    the hidden layers in common where the model's trunk is shared.
+    """
+
+    def __init__(
+        self,
+        obs_shape: tuple[int, ...],
+        num_actions: int,
+        cfg: ModelConfig,
+        generator: torch.Generator,
+        dueling: bool = False,
+    ) -> None:
+        super().__init__()
+        pixels = len(obs_shape) == 3
+        self.features = Pixels(obs_shape, cfg.features) if pixels else nn.Identity()
+        sizes = [cfg.features if pixels else math.prod(obs_shape), *cfg.hidden]
+        self.trunk = mlp(sizes, cfg.activation, last=True) if dueling and cfg.shared and cfg.hidden else nn.Identity()
+        own = sizes[-1:] if dueling and cfg.shared else sizes
+        self.action_value = mlp([*own, num_actions], cfg.activation)
+        self.state_value = mlp([*own, 1], cfg.activation) if dueling else None
+        if cfg.orthogonal_init:
+            last = {id(head[-1]) for head in (self.action_value, self.state_value) if head is not None}
+            for module in self.modules():
+                if isinstance(module, nn.Linear | nn.Conv2d):
+                    gain = 1.0 if id(module) in last else math.sqrt(2)
+                    nn.init.orthogonal_(module.weight, gain, generator=generator)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        features = self.trunk(self.features(obs))
+        q = self.action_value(features)
+        if self.state_value is None:
+            return q
+        return self.state_value(features) + q - q.mean(-1, keepdim=True)

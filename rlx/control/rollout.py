@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rlx.control.envs import EnvConfig, Envs
+from rlx.control.episodes import Episode
 from rlx.control.heads import Head
 from rlx.control.nets import ActorCritic
 from rlx.control.normalize import ObsNormalizer, RewardNormalizer
@@ -44,7 +45,8 @@ class Rollout:
 
     Normalisation statistics are frozen while a rollout is collected and updated after it: the log-probability that
     the learner recomputes is then exactly the behaviour policy's. `horizon` is how many finished episodes the
-    running averages cover.
+    running averages cover. With `whole_episodes` a rollout goes on until in every environment an episode has ended
+    at or after `num_steps`; what an environment did behind its last whole episode is no row of the batch.
     """
 
     def __init__(
@@ -58,31 +60,141 @@ class Rollout:
         rng: np.random.Generator,
         device: torch.device,
         horizon: int = 100,
+        whole_episodes: bool = False,
     ) -> None:
         self.envs, self.head, self.num_steps, self.rng, self.device = envs, head, num_steps, rng, device
         self.normalizer = Normalizer(cfg, envs, gamma)
-        shape = envs.observation_space.shape
-        self.episodes: deque[tuple[float, int, float | None]] = deque(maxlen=horizon)
+        self.whole_episodes = whole_episodes
+        self.episodes: deque[Episode] = deque(maxlen=horizon)
         self._started = False
-        T, N = num_steps, envs.num_envs
-        self.obs = torch.zeros((T + 1, N, *shape), dtype=torch.from_numpy(envs.obs).dtype)
-        self.action = torch.zeros((T, N, *head.action_shape), dtype=head.action_dtype)
-        self.reward = torch.zeros((T, N))
-        self.terminated = torch.zeros((T, N), dtype=torch.bool)
-        self.done = torch.zeros((T, N), dtype=torch.bool)
-        self.valid = torch.ones((T, N), dtype=torch.bool)
+        self._finished: list[Episode] = []  # in the last rollout
+        self._truncated: list[tuple[int, int, np.ndarray]] = []  # step, environment, final observation
+        self._allocate(num_steps)
         self._act = Forward(
             lambda x: (head.sample(params := policy.policy(x["obs"]), x["noise"]), params),
             torch.device(device),
         )
         self._acting: Callable[..., np.ndarray] | None = None
-        self._evaluate = Forward(lambda x: self._values_and_logprobs(policy, x), torch.device(device))
+        self._policy = policy
+        self._evaluate = Forward(self._values_and_logprobs, torch.device(device), varying=whole_episodes)
         self._value = lambda obs: policy(obs.to(device))[1]
 
-    def _values_and_logprobs(self, policy: ActorCritic, x: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        params, value = policy(x["obs"])
+    def _allocate(self, T: int) -> None:
+        N, shape = self.envs.num_envs, self.envs.observation_space.shape
+        self.obs = torch.zeros((T + 1, N, *shape), dtype=torch.from_numpy(self.envs.obs).dtype)
+        self.action = torch.zeros((T, N, *self.head.action_shape), dtype=self.head.action_dtype)
+        self.reward = torch.zeros((T, N))
+        self.terminated = torch.zeros((T, N), dtype=torch.bool)
+        self.done = torch.zeros((T, N), dtype=torch.bool)
+        self.valid = torch.ones((T, N), dtype=torch.bool)
+        self.final_value = torch.zeros((T, N))
+        self._bootstrapped = False  # whether final_value holds anything
+        self._whole = {
+            "obs": self.obs, "action": self.action, "reward": self.reward, "terminated": self.terminated,
+            "done": self.done, "final_value": self.final_value, "valid": self.valid,
+        }  # fmt: skip
+        self._raw = np.empty(self.obs.shape, self.envs.obs.dtype) if self.normalizer.obs else None
+
+    def _grow(self) -> None:
+        """Twice the room, with what is there kept."""
+        names = ("obs", "action", "reward", "terminated", "done", "valid")
+        before, raw = {name: getattr(self, name) for name in names}, self._raw
+        self._allocate(2 * len(self.action))
+        for name, tensor in before.items():
+            getattr(self, name)[: len(tensor)] = tensor
+        if raw is not None and self._raw is not None:
+            self._raw[: len(raw)] = raw
+
+    def _values_and_logprobs(self, x: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        params, value = self._policy(x["obs"])
         behaviour = params[: len(x["action"])]
         return value, self.head.logprob_entropy(behaviour, x["action"])[0], behaviour
+
+    def _act_on(self, noise: np.ndarray) -> Callable[..., np.ndarray]:
+        """obs, noise -> action. Made at the first rollout, when the policy has its parameters in place."""
+        if self._acting is None:
+            self._acting = self._act.on_arrays(obs=self.obs[0].numpy(), noise=noise)
+        return self._acting
+
+    @torch.no_grad()
+    def experience(self) -> dict[str, Tensor]:
+        """One rollout: obs [T + 1, N, ...] and action, reward, terminated, done, final_value, valid [T, N, ...].
+
+        `obs` holds the first observation of the next episode behind one that ended; `final_value` is V of the last
+        observation of an episode where one was truncated, 0 elsewhere (see `successors`). Rewards and observations
+        are normalised if the configuration says so. The tensors are valid until the next call.
+        """
+        envs = self.envs
+        if not self._started or (self.whole_episodes and envs.num_envs > 1):
+            envs.reset()
+            self._started = True
+        self._truncated = []
+        ended = np.zeros(envs.num_envs, bool)  # the last whole episode, where whole ones are asked for
+        t, T, block = 0, self.num_steps, self.num_steps
+        while t < T or (self.whole_episodes and not ended.all()):
+            if t % block == 0:
+                if t == len(self.action):
+                    self._grow()
+                noise = self.head.noise(self.rng, (block, envs.num_envs))
+                act = self._act_on(noise[0])
+                obs, action, reward = self.obs.numpy(), self.action.numpy(), self.reward.numpy()
+                terminated, done, valid = self.terminated.numpy(), self.done.numpy(), self.valid.numpy()
+            self._observe(obs, t)
+            action[t] = act(obs[t], noise[t % block])
+            reward[t], terminated[t], truncated, final = envs.step(action[t])
+            np.logical_or(terminated[t], truncated, out=done[t])
+            valid[t] = envs.valid
+            if final:
+                self._truncated += [(t, i, last.copy()) for i, last in final if not terminated[t, i]]
+            if self.whole_episodes:
+                valid[t] &= ~ended
+                if t >= T - 1:
+                    ended |= done[t]
+            t += 1
+        self._observe(obs, t)
+        self._finished = envs.pop_episodes()
+        self.episodes.extend(self._finished)
+        self._update_normalizer(t)
+        if (self._truncated or self._bootstrapped) and self._policy.num_values is None:
+            self._bootstrapped = bool(self._truncated)
+            self.at_truncations(self.final_value.zero_(), self._value)
+        return self._handed_over(t)
+
+    def _handed_over(self, T: int) -> dict[str, Tensor]:
+        if len(self.action) == T and self.device.type == "cpu":
+            return self._whole  # the same tensors each time: nothing to look up anew
+        return {name: tensor[: T + (name == "obs")].to(self.device) for name, tensor in self._whole.items()}
+
+    def _observe(self, obs: np.ndarray, t: int) -> None:
+        if self.normalizer.obs and self._raw is not None:
+            self._raw[t] = self.envs.obs
+            obs[t] = self.normalizer.obs.normalize(self._raw[t])
+        else:
+            obs[t] = self.envs.obs
+
+    def _update_normalizer(self, T: int) -> None:
+        """With the new statistics the next rollout begins; final observations keep to those of this one."""
+        norm = self.normalizer
+        if norm.obs and self._raw is not None:
+            self._truncated = [(t, i, norm.obs.normalize(last[None])[0]) for t, i, last in self._truncated]
+            norm.obs.update(self._raw[:T].reshape(-1, *self._raw.shape[2:]))
+        if norm.reward:
+            reward = self.reward.numpy()[:T]
+            norm.reward.update(reward, self.done.numpy()[:T])
+            reward[:] = norm.reward.normalize(reward)
+
+    def at_truncations(self, into: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """`into` [T, N, ...] with function(final observations) written where an episode was truncated."""
+        if self._truncated:
+            rows, columns, last = zip(*self._truncated, strict=True)
+            found = function(torch.from_numpy(np.stack(last)).to(self.device))
+            into[list(rows), list(columns)] = found.to(into.device)
+        return into
+
+    def successors(self, obs: Tensor) -> Tensor:
+        """The TRUE successor of each step, [T, N, ...]: at a truncation the episode's final observation. (Behind a
+        termination nothing follows; what stands there is the next episode's and must not be used.)"""
+        return self.at_truncations(obs[1:].clone(), lambda last: last)
 
     @torch.no_grad()
     def collect(self) -> dict[str, Tensor]:
@@ -91,72 +203,32 @@ class Rollout:
         `next_value` is the value of the true successor (the final observation where an episode was truncated).
         Rewards are normalised if the configuration says so. The tensors are valid until the next call.
         """
-        envs, T = self.envs, self.num_steps
-        if not self._started:
-            envs.reset()
-            self._started = True
-        noise = self.head.noise(self.rng, (T, envs.num_envs))
-        act = self._act_on(noise[0])
-        raw = np.empty((T + 1, *envs.obs.shape), dtype=envs.obs.dtype) if self.normalizer.obs else None
-        obs, action, reward = self.obs.numpy(), self.action.numpy(), self.reward.numpy()
-        terminated, done, valid = self.terminated.numpy(), self.done.numpy(), self.valid.numpy()
-        truncated_at: list[tuple[int, int, np.ndarray]] = []
-        for t in range(T):
-            self._observe(obs, raw, t)
-            action[t] = act(obs[t], noise[t])
-            reward[t], terminated[t], truncated, final = envs.step(action[t])
-            np.logical_or(terminated[t], truncated, out=done[t])
-            valid[t] = envs.valid
-            truncated_at += [(t, i, last.copy()) for i, last in final if not terminated[t, i]]
-        self._observe(obs, raw, T)
-        self.episodes.extend(envs.pop_episodes())
-
-        shape = self.obs.shape[2:]
-        value, logprob, params = self._evaluate(obs=self.obs.reshape(-1, *shape), action=self.action.flatten(0, 1))
-        value = value.view(T + 1, -1)
-        next_value = value[1:].clone()
-        if truncated_at:
-            last = np.stack([x for _, _, x in truncated_at])
-            last = self.normalizer.obs.normalize(last) if self.normalizer.obs else last
-            rows, columns, _ = zip(*truncated_at, strict=True)
-            next_value[list(rows), list(columns)] = self._value(torch.from_numpy(last))
-        if self.normalizer.obs and raw is not None:
-            self.normalizer.obs.update(raw[:T].reshape(-1, *shape))
-        if self.normalizer.reward:
-            self.normalizer.reward.update(reward, done)
-            reward[:] = self.normalizer.reward.normalize(reward)
-        device = self.device
-        return {
-            "obs": self.obs[:T].to(device), "action": self.action.to(device),
-            "logprob": logprob.view(T, -1), "params": params.view(T, envs.num_envs, -1),
+        batch = self.experience()
+        obs, (T, N) = batch["obs"], batch["reward"].shape
+        value, logprob, params = self._evaluate(obs=obs.flatten(0, 1), action=batch["action"].flatten(0, 1))
+        value = value.view(T + 1, N)
+        next_value = torch.where(batch["done"] & ~batch["terminated"], batch["final_value"], value[1:])
+        return batch | {
+            "obs": obs[:T], "logprob": logprob.view(T, N), "params": params.view(T, N, -1),
             "value": value[:T], "next_value": next_value,
-            "reward": self.reward.to(device), "terminated": self.terminated.to(device), "done": self.done.to(device),
         }  # fmt: skip
 
     def rows(self, tensor: Tensor) -> Tensor:
-        """[T, N, ...] -> [B, ...], without the rows that were no transition (see `Envs.valid`)."""
+        """[T, N, ...] -> [B, ...], without the rows that are no transition of the batch (see `Envs.valid`)."""
+        valid = self.valid[: len(tensor)]
         flat = tensor.flatten(0, 1)
-        return flat if bool(self.valid.all()) else flat[self.valid.flatten().to(flat.device)]
-
-    def _act_on(self, noise: np.ndarray) -> Callable[..., np.ndarray]:
-        if self._acting is None:
-            self._acting = self._act.on_arrays(obs=self.obs[0].numpy(), noise=noise)
-        return self._acting
-
-    def _observe(self, obs: np.ndarray, raw: np.ndarray | None, t: int) -> None:
-        if self.normalizer.obs and raw is not None:
-            raw[t] = self.envs.obs
-            obs[t] = self.normalizer.obs.normalize(raw[t])
-        else:
-            obs[t] = self.envs.obs
+        return flat if valid.numpy().all() else flat[valid.flatten().to(flat.device)]
 
     def metrics(self) -> dict[str, float]:
-        """Means over the last finished episodes, of raw rewards (nothing before the first one)."""
+        """Means over the last finished episodes, of raw rewards (nothing before the first one); over those of the last
+        rollout alone (batch_), where it holds whole episodes."""
         if not self.episodes:
             return {}
         returns, lengths, successes = zip(*self.episodes, strict=True)
         n = len(self.episodes)
         found = {"rollout/ep_rew_mean": sum(returns) / n, "rollout/ep_len_mean": sum(lengths) / n}
+        if self.whole_episodes:
+            found["rollout/batch_rew_mean"] = sum(total for total, _, _ in self._finished) / len(self._finished)
         known = [success for success in successes if success is not None]
         return {**found, "rollout/success_rate": sum(known) / len(known)} if known else found
 

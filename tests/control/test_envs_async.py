@@ -1,5 +1,6 @@
 """Worker processes: what happens when they die, hang, raise, or lose their parent."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -30,7 +31,15 @@ def workers():
 def gone(processes, seconds=5.0):
     """All of them ended within the time."""
     _, alive = psutil.wait_procs(processes, timeout=seconds)
-    return not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+    return not [p for p in alive if p.is_running() and not zombie(p.pid)]
+
+
+def zombie(pid):
+    """A process that has ended and that nobody has waited for; or that is not there at all any more."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def steps(envs, n):
@@ -123,8 +132,12 @@ def test_no_worker_outlives_its_parent(tmp_path, how):
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(CHILD).format(here=str(HERE), kwargs=kwargs, forever="kill" in how))
     parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
-    mine = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
-    assert len(mine) == 2
+    pids = parent.stdout.readline().split()
+    assert len(pids) == 2
+    mine = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that went with its parent already
+            mine.append(psutil.Process(int(pid)))
     if "kill" in how:
         time.sleep(0.3)
         parent.kill()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from rlx.control.learner import Adam, Flat, Learner
+from rlx.control.learner import OPTIMIZERS, Flat, Learner
 
 torch.set_num_threads(1)
 
@@ -80,19 +81,54 @@ def test_flat_parameters_are_the_modules_parameters() -> None:
     assert torch.equal(flat.data, torch.cat([p.detach().flatten() for p in make(1).parameters()]))
 
 
-def test_adam_restored_goes_on_as_if_never_stopped() -> None:
-    grads = [torch.randn(7) for _ in range(6)]
-    whole = Adam(torch.zeros(7))
+@pytest.mark.parametrize("name", ["rmsprop", "rmsprop_tf"])
+def test_rmsprop_is_torchs_or_the_one_with_epsilon_inside_the_root(name: str) -> None:
+    torch.manual_seed(0)
+    data = torch.randn(7)
+    optimizer = OPTIMIZERS[name](data.clone(), eps=1e-3)
+    theirs = data.clone().requires_grad_()
+    reference = torch.optim.RMSprop([theirs], lr=0.01, alpha=0.99, eps=1e-3)
+    by_hand, v = data.double().numpy().copy(), np.ones(7)
+    for _ in range(20):
+        grad = torch.randn(7)
+        optimizer.step(grad, 0.01)
+        theirs.grad = grad
+        reference.step()
+        v = 0.99 * v + 0.01 * grad.double().numpy() ** 2
+        by_hand -= 0.01 * grad.double().numpy() / np.sqrt(v + 1e-3)
+    expected = theirs.detach() if name == "rmsprop" else torch.tensor(by_hand, dtype=torch.float32)
+    torch.testing.assert_close(optimizer.data, expected)
+    other = torch.tensor(by_hand, dtype=torch.float32) if name == "rmsprop" else theirs.detach()
+    assert float((optimizer.data - other).abs().max()) > 1e-3  # they do differ
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_restored_goes_on_as_if_never_stopped(name: str) -> None:
+    torch.manual_seed(0)
+    grads = torch.randn(6, 7)
+    whole, first = OPTIMIZERS[name](torch.zeros(7)), OPTIMIZERS[name](torch.zeros(7))
     for grad in grads:
-        whole.step(grad, 1e-2)
-    first = Adam(torch.zeros(7))
+        whole.step(grad, 0.1)
     for grad in grads[:3]:
-        first.step(grad, 1e-2)
-    second = Adam(first.data.clone())
+        first.step(grad, 0.1)
+    second = OPTIMIZERS[name](first.data.clone())
     second.load_state_dict(first.state_dict())
     for grad in grads[3:]:
-        second.step(grad, 1e-2)
+        second.step(grad, 0.1)
     assert torch.equal(whole.data, second.data) and second.t == 6
+
+
+def test_a_learner_moves_the_parameters_it_was_given_and_no_others() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 1))
+    before = [p.detach().clone() for p in model.parameters()]
+
+    def loss(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        value = model(batch["x"]).square().mean()
+        return value, {"value": value}
+
+    Learner(list(model[1].parameters()), loss).step({"x": torch.ones(5, 3)}, None, 0.1)
+    moved = [not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]
+    assert moved == [False, False, True, True]
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_parameters_change() -> None:
@@ -106,12 +142,12 @@ def test_a_gradient_that_is_not_finite_stops_before_the_parameters_change() -> N
 
 
 def test_a_tape_that_disagrees_with_torch_is_thrown_away_and_the_step_is_still_right(monkeypatch) -> None:
-    from rlx.control import tape
+    from rlx.control import lowering
 
     def wrong(program, out, grad, y):  # the derivative of tanh without its square
         program.emit("multiply({}, {}, {})", grad, y, out)
 
-    monkeypatch.setitem(tape._LOWER, "aten.tanh_backward.default", wrong)
+    monkeypatch.setitem(lowering.LOWER, "aten.tanh_backward.default", wrong)
     results = []
     for engine in ("tape", "torch"):
         model = make()

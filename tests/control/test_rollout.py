@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlx.control.acting import Policy
 from rlx.control.envs import EnvConfig, make_envs
 from rlx.control.heads import make_head
 from rlx.control.nets import ActorCritic, ModelConfig
@@ -16,14 +17,15 @@ torch.set_num_threads(1)
 
 def counter(num_envs: int = 3, num_steps: int = 20, **changes) -> Rollout:
     """A rollout over an environment that observes how many steps it has taken, with V(s) = the observation."""
-    cfg = EnvConfig(name="counter", id="fake_envs:Counter-v0", **{"kwargs": {"end": "truncated"}, **changes})
+    settings = {"id": "fake_envs:Counter-v0", "kwargs": {"end": "truncated"}, **changes}
+    cfg = EnvConfig(name="counter", **settings)
     envs = make_envs(cfg, num_envs, seed=0)
     head = make_head(envs.action_space)
     model = ActorCritic(
         envs.observation_space.shape, head, ModelConfig([], "tanh", False, True, 0.0, 32), torch.Generator()
     )
     with torch.no_grad():
-        model.critic[-1].weight.copy_(torch.tensor([[1.0, 0.0]]))
+        model.critic[-1].weight.zero_()[0, 0] = 1.0
         model.critic[-1].bias.zero_()
     return Rollout(cfg, envs, model, head, num_steps, 0.99, np.random.default_rng(0), torch.device("cpu"))
 
@@ -97,3 +99,49 @@ def test_minibatches_are_a_partition_in_random_order() -> None:
     assert [len(index) for index in found] == [4, 4, 2]
     assert sorted(torch.cat(found).tolist()) == list(range(10)) != torch.cat(found).tolist()
     assert minibatches(np.random.default_rng(0), 10, 1, torch.device("cpu")) == (None,)
+
+
+def test_the_stored_action_is_the_unclipped_one_that_was_sampled() -> None:
+    """The environment clips what it is given; a log-probability of the clipped action would be of another density."""
+    cfg = EnvConfig(name="pendulum", id="Pendulum-v1")
+    envs = make_envs(cfg, 2, seed=0)
+    head = make_head(envs.action_space)
+    model = ActorCritic((3,), head, ModelConfig([8], "tanh", False, True, 1.5, 32), torch.Generator())
+    rollout = Rollout(cfg, envs, model, head, 50, 0.99, np.random.default_rng(0), torch.device("cpu"))
+    batch = rollout.collect()
+    assert float(batch["action"].abs().max()) > 3 > envs.action_space.high[0]
+    noise = head.noise(np.random.default_rng(0), (50, 2))
+    mean, log_std = batch["params"].chunk(2, -1)
+    torch.testing.assert_close(batch["action"], mean + log_std.exp() * torch.from_numpy(noise))
+
+
+def test_final_values_are_there_where_an_episode_was_truncated_and_nowhere_else() -> None:
+    rollout = counter(num_steps=40, kwargs={"end": "truncated"})
+    for _ in range(3):
+        batch = rollout.experience()
+        cut = batch["done"] & ~batch["terminated"]
+        last = batch["obs"][:-1][..., 0] + 1  # V is the observation, and that counts the steps
+        torch.testing.assert_close(batch["final_value"], torch.where(cut, last, torch.zeros(())))
+        successors = rollout.successors(batch["obs"])[..., 0]
+        torch.testing.assert_close(successors, last)
+
+
+def test_a_step_that_only_waits_for_a_reset_is_no_row() -> None:
+    rollout = counter(4, id="fake_envs:CounterVector-v0", backend="vector", kwargs={})  # resets in the NEXT step
+    batch = rollout.collect()
+    assert not batch["valid"].all() and (batch["reward"] == 0).any()  # they are there, with a reward of 0
+    assert (rollout.rows(batch["reward"]) == 1).all()
+    obs, reward = rollout.rows(batch["obs"]), rollout.rows(batch["reward"])
+    assert len(obs) == len(reward) == int(batch["valid"].sum())
+
+
+def test_a_policy_that_plays_keeps_the_statistics_it_was_saved_with() -> None:
+    rollout = counter(normalize_obs=True)
+    rollout.collect()
+    norm = rollout.normalizer.obs
+    policy = Policy(rollout._policy, rollout.head, norm, torch.device("cpu"))
+    before = {name: np.copy(value) for name, value in norm.state_dict().items()}
+    for _ in range(3):
+        policy(np.full((5, 2), 1e3, np.float32))
+    for name, value in norm.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])

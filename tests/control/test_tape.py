@@ -29,6 +29,9 @@ LOSSES = {
     "huber": lambda y, x: nn.functional.smooth_l1_loss(y, torch.zeros_like(y)),
     "entropy": lambda y, x: (y.log_softmax(-1).exp() * y.log_softmax(-1)).sum(-1).mean(),
     "gather": lambda y, x: -y.log_softmax(-1).gather(-1, x.argmax(-1, keepdim=True) % y.shape[-1]).mean(),
+    "largest": lambda y, x: (y.detach().amax(-1) - y[:, 0]).square().mean() + y.amax(-1).sum(),
+    "two columns": lambda y, x: (y[:, :2].amax(-1) * y[:, 1]).mean(),
+    "gather from a slice": lambda y, x: y[:, 1:].gather(1, x.argmax(-1, keepdim=True) % 2).square().sum(),
     "clip": lambda y, x: torch.minimum(y * 2, y.exp().clamp(0.8, 1.2) * x.sum(-1, keepdim=True)).mean(),
     "clip by tensors": lambda y, x: y.clamp(-x.abs().mean(), x.abs().mean()).pow(2).sum() / 7,
     "maximum": lambda y, x: torch.maximum(y, y.detach() - 0.1).square().sum(),
@@ -38,6 +41,14 @@ LOSSES = {
     "cat": lambda y, x: torch.cat([y, 2 * y], -1).square().mean(),
     "in place": lambda y, x: (y * 3).mul_(x.sum(-1, keepdim=True)).add_(1.0).square().mean(),
     "masked": lambda y, x: y.masked_fill(y < 0, 0.0).sum() / (y > 0).float().sum(),
+    "masked, one after another": lambda y, x: (y.masked_fill(x[:, :3] < 0, -1.0) * y).masked_fill(y > 1, 0.5).max(),
+    "masked mean": lambda y, x: (y * (kept := x[:, :3] > 0)).sum((0, 1)) / kept.sum((0, 1)).clamp(min=1),
+    "none is kept": lambda y, x: y.sum() / (x > 1e6).sum((0, 1)).clamp(min=3) + (~(x > 0)).sum((0, 1)).clamp(max=5),
+    "addcmul": lambda y, x: torch.addcmul(y, y, x[:, :3]).sum((0, 1)),
+    "addcmul by a value": lambda y, x: torch.addcmul(y, y, x[:, :3], value=2.0).sum((0, 1)),
+    "slices": lambda y, x: (y[2:5] * x[1:4, :3] + y[:6:2] * y[3::2]).sum((0, 1)) + y[:, 1].square().mean(),
+    "rows joined": lambda y, x: (torch.cat([y[3:] * 2, y[:3]]) * torch.stack([y[0], y[1]], 1).sum()).mean(),
+    "sum kept": lambda y, x: (y / y.exp().sum((0, 1), keepdim=True)).square().sum((0, 1)),
     "expm1": lambda y, x: (torch.expm1(y) - y).mean() + (1 - y).abs().sqrt().mean(),
 }
 
@@ -68,6 +79,19 @@ def test_a_replay_gives_the_value_and_gradient_that_autograd_gives(name: str, ac
         torch.testing.assert_close(tape.outputs[1], info, rtol=1e-4, atol=1e-5)
         for grad, expected in zip(grads, torch.autograd.grad(loss, params, allow_unused=True)):
             torch.testing.assert_close(grad, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_large_matrices_replay_too() -> None:
+    torch.manual_seed(0)
+    model = net(5, 256, 256, 2, activation=nn.ReLU)
+    params = list(model.parameters())
+    grads = zeros_like(params)
+    tape = Tape(lambda i: (model(i["x"]).square().mean(),), {"x": torch.randn(64, 5)}, params, grads)
+    x = torch.randn(64, 5)
+    tape.inputs["x"].copy_(x)
+    tape.replay()
+    for grad, expected in zip(grads, torch.autograd.grad(model(x).square().mean(), params)):
+        torch.testing.assert_close(grad, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_convolutions_replay_too() -> None:
@@ -141,9 +165,9 @@ def test_forward_keeps_a_tape_for_each_shape() -> None:
 
 
 def test_a_wrong_lowering_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlx.control import tape
+    from rlx.control import lowering
 
-    monkeypatch.setitem(tape._LOWER, "aten.tanh.default", tape._ufunc("square"))
+    monkeypatch.setitem(lowering.LOWER, "aten.tanh.default", lowering._ufunc("square"))
     model = net(4, 8, 2)
     forward = Forward(lambda i: (model(i["x"]),), torch.device("cpu"))
     x = torch.randn(3, 4)

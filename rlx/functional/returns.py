@@ -56,6 +56,20 @@ def discounted_return(reward: Tensor, gamma: Scalar) -> Tensor:
     return reward_to_go(reward, torch.zeros_like(reward), gamma)[0]
 
 
+def whole_return(reward: Tensor, done: Tensor, gamma: Scalar) -> Tensor:
+    """The return of its whole episode, at every step: what REINFORCE weighs all of the episode's actions with.
+
+        w_t = G = sum_k gamma^k r_k,   k counted from the episode's first row
+
+    [T, ...] -> [T, ...]; nothing is bootstrapped.  Williams 1992; Sutton & Barto 2018, section 13.3 (which goes
+    on to the reward to go: what was earned before an action does not depend on it).
+    """
+    to_go = reward_to_go(reward, done, gamma)
+    rows = torch.arange(len(done), device=done.device).view(-1, *[1] * (done.ndim - 1)).expand_as(done)
+    begins = torch.cat([torch.ones_like(done[:1]), done[:-1]]).bool()
+    return to_go.gather(0, torch.where(begins, rows, 0).cummax(0).values)
+
+
 def n_step_return(
     reward: Tensor, next_value: Tensor, terminated: Tensor, done: Tensor, gamma: Scalar, n: int
 ) -> Tensor:

@@ -60,6 +60,43 @@ def value_loss_clipped(value: Tensor, old_value: Tensor, return_: Tensor, clip: 
     return 0.5 * torch.maximum((value - return_).square(), (clipped - return_).square())
 
 
+def huber(value: Tensor, target: Tensor, delta: Scalar = 1.0) -> Tensor:
+    """Squared error where it is small, absolute error where it is large: its gradient is the error, clipped.
+
+        L = .5 e^2              where |e| <= delta
+            delta (|e| - .5 delta)   beyond,   e = V - y
+
+    Any shape -> the same shape; no gradient through y.  Written as c (e - .5 c) with c = clamp(e, -delta, delta).
+    Huber 1964; Mnih et al. 2015, Nature 518 (methods: "error clipping").
+    """
+    check_shapes(value=value, target=target)
+    error = value - target.detach()
+    clipped = error.clamp(-delta, delta)
+    return clipped * (error - 0.5 * clipped)
+
+
+def max_value(target_q: Tensor) -> Tensor:
+    """What the best action is worth: DQN's value of a successor.
+
+        V(s') = max_a Q_target(s', a)
+
+    [..., A] -> [...]; no gradient.  Mnih et al. 2015, Nature 518, algorithm 1.
+    """
+    return target_q.detach().amax(-1)
+
+
+def double_value(online_q: Tensor, target_q: Tensor) -> Tensor:
+    """The action chosen by one network, its value by the other: no maximum over one network's errors.
+
+        V(s') = Q_target(s', argmax_a Q_online(s', a))
+
+    [..., A], [..., A] -> [...]; no gradient.  van Hasselt et al. 2016, arXiv:1509.06461, eq. 4.
+    """
+    check_shapes(online_q=online_q, target_q=target_q)
+    action = online_q.argmax(-1, keepdim=True)
+    return target_q.detach().gather(-1, action).squeeze(-1)
+
+
 @torch.no_grad()
 def explained_variance(value: Tensor, return_: Tensor) -> Tensor:
     """How much of the return's variance the critic predicts.

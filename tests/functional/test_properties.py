@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 import rlx.functional
-from rlx.functional import kl, policy, preference, reduce, returns, value
+from rlx.functional import kl, policy, preference, reduce, returns, trust_region, value
 from rlx.functional.shapes import check_shapes
 
 FOLDER = pathlib.Path(rlx.functional.__file__).parent
@@ -28,6 +28,7 @@ CALLS = {
     returns.linear_recurrence: ("x decay", (T, N), {}, {}),
     returns.reward_to_go: ("reward done", (T, N), {"gamma": 0.9}, {}),
     returns.discounted_return: ("reward", (T, N), {"gamma": 0.9}, {}),
+    returns.whole_return: ("reward done", (T, N), {"gamma": 0.9}, {}),
     returns.n_step_return: ("reward next_value terminated done", (T, N), {"gamma": 0.9}, {"n": 3}),
     returns.gae: ("reward value next_value terminated done", (T, N), {"gamma": 0.9, "gae_lambda": 0.8}, {}),
     returns.normalize: ("advantage", (T, N), {"eps": 1e-3}, {}),
@@ -43,6 +44,9 @@ CALLS = {
     value.td_error: ("reward value next_value terminated", (T, N), {"gamma": 0.9}, {}),
     value.value_loss: ("value return_", (T, N), {}, {}),
     value.value_loss_clipped: ("value old_value return_", (T, N), {"clip": 0.2}, {}),
+    value.huber: ("value target", (T, N), {"delta": 1.0}, {}),
+    value.max_value: ("target_q", (T, N), {}, {}),
+    value.double_value: ("online_q target_q", (T, N), {}, {}),
     value.explained_variance: ("value return_", (T, N), {}, {}),
     kl.k1: ("logprob ref_logprob", (T, N), {}, {}),
     kl.k2: ("logprob ref_logprob", (T, N), {}, {}),
@@ -61,6 +65,14 @@ CALLS = {
     preference.plackett_luce: ("score", (T, G), {}, {}),
     preference.best_of: ("score", (T, G), {}, {}),
     preference.dpo: ("chosen rejected ref_chosen ref_rejected", (T,), {"beta": 0.1}, {}),
+    trust_region.surrogate: ("logprob old_logprob advantage", (T, N), {}, {}),
+    trust_region.conjugate_gradient: (
+        "b",
+        (T,),
+        {"tolerance": 1e-9},
+        {"product": lambda v: 3 * v + v.flip(0), "steps": 4},
+    ),
+    trust_region.step_length: ("direction fisher_direction", (T,), {"max_kl": 0.01}, {}),
     reduce.masked_mean: ("x mask", (G, L), {}, {}),
     reduce.reduce_tokens: ("x mask", (G, L), {"max_length": 5.0, "num_sequences": 8.0}, {"how": "dr_grpo"}),
 }
@@ -69,8 +81,10 @@ LOSSES = [
     policy.policy_gradient,
     policy.ppo_clip,
     policy.ppo_penalty,
+    trust_region.surrogate,
     value.value_loss,
     value.value_loss_clipped,
+    value.huber,
     kl.k1,
     kl.k2,
     kl.k3,
@@ -88,8 +102,11 @@ def scalars(hyper, **where):
     return {name: torch.tensor(x, **where) for name, x in hyper.items()}
 
 
+TAKE_GRAPHS = {"flat_gradient", "fisher_vector_product"}  # no tensors without one: asked in test_trust_region
+
+
 def test_every_public_function_is_asked():
-    listed = {f.__name__ for f in CALLS}
+    listed = {f.__name__ for f in CALLS} | TAKE_GRAPHS
     for path in FOLDER.glob("*.py"):
         if path.stem in ("__init__", "shapes", "schedules"):
             continue
@@ -214,7 +231,7 @@ def test_a_loss_can_be_traced(function):
 
 
 def test_functional_imports_torch_math_typing_and_itself():
-    allowed = {"torch", "math", "typing"}
+    allowed = {"torch", "math", "typing", "collections"}  # collections.abc: types
     for path in FOLDER.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):

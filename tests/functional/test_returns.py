@@ -3,7 +3,14 @@ import torch
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlx.functional.returns import discounted_return, gae, linear_recurrence, n_step_return, reward_to_go
+from rlx.functional.returns import (
+    discounted_return,
+    gae,
+    linear_recurrence,
+    n_step_return,
+    reward_to_go,
+    whole_return,
+)
 from rlx.functional.value import td_error, td_target
 
 ROUNDING = {"rtol": 0, "atol": 1e-12}  # float64 sums of up to 100 terms of size 1, in two different orders
@@ -175,6 +182,19 @@ def test_reward_to_go_is_the_discounted_sum_to_the_end_of_the_episode(T):
                 if done[k, n]:
                     break
     assert_close(reward_to_go(reward, done, GAMMA), expected, **ROUNDING)
+
+
+@pytest.mark.parametrize("T", LENGTHS)
+def test_whole_return_is_the_discounted_return_of_the_episode_at_each_of_its_steps(T):
+    reward, _, _, _, done = rollout(T, 2, 2)
+    expected = torch.zeros(T, 2, 2)
+    for n in [(a, b) for a in range(2) for b in range(2)]:
+        first = 0
+        for t in range(T):
+            if done[t][n] or t == T - 1:
+                expected[first : t + 1, n[0], n[1]] = discounted_return(reward[first : t + 1, n[0], n[1]], GAMMA)
+                first = t + 1
+    assert_close(whole_return(reward, done, GAMMA), expected, **ROUNDING)
 
 
 def test_discounted_return_is_a_polynomial_in_gamma():

@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rlx.functional.value import explained_variance, td_error, td_target, value_loss, value_loss_clipped
+from rlx.functional.value import (
+    double_value,
+    explained_variance,
+    huber,
+    max_value,
+    td_error,
+    td_target,
+    value_loss,
+    value_loss_clipped,
+)
 
 
 def test_value_loss_is_half_the_square_so_its_gradient_is_the_error():
@@ -75,3 +84,44 @@ def test_explained_variance_of_constant_returns_is_nan():
 
 def test_explained_variance_carries_no_gradient():
     assert not explained_variance(torch.randn(4, requires_grad=True), torch.randn(4)).requires_grad
+
+
+def test_huber_by_hand_and_as_torch_has_it():
+    value, target = torch.tensor([0.5, 1.0, 3.0, -3.0]), torch.zeros(4)
+    assert huber(value, target).tolist() == [0.125, 0.5, 2.5, 2.5]
+    value, target = 3 * torch.randn(1000), torch.randn(1000)
+    for delta in (0.3, 1.0, 5.0):
+        expected = torch.nn.functional.huber_loss(value, target, reduction="none", delta=delta)
+        assert_close(huber(value, target, delta), expected)
+
+
+def test_the_gradient_of_huber_is_the_error_clipped_and_none_reaches_the_target():
+    value, target = (3 * torch.randn(100)).requires_grad_(), torch.randn(100, requires_grad=True)
+    by_value, by_target = torch.autograd.grad(huber(value, target).sum(), (value, target), allow_unused=True)
+    assert_close(by_value, (value - target).clamp(-1, 1))
+    assert by_target is None
+
+
+def test_huber_is_half_the_square_where_nothing_is_clipped():
+    value, target = torch.randn(50), torch.randn(50)
+    assert_close(huber(value, target, delta=100.0), value_loss(value, target))
+
+
+def test_the_double_value_is_the_target_networks_at_the_online_networks_choice():
+    online, target = torch.tensor([[1.0, 2.0, 0.0], [5.0, 4.0, 3.0]]), torch.tensor([[7.0, -1.0, 9.0], [2.0, 8.0, 6.0]])
+    assert double_value(online, target).tolist() == [-1.0, 2.0]
+    assert max_value(target).tolist() == [9.0, 8.0]
+    assert_close(double_value(target, target), max_value(target))  # one network twice: nothing is doubled
+
+
+def test_the_double_value_is_unbiased_where_the_maximum_is_not():
+    """Two estimates of actions all worth 0: the maximum of one is positive, the other's at that place 0 on average."""
+    first, second = torch.randn(2, 20_000, 4)
+    assert max_value(first).mean().item() > 1.0  # E max of four normals is 1.03
+    assert double_value(first, second).mean().item() == pytest.approx(0.0, abs=0.03)  # 4 standard errors
+
+
+def test_no_gradient_reaches_the_networks_of_a_target():
+    online, target = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
+    assert not max_value(target).requires_grad
+    assert not double_value(online, target).requires_grad

@@ -1,0 +1,147 @@
+"""Advantage actor-critic, synchronous: A2C.
+
+Mnih et al. 2016, arXiv:1602.01783, algorithm S3, with the workers in step (as in Wu et al. 2017, arXiv:1708.05144):
+
+    for each iteration:
+        run pi in N environments for T steps
+        R_t = r_t + gamma r_{t+1} + ... + gamma^n V(s_{t+n})      as many rewards as there are until T or the end
+        A_t = R_t - V(s_t)                                         (lambda < 1: GAE instead)
+        one gradient step on  L = -log pi(a|s) A + c_v .5 (V - R)^2 - c_e entropy
+
+A3C is the same with workers that compute and apply their gradients whenever they are ready, each with parameters that
+others have changed meanwhile. It is not offered: the result would depend on the timing of processes, so that no run
+could be repeated or resumed exactly, and at equal cost the synchronous form learns as well (Wu et al. 2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rlx.control.acting import Policy
+from rlx.control.envs import make_envs
+from rlx.control.heads import Head, make_head
+from rlx.control.learner import Learner
+from rlx.control.nets import ActorCritic
+from rlx.control.rollout import Rollout
+from rlx.functional import policy as pg
+from rlx.functional import returns, schedules
+from rlx.functional import value as vf
+from rlx.run import Metrics, Run
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+@dataclass
+class Config:
+    name: str
+    implementation: str
+    num_envs: Count  # N
+    num_steps: Count  # T
+    gamma: Unit
+    gae_lambda: Unit  # lambda; 1: n-step returns
+    lr: Positive
+    anneal_lr: bool  # linearly to 0 over the run
+    optimizer: Literal["rmsprop", "rmsprop_tf", "adam"]
+    optimizer_eps: Positive
+    normalize_advantage: bool
+    vf_coef: NonNegative  # c_v, of .5 (V - R)^2
+    ent_coef: NonNegative  # c_e
+    max_grad_norm: NonNegative  # 0: no clipping
+    engine: Literal["auto", "tape", "torch"]
+
+
+def targets(cfg: Config, value: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Advantage and return of every step; value [T + 1, N] -> [T, N] each."""
+    cut = batch["done"] & ~batch["terminated"]  # bootstrapped from the episode's own last observation
+    next_value = torch.where(cut, batch["final_value"], value[1:])
+    advantage = returns.gae(
+        batch["reward"], value[:-1], next_value, batch["terminated"], batch["done"], cfg.gamma, cfg.gae_lambda
+    )
+    return advantage, advantage + value[:-1]
+
+
+def loss(cfg: Config, model: ActorCritic, head: Head, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The objective of one iteration, and its parts. The policy is still the one that acted: one forward pass gives
+    values, returns and log-probabilities."""
+    params, value = model(batch["obs"])
+    advantage, return_ = targets(cfg, value.detach(), batch)
+    if cfg.normalize_advantage:
+        advantage = returns.whiten(advantage, batch["valid"])
+    logprob, entropy = head.logprob_entropy(params[:-1], batch["action"])
+
+    share = batch["valid"] / batch["valid"].sum()  # of each step in the means: 0 where it was no transition
+    policy_loss = (share * pg.policy_gradient(logprob, advantage)).sum()
+    value_loss = (share * vf.value_loss(value[:-1], return_)).sum()
+    entropy = (share * entropy).sum()
+    total = policy_loss + cfg.vf_coef * value_loss - cfg.ent_coef * entropy
+    return total, {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy_loss": -entropy}
+
+
+def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo: Config = cfg.algo
+    envs = make_envs(cfg.env, algo.num_envs, run.seed)
+    run.notice(envs.notice or "")
+    head = make_head(envs.action_space)
+    model = ActorCritic(envs.observation_space.shape, head, cfg.model, run.generator("model")).to(run.device)
+    learner = Learner(
+        model,
+        partial(loss, algo, model, head),
+        optimizer=algo.optimizer,
+        eps=algo.optimizer_eps,
+        max_grad_norm=algo.max_grad_norm,
+        engine=algo.engine,
+    )
+    rollout = Rollout(cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device)
+    run.track(policy=model, optimizer=learner, normalizer=rollout.normalizer, rollout=rollout)
+
+    size = algo.num_envs * algo.num_steps
+    num_updates = -(-cfg.total_steps // size)
+    while run.step < cfg.total_steps:
+        progress = run.step // size / num_updates
+        lr = algo.lr * schedules.linear(progress) if algo.anneal_lr else algo.lr
+
+        # Collect
+        batch = rollout.experience()
+
+        # Learn
+        info = learner.step(batch, None, lr)
+        run.notice(learner.notice)
+
+        run.step += size
+        yield run.step, partial(metrics, algo, model, rollout, learner, batch, {**info, "learning_rate": lr})
+    envs.close()
+
+
+@torch.no_grad()
+def metrics(
+    cfg: Config,
+    model: ActorCritic,
+    rollout: Rollout,
+    learner: Learner,
+    batch: Mapping[str, Tensor],
+    info: Mapping[str, float],
+) -> dict[str, Any]:
+    value = model(batch["obs"])[1]
+    explained = vf.explained_variance(*(rollout.rows(x) for x in (value[:-1], targets(cfg, value, batch)[1])))
+    return {
+        **rollout.metrics(),
+        **{f"train/{name}": value for name, value in info.items()},
+        "train/explained_variance": float(explained),
+        "train/n_updates": learner.num_steps,
+        **({"train/std": float(model.log_std.exp().mean())} if model.log_std is not None else {}),
+    }
+
+
+def load_policy(cfg: Any, run: Run) -> Policy:
+    """The policy a checkpoint holds, with its frozen observation statistics."""
+    return Policy.restore(cfg, run)

@@ -1,0 +1,183 @@
+"""Actor-critic, online: the critic's error of a step (or of n steps) says at once how good the action was.
+
+Sutton & Barto 2018, section 13.5; Barto, Sutton & Anderson 1983; Konda & Tsitsiklis 2000 (the Q critic):
+
+    repeat, in N environments:
+        take T steps of pi
+        critic q:   a' ~ pi(.|s'),   delta = r + gamma q(s', a') - q(s, a)          (SARSA's target)
+                    weight w = q(s, a);  or q(s, a) - E_pi q(s, .), the same with less variance;  or delta
+        critic v:   delta = r_t + gamma r_{t+1} + ... + gamma^n V(s_{t+n}) - V(s_t)  (n = 1: the TD error)
+                    weight w = delta
+        actor:   one gradient step on  -log pi(a|s) w
+        critic:  one gradient step on  .5 delta^2, the target held fixed: it moves along +delta
+
+(With a Q critic that is right, delta has mean 0 whatever the action: that weight teaches only while q is wrong.)
+
+Actor and critic are two networks with a learning rate each. Left out: eligibility traces, and the factor gamma^t of
+the gradient. A2C is the form with one joint loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rlx.control.acting import Policy
+from rlx.control.envs import Envs, make_envs
+from rlx.control.heads import Head, make_head
+from rlx.control.learner import Learner
+from rlx.control.nets import ActorCritic
+from rlx.control.rollout import Rollout
+from rlx.control.tape import Forward
+from rlx.errors import ConfigError
+from rlx.functional import policy as pg
+from rlx.functional import returns, schedules
+from rlx.functional import value as vf
+from rlx.run import Metrics, Run
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+@dataclass
+class Config:
+    name: str
+    implementation: str
+    critic: Literal["q", "v"]
+    weight: Literal["value", "advantage", "error"]  # of the actor: see above; critic v: error
+    num_envs: Count  # N
+    num_steps: Count  # T, between two gradient steps
+    n_step: Count  # n (critic v)
+    gamma: Unit
+    lr: Positive  # of the actor
+    critic_lr: Positive
+    anneal_lr: bool  # both, linearly to 0 over the run
+    ent_coef: NonNegative
+    max_grad_norm: NonNegative  # 0: no clipping
+    adam_eps: Positive
+    engine: Literal["auto", "tape", "torch"]
+
+    def __post_init__(self) -> None:
+        if self.critic == "v" and self.weight != "error":
+            raise ValueError(f"weight={self.weight}: V(s) says nothing of the action; critic=v needs weight=error")
+        if self.critic == "q" and self.n_step > 1:
+            raise ValueError(f"n_step={self.n_step}: critic=q has SARSA's one-step target; n_step needs critic=v")
+        if self.n_step > self.num_steps:
+            raise ValueError(f"n_step={self.n_step}: must be at most num_steps={self.num_steps}")
+
+
+def check(cfg: Any, envs: Envs) -> None:
+    """What the algorithm asks of the environment. Raises ConfigError."""
+    kind = type(envs.action_space).__name__
+    if cfg.algo.critic == "q" and kind != "Discrete":
+        raise ConfigError(
+            f"env.id={cfg.env.id} has {kind} actions; algo.critic=q needs Discrete ones (algo.critic=v serves all)"
+        )
+
+
+def actor_loss(
+    cfg: Config, model: ActorCritic, head: Head, batch: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    logprob, entropy = head.logprob_entropy(model.policy(batch["obs"]), batch["action"])
+    loss, entropy = pg.policy_gradient(logprob, batch["weight"]).mean(), entropy.mean()
+    return loss - cfg.ent_coef * entropy, {"policy_loss": loss, "entropy_loss": -entropy}
+
+
+def critic_loss(model: ActorCritic, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    value = model.value(batch["obs"])
+    value = value if model.num_values is None else of_action(value, batch["action"])
+    loss = vf.value_loss(value, batch["target"]).mean()
+    return loss, {"value_loss": loss}
+
+
+def sarsa(cfg: Config, model: ActorCritic, head: Head, x: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The target of each step, and the weight of its action, with a Q critic."""
+    params, next_q = model(x["next_obs"])
+    next_action = head.sample(params, x["noise"])
+    target = vf.td_target(x["reward"], of_action(next_q, next_action), x["terminated"], cfg.gamma)
+    params, values = model(x["obs"])
+    q = of_action(values, x["action"])
+    if cfg.weight == "advantage":
+        return target, q - (params.softmax(-1) * values).sum(-1)
+    return target, q if cfg.weight == "value" else target - q
+
+
+def of_action(values: Tensor, action: Tensor) -> Tensor:
+    """q(s, .) [..., A], a [...] -> q(s, a) [...]."""
+    return values.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+
+def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo: Config = cfg.algo
+    envs = make_envs(cfg.env, algo.num_envs, run.seed)
+    run.notice(envs.notice or "")
+    head = make_head(envs.action_space)
+    values = head.size if algo.critic == "q" else None
+    model = ActorCritic(envs.observation_space.shape, head, cfg.model, run.generator("model"), values).to(run.device)
+    adam = partial(Learner, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine)
+    actor = adam(model.policy_parameters(), partial(actor_loss, algo, model, head))
+    critic = adam(model.critic, partial(critic_loss, model))
+    rollout = Rollout(cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device)
+    run.track(policy=model, actor=actor, critic=critic, normalizer=rollout.normalizer, rollout=rollout)
+    next_actions = run.rng("next_actions")
+    criticise = Forward(partial(sarsa, algo, model, head), run.device)
+
+    size = algo.num_envs * algo.num_steps
+    num_updates = -(-cfg.total_steps // size)
+    while run.step < cfg.total_steps:
+        progress = run.step // size / num_updates
+        scale = schedules.linear(progress) if algo.anneal_lr else 1.0
+
+        # Collect, criticise
+        if algo.critic == "q":
+            batch = rollout.experience()
+            next_obs, noise = rollout.successors(batch["obs"]), head.noise(next_actions, tuple(batch["reward"].shape))
+            batch = batch | {"obs": batch["obs"][:-1]}
+            seen = {name: batch[name] for name in ("obs", "action", "reward", "terminated")}
+            target, weight = criticise(**seen, next_obs=next_obs, noise=torch.from_numpy(noise))
+        else:
+            batch = rollout.collect()
+            target = returns.n_step_return(
+                batch["reward"], batch["next_value"], batch["terminated"], batch["done"], algo.gamma, algo.n_step
+            )
+            weight = target - batch["value"]
+        batch |= {"target": target, "weight": weight}
+        data = {name: rollout.rows(batch[name]) for name in ("obs", "action", "target", "weight")}
+
+        # Learn
+        names = ("obs", "action", "target") if algo.critic == "q" else ("obs", "target")
+        info = {
+            **critic.step({name: data[name] for name in names}, None, scale * algo.critic_lr),
+            **actor.step({name: data[name] for name in ("obs", "action", "weight")}, None, scale * algo.lr),
+        }  # grad_norm is the actor's
+        run.notice(actor.notice or critic.notice)
+
+        run.step += size
+        yield run.step, partial(metrics, rollout, info, weight, scale * algo.lr, actor.num_steps, model)
+    envs.close()
+
+
+def metrics(
+    rollout: Rollout, info: dict[str, float], weight: Tensor, lr: float, updates: int, model: ActorCritic
+) -> dict[str, Any]:
+    return {
+        **rollout.metrics(),
+        **{f"train/{name}": value for name, value in info.items()},
+        "train/weight_mean": float(weight.mean()),
+        "train/learning_rate": lr,
+        "train/n_updates": updates,
+        **({"train/std": float(model.log_std.detach().exp().mean())} if model.log_std is not None else {}),
+    }
+
+
+def load_policy(cfg: Any, run: Run) -> Policy:
+    """The policy a checkpoint holds, with its frozen observation statistics."""
+    return Policy.restore(cfg, run)

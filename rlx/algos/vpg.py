@@ -1,0 +1,151 @@
+"""REINFORCE and the vanilla policy gradient: one gradient step on whole episodes, with a choice of weights.
+
+Williams 1992; Sutton & Barto 2018, sections 13.3 and 13.4; Schulman et al. 2015, arXiv:1506.02438:
+
+    for each iteration:
+        run pi for whole episodes, at least T steps in each of N environments
+        weight of each step t
+            whole_return   w = G                  the return of its whole episode
+            reward_to_go   w = u_t                what is earned from t on
+            baseline       w = u_t - V(s_t)
+            gae            w = A_t                generalised advantages; an episode cut by a time limit is bootstrapped
+        one gradient step on  L = -log pi(a|s) w
+        (baseline, gae) a number of gradient steps on  .5 (V - R)^2,  R = u_t or A_t + V(s_t)
+
+All four have the same mean (gae with lambda 1, or a perfect V), each has less variance than the one before.
+Left out: the discounting of the gradient itself by gamma^t, which nearly all code leaves out (Sutton & Barto,
+section 13.3, has it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from rlx.control.acting import Policy
+from rlx.control.envs import make_envs
+from rlx.control.heads import Head, make_head
+from rlx.control.learner import Learner
+from rlx.control.nets import ActorCritic
+from rlx.control.rollout import Rollout, minibatches
+from rlx.functional import policy as pg
+from rlx.functional import returns, schedules
+from rlx.functional import value as vf
+from rlx.run import Metrics, Run
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+@dataclass
+class Config:
+    name: str
+    implementation: str
+    weight: Literal["whole_return", "reward_to_go", "baseline", "gae"]  # w
+    num_envs: Count  # N
+    num_steps: Count  # T, at least; the episodes in progress are finished
+    gamma: Unit
+    gae_lambda: Unit  # lambda (gae)
+    lr: Positive  # of the policy
+    anneal_lr: bool  # linearly to 0 over the run
+    normalize_advantage: bool  # the weights of an iteration to mean 0 and standard deviation 1
+    ent_coef: NonNegative
+    critic_lr: Positive  # (baseline, gae)
+    critic_epochs: Count  # passes over the iteration's steps (baseline, gae)
+    critic_minibatches: Count  # (baseline, gae)
+    max_grad_norm: NonNegative  # 0: no clipping
+    adam_eps: Positive
+    engine: Literal["auto", "tape", "torch"]
+
+
+def weights(algo: Config, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The weight of each step, and the critic's target."""
+    reward, value, done = batch["reward"], batch["value"], batch["done"]
+    if algo.weight == "gae":
+        terminated, next_value = batch["terminated"], batch["next_value"]
+        advantage = returns.gae(reward, value, next_value, terminated, done, algo.gamma, algo.gae_lambda)
+        return advantage, advantage + value
+    to_go = returns.reward_to_go(reward, done, algo.gamma)
+    if algo.weight == "baseline":
+        return to_go - value, to_go
+    if algo.weight == "reward_to_go":
+        return to_go, to_go
+    return returns.whole_return(reward, done, algo.gamma), to_go
+
+
+def policy_loss(
+    cfg: Config, model: ActorCritic, head: Head, batch: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    logprob, entropy = head.logprob_entropy(model.policy(batch["obs"]), batch["action"])
+    weight = returns.normalize(batch["weight"]) if cfg.normalize_advantage else batch["weight"]
+    loss, entropy = pg.policy_gradient(logprob, weight).mean(), entropy.mean()
+    return loss - cfg.ent_coef * entropy, {"policy_loss": loss, "entropy_loss": -entropy}
+
+
+def critic_loss(model: ActorCritic, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    loss = vf.value_loss(model.value(batch["obs"]), batch["return_"]).mean()
+    return loss, {"value_loss": loss}
+
+
+def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo: Config = cfg.algo
+    envs = make_envs(cfg.env, algo.num_envs, run.seed)
+    run.notice(envs.notice or "")
+    head = make_head(envs.action_space)
+    model = ActorCritic(envs.observation_space.shape, head, cfg.model, run.generator("model")).to(run.device)
+    adam = partial(Learner, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine)
+    actor = adam(model.policy_parameters(), partial(policy_loss, algo, model, head))
+    critic = adam(model.critic, partial(critic_loss, model))
+    rollout = Rollout(
+        cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device, whole_episodes=True
+    )
+    run.track(policy=model, actor=actor, critic=critic, normalizer=rollout.normalizer, rollout=rollout)
+    shuffle = run.rng("minibatches")
+
+    while run.step < cfg.total_steps:
+        progress = run.step / cfg.total_steps
+        lr = algo.lr * schedules.linear(progress) if algo.anneal_lr else algo.lr
+
+        # Collect
+        batch = rollout.collect()
+
+        # Weights
+        weight, return_ = weights(algo, batch)
+        batch |= {"weight": weight, "return_": return_}
+        data = {name: rollout.rows(batch[name]) for name in ("obs", "action", "weight", "return_")}
+
+        # Learn
+        info = actor.step({name: data[name] for name in ("obs", "action", "weight")}, None, lr)
+        if algo.weight in ("baseline", "gae"):
+            fit = {name: data[name] for name in ("obs", "return_")}
+            for _ in range(algo.critic_epochs):
+                for index in minibatches(shuffle, len(data["obs"]), algo.critic_minibatches, run.device):
+                    info = {**critic.step(fit, index, algo.critic_lr), **info}  # grad_norm is the actor's
+            info["explained_variance"] = float(vf.explained_variance(rollout.rows(batch["value"]), data["return_"]))
+        run.notice(actor.notice or critic.notice)
+
+        run.step += batch["reward"].numel()
+        yield (
+            run.step,
+            {
+                **rollout.metrics(),
+                **{f"train/{name}": value for name, value in info.items()},
+                "train/batch_size": len(data["obs"]),
+                "train/learning_rate": lr,
+                "train/n_updates": actor.num_steps,
+                **({"train/std": float(model.log_std.detach().exp().mean())} if model.log_std is not None else {}),
+            },
+        )
+    envs.close()
+
+
+def load_policy(cfg: Any, run: Run) -> Policy:
+    """The policy a checkpoint holds, with its frozen observation statistics."""
+    return Policy.restore(cfg, run)

@@ -1,0 +1,212 @@
+"""Trust region policy optimisation.
+
+Schulman et al. 2015, arXiv:1502.05477, algorithm 1 made practical (section 6, appendix C), with the advantages of
+Schulman et al. 2016, arXiv:1506.02438:
+
+    for each iteration:
+        run pi_old in N environments for T steps
+        compute advantages A (GAE) and returns R = A + V
+        maximise  E[r A]  s.t.  mean KL(pi_old || pi) <= delta,  r = pi / pi_old:
+            g = grad E[r A];  F = Hessian of the mean KL, used only as v -> F v
+            x = (F + lambda I)^-1 g                                    by conjugate gradient
+            s = sqrt(2 delta / x'(F + lambda I) x) x                   the quadratic model's KL is delta
+            try theta + s, theta + c s, theta + c^2 s, ... until E[r A] is better and the KL is at most delta;
+            if none is, theta stays what it was, bit for bit
+        for K epochs, in minibatches: minimise .5 (V - R)^2 over the critic
+
+Policy and value share no trunk, because the critic's steps would move the policy outside its trust region:
+model.shared=true is refused. A CNN belongs to the policy; the critic reads its features and does not train them.
+Left out: the vine sampling of the paper's section 5.2 (it needs a simulator that can be put back into a state), an
+entropy bonus and recurrent policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from rlx.control.acting import Policy
+from rlx.control.envs import Envs, make_envs
+from rlx.control.heads import Head, make_head
+from rlx.control.learner import Flat, Learner
+from rlx.control.nets import ActorCritic
+from rlx.control.rollout import Rollout, minibatches
+from rlx.errors import ConfigError
+from rlx.functional import returns
+from rlx.functional import trust_region as tr
+from rlx.functional import value as vf
+from rlx.run import Metrics, Run
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+@dataclass
+class Config:
+    name: str
+    implementation: str
+    num_envs: Count  # N
+    num_steps: Count  # T
+    gamma: Unit
+    gae_lambda: Unit  # lambda of GAE
+    target_kl: Positive  # delta
+    cg_steps: Count
+    cg_damping: NonNegative  # lambda of F + lambda I
+    fvp_fraction: Annotated[float, Field(gt=0, le=1)]  # of the rows, for F
+    line_search_steps: Count
+    line_search_shrink: Annotated[float, Field(gt=0, lt=1)]  # c
+    normalize_advantage: bool
+    lr: Positive  # of the critic
+    num_epochs: Count  # K
+    num_minibatches: Count  # of the critic
+    adam_eps: Positive
+    engine: Literal["auto", "tape", "torch"]
+
+    def __post_init__(self) -> None:
+        size = self.num_envs * self.num_steps
+        if self.num_minibatches > size:
+            raise ValueError(f"num_minibatches={self.num_minibatches}: must be at most num_envs * num_steps = {size}")
+
+
+def check(cfg: Any, _envs: Envs) -> None:
+    """What the algorithm asks of the rest of the configuration. Raises ConfigError."""
+    if cfg.model.shared:
+        raise ConfigError(
+            f"model.shared=true: {cfg.algo.name} needs false (the critic's steps would move a shared trunk, and with "
+            "it the policy, outside the trust region)"
+        )
+
+
+class TrustRegion:
+    """The policy's step. `flat` are its parameters: all but the critic's, log standard deviations and a CNN too."""
+
+    def __init__(self, cfg: Config, model: ActorCritic, head: Head) -> None:
+        self.cfg, self.model, self.head = cfg, model, head
+        self.flat = Flat(model.policy_parameters())
+
+    def loss_and_kl(self, data: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """-E[r A] and the mean KL(pi_old || pi) of the policy as it is."""
+        params = self.model.policy(data["obs"])
+        logprob, _ = self.head.logprob_entropy(params, data["action"])
+        kl = self.head.kl(data["params"], params)
+        return tr.surrogate(logprob, data["logprob"], data["advantage"]).mean(), kl.mean()
+
+    def step(self, data: Mapping[str, Tensor], subset: Tensor | None = None) -> dict[str, float]:
+        """Improve the policy on this iteration's data, or leave it as it is. `subset`: the rows for F (None: all).
+
+        Raises FloatingPointError where the gradient is not finite; the parameters are then untouched.
+        """
+        cfg, theta = self.cfg, self.flat.data
+        loss, kl = self.loss_and_kl(data)
+        gradient = tr.flat_gradient(loss, self.flat.params)
+        loss = loss.detach()
+        if not torch.isfinite(gradient).all():
+            raise FloatingPointError(f"the policy gradient is not finite (objective {-float(loss)})")
+
+        # Direction and length
+        if subset is not None:
+            _, kl = self.loss_and_kl({name: rows[subset] for name, rows in data.items()})
+        fisher = tr.fisher_vector_product(kl, self.flat.params, cfg.cg_damping)
+        direction = tr.conjugate_gradient(fisher, -gradient, cfg.cg_steps)
+        step = tr.step_length(direction, fisher(direction), cfg.target_kl) * direction
+
+        # Line search
+        before, accepted, tries = theta.clone(), False, 0
+        new_loss, new_kl = loss, torch.zeros(())
+        with torch.no_grad():
+            while not accepted and tries < cfg.line_search_steps:
+                torch.add(before, step, alpha=cfg.line_search_shrink**tries, out=theta)
+                new_loss, new_kl = self.loss_and_kl(data)
+                accepted = bool((new_loss < loss) & (new_kl <= cfg.target_kl))  # False for NaN
+                tries += 1
+            if not accepted:
+                theta.copy_(before)
+                new_loss, new_kl = loss, torch.zeros(())
+        return {
+            "policy_objective": -float(new_loss),
+            "kl_divergence_loss": float(new_kl),
+            "is_line_search_success": float(accepted),
+            "line_search": tries,
+        }
+
+
+def value_loss(critic: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The critic's objective on one minibatch of features and returns."""
+    loss = vf.value_loss(critic(batch["features"]).squeeze(-1), batch["return_"]).mean()
+    return loss, {"loss": loss}
+
+
+def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo: Config = cfg.algo
+    envs = make_envs(cfg.env, algo.num_envs, run.seed)
+    check(cfg, envs)
+    run.notice(envs.notice or "")
+    head = make_head(envs.action_space)
+    model = ActorCritic(envs.observation_space.shape, head, cfg.model, run.generator("model")).to(run.device)
+    policy = TrustRegion(algo, model, head)
+    critic = Learner(model.critic, partial(value_loss, model.critic), eps=algo.adam_eps, engine=algo.engine)
+    rollout = Rollout(cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device)
+    run.track(policy=model, optimizer=critic, normalizer=rollout.normalizer, rollout=rollout)
+    shuffle, choose = run.rng("minibatches"), run.rng("fisher")
+
+    size = algo.num_envs * algo.num_steps
+    while run.step < cfg.total_steps:
+        # Collect
+        batch = rollout.collect()
+
+        # Advantages
+        advantage = returns.gae(
+            batch["reward"], batch["value"], batch["next_value"], batch["terminated"], batch["done"],
+            algo.gamma, algo.gae_lambda,
+        )  # fmt: skip
+        return_ = advantage + batch["value"]
+        explained = vf.explained_variance(batch["value"], return_)
+
+        # Learn: the policy
+        data = {name: rollout.rows(batch[name]) for name in ("obs", "action", "logprob", "params")}
+        advantage = rollout.rows(advantage)
+        data["advantage"] = returns.normalize(advantage) if algo.normalize_advantage else advantage
+        rows, subset = len(advantage), None
+        if algo.fvp_fraction < 1:
+            subset = torch.from_numpy(choose.permutation(rows)[: max(1, round(algo.fvp_fraction * rows))]).to(
+                run.device
+            )
+        found = policy.step(data, subset)
+
+        # Learn: the critic
+        with torch.no_grad():
+            targets = {"features": model.features(data["obs"]), "return_": rollout.rows(return_)}
+        losses = [
+            critic.step(targets, index, algo.lr)["loss"]
+            for _ in range(algo.num_epochs)
+            for index in minibatches(shuffle, rows, algo.num_minibatches, run.device)
+        ]
+        run.notice(critic.notice)
+
+        run.step += size
+        yield (
+            run.step,
+            {
+                **rollout.metrics(),
+                **{f"train/{name}": value for name, value in found.items()},
+                "train/value_loss": sum(losses) / len(losses),
+                "train/explained_variance": float(explained),
+                "train/learning_rate": algo.lr,
+                "train/n_updates": run.step // size,
+                **({"train/std": float(model.log_std.detach().exp().mean())} if model.log_std is not None else {}),
+            },
+        )
+    envs.close()
+
+
+def load_policy(cfg: Any, run: Run) -> Policy:
+    """The policy a checkpoint holds, with its frozen observation statistics."""
+    return Policy.restore(cfg, run)

@@ -1,0 +1,181 @@
+"""Deep Q-learning: with a target network, and double, dueling, n-step and prioritised by configuration.
+
+Mnih et al. 2015, Nature 518, algorithm 1:
+
+    for each round:
+        take k steps epsilon-greedily in Q; store them in the replay buffer
+        every C steps: Q_target <- Q                          (hard; or Q_target <- (1 - tau) Q_target + tau Q: soft)
+        for each gradient step:
+            sample a minibatch; y = R + gamma^n (1 - terminated) V(s')
+            minimise  huber(Q(s, a) - y)  or  .5 (Q(s, a) - y)^2
+    V(s') = max_a Q_target(s', a)                                                  (DQN)
+          = Q_target(s', argmax_a Q(s', a))         double: van Hasselt et al. 2016, arXiv:1509.06461
+    Q = V + A - mean A                              dueling: Wang et al. 2016, arXiv:1511.06581
+    R = sum_{k<n} gamma^k r_{t+k}                   n-step: Sutton & Barto 2018, section 7.1; no off-policy correction
+    P(i) ~ |td error|^alpha, weighted               prioritised: Schaul et al. 2016, arXiv:1511.05952
+
+Actions are random until `learning_starts`. A target network can change only while the environments are stepped, so
+the successors of all minibatches of a round are valued in one forward pass. Left out: distributional values and noisy
+layers (the rest of Rainbow), recurrent networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rlx.control.envs import make_envs
+from rlx.control.explore import Explorer, QPolicy, in_pieces, make_replay
+from rlx.control.learner import Flat, Learner
+from rlx.control.nets import QNetwork
+from rlx.control.tape import Forward
+from rlx.functional import schedules
+from rlx.functional import value as vf
+from rlx.run import Metrics, Run
+
+ACTIONS = ("Discrete",)
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Steps = Annotated[int, Field(ge=0, le=1_000_000_000)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+@dataclass
+class Config:
+    name: str
+    implementation: str
+    num_envs: Count  # N
+    buffer_size: Annotated[int, Field(ge=1, le=100_000_000)]  # transitions
+    buffer_ram_mb: NonNegative  # a larger buffer is on disk, in the run's directory
+    learning_starts: Steps  # actions are random until then
+    train_freq: Count  # k: steps of each environment between two bursts of gradient steps
+    gradient_steps: Annotated[int, Field(ge=-1, le=1_000_000)]  # of a burst; -1: as many as transitions came in
+    rounds: Count  # of acting and learning in an iteration, of which the means are logged
+    batch_size: Count
+    gamma: Unit
+    lr: Positive
+    anneal_lr: bool  # linearly to 0 over the run
+    loss: Literal["huber", "mse"]
+    double: bool
+    dueling: bool
+    n_step: Annotated[int, Field(ge=1, le=1000)]
+    prioritized: bool
+    per_alpha: Unit
+    per_beta: Unit  # at the start; 1 at the end
+    target_update_every: Count  # C, environment steps
+    tau: Annotated[float, Field(gt=0, le=1)]  # 1: hard
+    epsilon: Unit  # at the start
+    final_epsilon: Unit
+    exploration_fraction: Annotated[float, Field(gt=0, le=1)]  # of the run, in which epsilon falls linearly
+    max_grad_norm: NonNegative  # 0: no clipping
+    adam_eps: Positive
+    engine: Literal["auto", "tape", "torch"]
+
+    def __post_init__(self) -> None:
+        if self.gradient_steps == 0:
+            raise ValueError("gradient_steps=0: must be at least 1, or -1 for one a transition")
+
+
+def loss(cfg: Config, q_network: QNetwork, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The objective of one minibatch, and its diagnostics; `target_q` is Q_target(s', .)."""
+    q = q_network(batch["obs"]).gather(-1, batch["action"][:, None]).squeeze(-1)
+    if cfg.double:
+        with torch.no_grad():
+            next_value = vf.double_value(q_network(batch["next_obs"]), batch["target_q"])
+    else:
+        next_value = vf.max_value(batch["target_q"])
+    target = vf.td_target(batch["reward"], next_value, batch["terminated"], batch["discount"])
+    error = vf.huber(q, target) if cfg.loss == "huber" else vf.value_loss(q, target)
+    total = (batch["weight"] * error).mean() if cfg.prioritized else error.mean()
+    info = {"loss": total, "q_value": q.mean(), "target_value": target.mean()}
+    return total, info | ({"td_error": q - target} if cfg.prioritized else {})
+
+
+def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo: Config = cfg.algo
+    envs = make_envs(cfg.env, algo.num_envs, run.seed)
+    run.notice(envs.notice or "")
+    q_network, target = (make_network(cfg, envs, run) for _ in range(2))
+    learner = Learner(
+        q_network,
+        partial(loss, algo, q_network),
+        eps=algo.adam_eps,
+        max_grad_norm=algo.max_grad_norm,
+        engine=algo.engine,
+    )
+    target_params = Flat(target).data
+    target_params.copy_(learner.flat.data)
+    replay = make_replay(cfg, envs, run.dir / "buffer")
+    explorer = Explorer(cfg.env, envs, q_network, replay, algo.gamma, run.rng("actions"), run.device)
+    run.track(policy=q_network, target=target, optimizer=learner, normalizer=explorer.normalizer, explorer=explorer)
+    evaluate = Forward(lambda x: (target(x["obs"]),), run.device)
+    minibatches, N, lr = run.rng("minibatches"), algo.num_envs, algo.lr
+
+    while run.step < cfg.total_steps:
+        steps: list[dict[str, float]] = []
+        for _ in range(algo.rounds):
+            # Collect
+            first, run.step = run.step, run.step + N * algo.train_freq
+            explorer.collect([epsilon(cfg, step) for step in range(first, run.step, N)])
+            # Q does not change meanwhile: u soft updates are one of 1 - (1 - tau)^u.
+            if updates := run.step // algo.target_update_every - first // algo.target_update_every:
+                target_params.lerp_(learner.flat.data, 1 - (1 - algo.tau) ** updates)
+            if run.step <= algo.learning_starts:
+                continue
+
+            # Learn
+            progress = run.step / cfg.total_steps
+            lr = algo.lr * schedules.linear(progress) if algo.anneal_lr else algo.lr
+            beta = schedules.linear(progress, algo.per_beta, 1.0)
+            num_steps = algo.gradient_steps if algo.gradient_steps > 0 else N * algo.train_freq
+            at_once = 1 if algo.prioritized else num_steps  # priorities change with each step
+            for _ in range(0, num_steps, at_once):
+                batch = explorer.sample(minibatches, at_once * algo.batch_size, beta)
+                data = {name: torch.from_numpy(array).to(run.device) for name, array in batch.items()}
+                data["target_q"] = in_pieces(evaluate, data["next_obs"])
+                if not algo.double:
+                    del data["next_obs"]
+                for start in range(0, at_once * algo.batch_size, algo.batch_size):
+                    steps.append(learner.step(data, slice(start, start + algo.batch_size), lr))
+                if algo.prioritized:
+                    replay.rerank(learner.rows["td_error"])
+        run.notice(learner.notice)
+
+        yield (
+            run.step,
+            {
+                **explorer.metrics(),
+                **{f"train/{name}": sum(step[name] for step in steps) / len(steps) for name in (steps or [{}])[0]},
+                "train/learning_rate": lr,
+                "train/n_updates": learner.num_steps,
+                "rollout/exploration_rate": epsilon(cfg, run.step),
+            },
+        )
+    envs.close()
+
+
+def epsilon(cfg: Any, step: int) -> float:
+    """How probable a random action is at an environment step."""
+    algo: Config = cfg.algo
+    if step < algo.learning_starts:
+        return 1.0
+    progress = step / (algo.exploration_fraction * cfg.total_steps)
+    return schedules.linear(progress, algo.epsilon, algo.final_epsilon)
+
+
+def make_network(cfg: Any, envs: Any, run: Run) -> QNetwork:
+    shape, num_actions = envs.observation_space.shape, int(envs.action_space.n)
+    return QNetwork(shape, num_actions, cfg.model, run.generator("model"), cfg.algo.dueling).to(run.device)
+
+
+def load_policy(cfg: Any, run: Run) -> QPolicy:
+    """The greedy policy a checkpoint holds, with its frozen observation statistics."""
+    return QPolicy.restore(cfg, run, make_network)

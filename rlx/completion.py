@@ -67,6 +67,7 @@ FLAGS: dict[str, tuple[str, ...]] = {  # of each verb; a test holds them against
     "play": ("--gif", "--seed", "--checkpoint", "--steps", "--fps", "--help"),
     "ls": ("--sort", "--json", "--help"),
     "show": ("--json", "--help"),
+    "plot": ("--metric", "--by", "--out", "--smooth", "--x", "--json", "--help"),
     "dash": ("--port", "--help"),
     "list": ("--help",),
     "doctor": ("--help",),
@@ -77,9 +78,10 @@ VALUES: dict[str, tuple[str, ...]] = {  # of flags
     "--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all"), "--device": DEVICES,
     "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
     "--checkpoint": ("latest", "best", "final"), "--sort": ("time", "return", "env", "algo", "status"),
+    "--x": ("step", "time"),
 }  # fmt: skip
 LISTS = ("algos", "envs", "presets", "models", "experiments")
-RUN_VERBS = ("resume", "eval", "play", "show")
+RUN_VERBS = ("resume", "eval", "play", "show", "plot")
 
 
 def candidates(words: list[str]) -> list[str]:

@@ -32,7 +32,7 @@ TOUR = f"""rlx {__version__}: reinforcement learning you can start, trust, compa
   rlx train algo=ppo env=cartpole        train an agent (about 6 seconds)
   rlx play latest --gif cartpole.gif     watch it
   rlx train -m env=cartpole,acrobot seed=1,2,3     a sweep
-  rlx ls ; rlx show latest               what ran, and how it went
+  rlx ls ; rlx show latest ; rlx plot    what ran, how it went, learning curves in plot.png
   rlx dash                               TensorBoard over runs/
   rlx list algos | envs | presets ; rlx --help ; rlx train --help
 """
@@ -237,6 +237,41 @@ def show(run: RunName, as_json: Json = False) -> None:
             print(json.dumps(found))
         else:
             report.details(found)
+
+
+@app.command()
+def plot(
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN|DIRECTORY]...", help="Runs, or where to look (runs).")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="One of the keys of metrics.jsonl.")] = "rollout/ep_rew_mean",
+    by: Annotated[
+        str, typer.Option(metavar="KEY,...", help="A line for each value of these, e.g. weight,lr.", show_default=False)
+    ] = "",
+    out: Annotated[Path | None, typer.Option(help="The picture: .png, .svg or .pdf (plot.png).")] = None,
+    smooth: Annotated[int, typer.Option(min=1, help="Mean of the last N log lines.")] = 1,
+    x: Annotated[str, typer.Option("--x", help="step or time.")] = "step",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the series; a picture only with --out.")] = False,
+) -> None:
+    """Learning curves: one line a configuration, mean and band over its seeds.
+
+    All runs that share everything in config.yaml but the seed are one line; the legend names what differs.
+    """
+    with errors():
+        from rlx.analysis import plot as plotting
+
+        if x not in plotting.X:
+            raise UserError(f"--x={shown(x)}: no such axis{choices_hint(x, plotting.X)}")
+        picture = out or Path("plot.png")
+        plotting.check_out(picture)
+        keys = [word for word in by.split(",") if word]
+        found = plotting.build(plotting.find(paths or ()), metric, keys, x, smooth)
+        if out or not as_json:
+            plotting.draw(found, picture)
+        if as_json:
+            print(json.dumps(found.to_json()))
+        else:
+            report.plotted(found, picture)
 
 
 @app.command()

@@ -55,7 +55,14 @@ def test_showing_a_configuration_imports_hydra_and_nothing_slower(words: str, tm
 def test_the_tour_fits_on_eight_lines_and_names_the_first_commands(forks: Forks, tmp_path: Path) -> None:
     done = forks(cwd=tmp_path)
     assert done.code == 0 and len(done.out.splitlines()) <= 8
-    for command_ in ("rlx train algo=ppo env=cartpole", "rlx play latest", "rlx ls", "rlx dash", "rlx list"):
+    for command_ in (
+        "rlx train algo=ppo env=cartpole",
+        "rlx play latest",
+        "rlx ls",
+        "rlx plot",
+        "rlx dash",
+        "rlx list",
+    ):
         assert command_ in done.out
 
 
@@ -65,7 +72,7 @@ def test_the_tour_fits_on_eight_lines_and_names_the_first_commands(forks: Forks,
         (["--help"], ["train", "resume", "eval", "completion"]),
         (["eval", "--help"], ["--episodes", "--checkpoint"]),
         (["--version"], ["rlx 0."]),
-        (["train", "--help"], ["algo: ppo", "seed: 1", "Examples:", "rlx train -m"]),
+        (["train", "--help"], ["algo: ", "ppo, ppo_penalty", "seed: 1", "Examples:", "rlx train -m"]),
         (["train", "--version"], ["rlx 0.", "Hydra 1."]),
         (["train", "--hydra-help"], ["--config-dir"]),
         (["train", "--info"], ["Config search path"]),

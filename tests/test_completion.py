@@ -23,7 +23,7 @@ from rlx.completion import candidates
     [
         ("tr", ["train"]),
         ("--v", ["--version"]),
-        ("train algo=p", ["algo=ppo", "algo=ppo_penalty"]),
+        ("train algo=pp", ["algo=ppo", "algo=ppo_penalty"]),
         ("train env=cart", ["env=cartpole"]),
         ("train seed=3 env=pend", ["env=pendulum"]),
         ("train +experiment=bench_ppo_z", ["+experiment=bench_ppo_zoo"]),
@@ -39,6 +39,8 @@ from rlx.completion import candidates
         ("list e", ["envs", "experiments"]),
         ("completion z", ["zsh"]),
         ("eval latest --ch", ["--checkpoint"]),
+        ("plot runs --x ", ["step", "time"]),
+        ("plot --sm", ["--smooth"]),
         ("eval latest --checkpoint b", ["best"]),
         ("train nothing=", []),
         ("nothing x", []),
@@ -63,7 +65,7 @@ def test_the_users_own_choices_are_offered_too(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "conf" / "env").mkdir(parents=True)
     (tmp_path / "conf" / "env" / "mine.yaml").write_text("defaults: [gym]\nname: mine\nextra: 1\n")
     monkeypatch.chdir(tmp_path)
-    assert candidates(["train", "env=mi"]) == ["env=mine", "env=minigrid_empty"]
+    assert candidates(["train", "env=min"]) == ["env=mine", *(f"env=minigrid_{it}" for it in ("doorkey", "empty"))]
     offered = candidates(["train", "env=mine", "env."])
     assert "env.extra=" in offered and "env.wrappers=" in offered
 
@@ -117,7 +119,7 @@ def bash(line: str, cwd: Path, breaks: str = " \t\n\"'><=;|&(:") -> list[str]:
     "line, reply",
     [
         ("rlx tra", ["train"]),
-        ("rlx train algo=p", ["ppo", "ppo_penalty"]),  # bash has split the word at '=' and keeps "algo="
+        ("rlx train algo=pp", ["ppo", "ppo_penalty"]),  # bash has split the word at '=' and keeps "algo="
         ("rlx train algo=ppo env=pend", ["pendulum"]),
         ("rlx train -m env=cartpole,acr", ["cartpole,acrobot"]),
         ("rlx train algo.clip_c", ["compopt -o nospace", "algo.clip_coef="]),
@@ -130,7 +132,7 @@ def test_bash_completes_behind_an_equals_sign(line: str, reply: list[str], tmp_p
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_bash_completes_the_whole_word_where_equals_signs_do_not_break_words(tmp_path: Path) -> None:
-    assert bash("rlx train algo=p", tmp_path, breaks=" \t\n") == ["algo=ppo", "algo=ppo_penalty"]
+    assert bash("rlx train algo=pp", tmp_path, breaks=" \t\n") == ["algo=ppo", "algo=ppo_penalty"]
 
 
 @pytest.mark.parametrize("shell, check", [("bash", "-n"), ("zsh", "-n"), ("fish", "--no-execute")])
@@ -146,7 +148,7 @@ def test_the_script_of_each_shell_parses(shell: str, check: str, tmp_path: Path)
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 def test_fish_completes_a_choice(tmp_path: Path) -> None:
     define = f"function rlx; {shlex.join(command())} $argv; end; rlx completion fish | source"
-    script = f"{define}; complete -C 'rlx train algo=p'"
+    script = f"{define}; complete -C 'rlx train algo=pp'"
     done = subprocess.run(
         ["fish", "--no-config", "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True
     )

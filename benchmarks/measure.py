@@ -46,12 +46,12 @@ def _busy() -> dict[int, int]:
     return busy
 
 
-def run(command: Sequence[str], log: Path, cwd: Path) -> dict[str, float]:
+def run(command: Sequence[str], log: Path, cwd: Path, more: Mapping[str, str] | None = None) -> dict[str, float]:
     """Run it to its end with one thread. CPU time (user and system, children included), wall time, peak memory.
 
-    Raises BenchmarkFailed with the last line it wrote. Its output goes to `log`.
+    Raises BenchmarkFailed with the last line it wrote. Its output goes to `log`; `more` joins its environment.
     """
-    env = {**os.environ, **dict.fromkeys(THREADS, "1"), "CUDA_VISIBLE_DEVICES": ""}
+    env = {**os.environ, **dict.fromkeys(THREADS, "1"), "CUDA_VISIBLE_DEVICES": "", **(more or {})}
     began = time.perf_counter()
     with open(log, "wb") as file:
         process = subprocess.Popen(

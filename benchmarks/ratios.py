@@ -14,8 +14,10 @@ ROWS = [
     ("whole_rate", "steps / CPU s, whole process", "{:,.0f}"),
     ("cpu_to_475", "CPU s to a return of 475, whole process", "{:.1f}"),
     ("steps_to_475", "environment steps to 475", "{:,.0f}"),
+    ("last_return", "return of the last 100 episodes at the end", "{:.0f}"),
     ("memory_mb", "peak memory, MB", "{:,.0f}"),
 ]
+ACROSS_SEEDS = ("cpu_to_475", "steps_to_475", "last_return")  # compared by medians
 
 
 def figures(full: Sample, short: Sample) -> dict[str, float | None]:
@@ -32,6 +34,7 @@ def figures(full: Sample, short: Sample) -> dict[str, float | None]:
         "whole_rate": full["steps"] / full["cpu"],
         "cpu_to_475": None if reached is None else short["cpu"] + (reached - short["steps"]) / rate,
         "steps_to_475": reached,
+        "last_return": full.get("last_return"),
         "memory_mb": full["memory_mb"],
     }
 
@@ -58,18 +61,20 @@ def spread(values: Sequence[float | None]) -> dict[str, float | None] | None:
 
 def compare(samples: Sequence[Sample], ours: str, theirs: str) -> dict[str, Any]:
     """Both sides and their ratio, for each figure. Rates are ratios pair by pair: within a round both sides met the
-    same machine. Steps and CPU time to 475 depend on the seed, which means nothing across two programs: there it is
-    the ratio of the medians. Above 1 is always good for rlx."""
+    same machine. Learning depends on the seed, which means nothing across two programs: there it is the ratio of the
+    medians. Above 1 is always good for rlx."""
     mine, other = by_round(samples, ours), by_round(samples, theirs)
     rounds = sorted(mine.keys() & other.keys())
     found: dict[str, Any] = {"rlx": ours, "peer": theirs, "rounds": len(rounds)}
     for key, _, _ in ROWS:
         a, b = [mine[seed][key] for seed in rounds], [other[seed][key] for seed in rounds]
         sides: dict[str, Any] = {"rlx": spread(a), "peer": spread(b)}
-        if key.endswith("_to_475"):
-            sides["reached"] = [sum(value is not None for value in side) for side in (a, b)]
+        if key in ACROSS_SEEDS:
             medians = [(side or {}).get("median") for side in (sides["rlx"], sides["peer"])]
-            sides["ratio"] = {"median": round(medians[1] / medians[0], 4)} if all(medians) else None
+            if key.endswith("_to_475"):
+                sides["reached"] = [sum(value is not None for value in side) for side in (a, b)]
+                medians.reverse()  # fewer are better
+            sides["ratio"] = {"median": round(medians[0] / medians[1], 4)} if all(medians) else None
         else:
             pairs = [x / y if key.endswith("_rate") else y / x for x, y in zip(a, b)]
             sides["ratio"] = {**(spread(pairs) or {}), "pairs": [round(pair, 4) for pair in pairs]}

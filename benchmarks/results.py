@@ -1,19 +1,24 @@
-"""The learning tables: `make results` (python -m benchmarks.results [--only cartpole,...] [--jobs 2]).
+"""The learning tables: `make results` (python -m benchmarks.results [--only dqn,cartpole,ppo_hopper] [--jobs 2]).
 
 The rule, fixed beforehand: the final policy (not the best), after the preset's own budget, on 100 fresh evaluation
-episodes, deterministic; a target holds when at least 8 of 10 seeds reach it. One JSON file a cell (environment and
-seed) under docs/results/ALGO/ENV/; a cell that is there is skipped, so the command can be stopped and goes on
-later. The table is docs/results/README.md.
+episodes, deterministic; a target holds when at least 8 of 10 seeds reach it. A table of values is judged by the exact
+value of its greedy policy instead. One JSON file a cell (algorithm, environment, seed) under docs/results/ALGO/ENV/; a
+cell that is there is skipped, so the command can be stopped and goes on later. A run that fails is kept as a failure,
+which counts as a seed that missed, and is tried again next time. The page is docs/results/README.md, the picture
+docs/results/learning.png; --table makes both again without running anything.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,103 +30,214 @@ RESULTS = ROOT / "docs" / "results"
 SEEDS = range(1, 11)
 EPISODES, EVAL_SEED = 100, 1_000_003
 NEEDED = 8
+SLACK = 1e-9  # of an exact value that has to equal its threshold
+POINTS = 50  # of a cell's learning curve
+CURVE = "rollout/ep_rew_mean"
+STOPPED = (130, 143, -2, -15)  # by the user: no failure
 
-# algorithm, environment, threshold of the mean return
+
+@dataclass(frozen=True)
+class Target:
+    """What one algorithm has to reach on one environment, with the pair's preset."""
+
+    algo: str
+    env: str
+    threshold: float | None  # of the mean return; None: the optimum, as the run itself logs it (exact/optimum)
+    exact: bool = False  # judged by exact/value, not by sampled episodes
+    slow: bool = False  # only with --all, or named by --only
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def pair(self) -> str:
+        return f"{self.algo}_{self.env}"
+
+
+TABULAR = [("frozenlake", 0.73), ("frozenlake8x8", 0.86), ("cliffwalking", -13.0), ("taxi", 7.9), ("grid", None)]
 TARGETS = [
-    ("ppo", "cartpole", 475.0),
-    ("ppo", "acrobot", -90.0),
-    ("ppo", "pendulum", -200.0),
-    ("ppo", "lunarlander", 200.0),
+    *(Target(algo, "cartpole", 475.0) for algo in ("ppo", "ppo_penalty", "trpo", "dqn", "a2c")),
+    Target("vpg", "cartpole", 450.0),
+    Target("actor_critic", "cartpole", 200.0),
+    *(Target(algo, "acrobot", -90.0) for algo in ("ppo", "trpo", "dqn")),
+    Target("dqn", "mountaincar", -115.0),
+    Target("ppo", "pendulum", -200.0),
+    Target("ppo", "lunarlander", 200.0),
+    Target("ppo", "hopper", 2000.0, slow=True),
+    Target("ppo", "halfcheetah", 1500.0, slow=True),
+    *(Target(algo, env, least, exact=True) for algo in ("q_learning", "sarsa", "dyna_q") for env, least in TABULAR),
 ]
 
 
-def cell_path(algo: str, env: str, seed: int) -> Path:
-    return RESULTS / algo / env / f"seed_{seed:02d}.json"
+# -- cells -----------------------------------------------------------------------------------------------------
 
 
-def run_cell(algo: str, env: str, seed: int) -> dict[str, Any]:
-    """Train one seed with the pair's preset and evaluate its final policy, both through the command line."""
+class CellFailed(Exception):
+    """A run that came to no result; the message is one line."""
+
+
+def cell_path(target: Target, seed: int) -> Path:
+    return RESULTS / target.algo / target.env / f"seed_{seed:02d}.json"
+
+
+def read_cell(path: Path) -> dict[str, Any]:
+    """A cell; {} where there is none."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode in STOPPED:
+        raise KeyboardInterrupt
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [""])[-1].removeprefix("rlx: error: ")
+        raise CellFailed(f"exit {done.returncode}: {last}")
+    return done.stdout
+
+
+def run_cell(target: Target, seed: int) -> dict[str, Any]:
+    """Train one seed with the pair's preset and judge its final policy, both through the command line."""
     rlx = [sys.executable, "-m", "rlx"]
+    train = [f"algo={target.algo}", f"env={target.env}", f"seed={seed}", *target.overrides]
+    cell = {"command": " ".join(["rlx", "train", *train]), "algo": target.algo, "env": target.env, "seed": seed}
     with tempfile.TemporaryDirectory() as scratch:
-        train = [f"algo={algo}", f"env={env}", f"seed={seed}"]
-        quiet = ["video=false", "tensorboard=false", "eval_every=0", f"runs_dir={scratch}"]
-        done = subprocess.run([*rlx, "train", *train, *quiet], capture_output=True, text=True, cwd=ROOT)
-        if done.returncode:
-            raise RuntimeError(f"{algo} {env} seed {seed}: {done.stderr.splitlines()[-1:]}")
-        path = done.stdout.splitlines()[-1].removeprefix("run: ")
-        evaluation = [*rlx, "eval", path, "--episodes", str(EPISODES), "--seed", str(EVAL_SEED), "--json"]
-        scored = json.loads(subprocess.run(evaluation, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
-        shown = json.loads(subprocess.run([*rlx, "show", path, "--json"], capture_output=True, check=True).stdout)
-        last = (Path(path) / "metrics.jsonl").read_text().splitlines()[-1]
+        try:
+            quiet = ["video=false", "tensorboard=false", "eval_every=0", f"runs_dir={scratch}"]
+            path = _run([*rlx, "train", *train, *quiet]).splitlines()[-1].removeprefix("run: ")
+            shown = json.loads(_run([*rlx, "show", path, "--json"]))
+            rows = [json.loads(line) for line in (Path(path) / "metrics.jsonl").read_text().splitlines()]
+            if target.exact:
+                scored = exact(shown["metrics"])
+            else:
+                evaluation = ["eval", path, "--episodes", str(EPISODES), "--seed", str(EVAL_SEED), "--json"]
+                found = json.loads(_run([*rlx, *evaluation]))
+                scored = {
+                    "evaluation": f"rlx eval RUN --episodes {EPISODES} --seed {EVAL_SEED}",
+                    "mean": found["mean"],
+                    "std": found["std"],
+                    "episodes": found["n"],
+                }
+        except (CellFailed, OSError, ValueError) as error:
+            return {**cell, "failed": " ".join(str(error).split())}
     return {
-        "command": " ".join(["rlx", "train", *train]),
-        "evaluation": f"rlx eval RUN --episodes {EPISODES} --seed {EVAL_SEED}",
-        "algo": algo,
-        "env": env,
-        "seed": seed,
+        **cell,
+        **scored,
         "steps": shown["step"],
-        "seconds": round(json.loads(last)["time/time_elapsed"], 1),
-        "mean": scored["mean"],
-        "std": scored["std"],
-        "episodes": scored["n"],
+        "seconds": round(max(row.get("time/time_elapsed", 0.0) for row in rows), 1),
         "weights_sha256": shown["weights_sha256"],
         "versions": shown["versions"],
+        "curve": thinned([(row["step"], row[CURVE]) for row in rows if isinstance(row.get(CURVE), int | float)]),
     }
 
 
-def fill(cells: list[tuple[str, str, int]], jobs: int) -> None:
-    """Run the cells that are missing, `jobs` at a time."""
+def exact(metrics: dict[str, Any]) -> dict[str, Any]:
+    """What a run says about its greedy policy. Raises CellFailed."""
+    if "exact/value" not in metrics:
+        raise CellFailed("no exact/value in its metrics")
+    return {
+        "evaluation": "exact/value of the last line of metrics.jsonl",
+        "mean": metrics["exact/value"],
+        "optimum": metrics.get("exact/optimum"),
+    }
 
-    def one(cell: tuple[str, str, int]) -> None:
-        path = cell_path(*cell)
-        if path.exists():
-            return
-        found = run_cell(*cell)
+
+def thinned(curve: Sequence[tuple[int, float]]) -> list[list[float]]:
+    """At most POINTS of its points, the first and the last among them; four digits are enough to draw."""
+    chosen = np.unique(np.linspace(0, len(curve) - 1, min(POINTS, len(curve))).round().astype(int))
+    return [[int(curve[i][0]), float(f"{curve[i][1]:.4g}")] for i in chosen]
+
+
+def fill(cells: Iterable[tuple[Target, int]], jobs: int) -> int:
+    """Run the cells that are missing, `jobs` at a time; how many failed."""
+
+    def one(cell: tuple[Target, int]) -> bool:
+        target, seed = cell
+        path = cell_path(target, seed)
+        if "mean" in read_cell(path):
+            return True
+        found = run_cell(target, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(found, indent=1) + "\n")
+        temporary.write_text(dumped(found))
         temporary.replace(path)
-        print(f"{cell[0]} {cell[1]} seed {cell[2]}: {found['mean']:.1f} in {found['seconds']:.0f} s", flush=True)
+        said = f"FAILED: {found['failed']}" if "failed" in found else f"{found['mean']:.5g} in {found['seconds']:.0f} s"
+        print(f"{target.algo} {target.env} seed {seed}: {said}", flush=True)
+        return "failed" not in found
 
     with ThreadPoolExecutor(jobs) as pool:
-        for future in [pool.submit(one, cell) for cell in cells]:
-            future.result()
+        try:
+            return sum(not fine for fine in pool.map(one, cells))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
-def summary(algo: str, env: str, threshold: float) -> dict[str, Any] | None:
-    """IQM over seeds with a 95 % bootstrap interval (from 10 seeds on), the worst seed, and whether the rule holds."""
-    files = sorted((RESULTS / algo / env).glob("seed_*.json"))
-    cells = [json.loads(file.read_text()) for file in files]
+def dumped(cell: dict[str, Any]) -> str:
+    """JSON with the curve on one line."""
+    text = json.dumps({**cell, "curve": "CURVE"} if "curve" in cell else cell, indent=1)
+    return text.replace('"CURVE"', json.dumps(cell.get("curve"))) + "\n"
+
+
+# -- the table -------------------------------------------------------------------------------------------------
+
+
+def iqm(x: np.ndarray, axis: int = -1) -> Any:
+    return stats.trim_mean(x, 0.25, axis=axis)
+
+
+def summary(target: Target, cells: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """IQM over seeds with a 95 % bootstrap interval (from 10 seeds on), the worst seed, and whether the rule holds.
+
+    A run that failed has reached nothing; with one there is no interval, and no score of the worst seed."""
+    done = [cell for cell in cells if "mean" in cell]
     if not cells:
         return None
-    means = np.array([cell["mean"] for cell in cells])
-
-    def iqm(x: np.ndarray, axis: int = -1) -> Any:
-        return stats.trim_mean(x, 0.25, axis=axis)
-
+    means = np.array([cell["mean"] for cell in done])
+    least = target.threshold
+    if least is None:  # the optimum
+        least = next((cell["optimum"] for cell in done if cell.get("optimum") is not None), math.nan)
+    passed = int((means >= least - (SLACK if target.exact else 0.0)).sum())
+    failed = len(cells) - len(done)
     interval = None
-    if len(means) >= 10:
+    if len(means) >= len(SEEDS) and not failed:
         found = stats.bootstrap((means,), iqm, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0))
         interval = [float(found.confidence_interval.low), float(found.confidence_interval.high)]
-    passed = int((means >= threshold).sum())
     return {
-        "algo": algo, "env": env, "threshold": threshold, "seeds": len(means), "passed": passed,
-        "holds": passed >= NEEDED, "iqm": float(iqm(means)), "interval": interval, "worst": float(means.min()),
-        "steps": cells[0]["steps"], "seconds": float(np.median([cell["seconds"] for cell in cells])),
+        "algo": target.algo, "env": target.env, "threshold": None if math.isnan(least) else float(least),
+        "judged": "exact" if target.exact else "sampled",
+        "seeds": len(cells), "passed": passed, "failed": failed,
+        "holds": passed >= NEEDED if len(cells) >= len(SEEDS) else None,  # None: too few seeds to say
+        "iqm": float(iqm(means)) if done else None, "interval": interval,
+        "worst": float(means.min()) if done and not failed else None,
+        "steps": done[0]["steps"] if done else None,
+        "seconds": float(np.median([cell["seconds"] for cell in done])) if done else None,
     }  # fmt: skip
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def _score(value: float | None, digits: str) -> str:
+    return "-" if value is None else format(value, digits)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
         "| algorithm | environment | steps | target | seeds at target | IQM [95 % interval] | worst seed | seconds |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        interval = "[{:.1f}, {:.1f}]".format(*row["interval"]) if row["interval"] else "(fewer than 10 seeds)"
-        verdict = f"{row['passed']} of {row['seeds']}{'' if row['holds'] else ' (missed)'}"
+        digits = ".4f" if row["judged"] == "exact" and abs(row["threshold"] or 1.0) <= 1 else ".1f"
+        low_high = row["interval"]
+        interval = f" [{low_high[0]:{digits}}, {low_high[1]:{digits}}]" if low_high else ""
+        words = [f"{row['passed']} of {row['seeds']}"]
+        words += [f"{row['failed']} failed"] * bool(row["failed"])
+        words += ["missed"] * (row["holds"] is False)
+        words += [f"fewer than {len(SEEDS)} seeds"] * (row["holds"] is None)
+        verdict = words[0] + (f" ({', '.join(words[1:])})" if words[1:] else "")
+        least = f"{_score(row['threshold'], '.10g')}{', exact' if row['judged'] == 'exact' else ''}"
+        worst = "failed" if row["failed"] else _score(row["worst"], digits)
         lines.append(
-            f"| {row['algo']} | {row['env']} | {row['steps']:,} | {row['threshold']:g} | {verdict} "
-            f"| {row['iqm']:.1f} {interval} | {row['worst']:.1f} | {row['seconds']:.0f} |"
+            f"| {row['algo']} | {row['env']} | {_score(row['steps'], ',')} | {least} | {verdict} "
+            f"| {_score(row['iqm'], digits)}{interval} | {worst} | {_score(row['seconds'], '.0f')} |"
         )
     return "\n".join(lines)
 
@@ -130,24 +246,147 @@ INTRODUCTION = f"""# Results
 
 Made by `make results`; one JSON file a cell beside this page. Rule: the final policy after the preset's budget, mean of
 {EPISODES} fresh evaluation episodes (seed {EVAL_SEED}), deterministic; a target holds when {NEEDED} of {len(SEEDS)}
-seeds (1 to {len(SEEDS)}) reach it. IQM is the interquartile mean over seeds, with a percentile bootstrap interval.
-Seconds are the median wall time of one training run on a core of a shared machine.
+seeds (1 to {len(SEEDS)}) reach it. *exact*: the expected return of the greedy table from the start, computed with the
+environment's own transition probabilities (`exact/value`), nothing sampled. IQM is the interquartile mean over seeds,
+with a 95 % percentile bootstrap interval where there are {len(SEEDS)} seeds. Seconds are the median wall time of one
+training run on a core of a shared machine.
 
+"""
+PICTURE_TEXT = """
+![Learning curves against the targets](learning.png)
+
+Left: mean training return over the seeds, exploration included, shaded from the smallest to the largest seed. Right:
+what the table judges, a dot a seed. Dashed: the target. Where curves are missing, the runs are older than the picture.
 """
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="environments, e.g. cartpole,acrobot")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    options = parser.parse_args()
-    targets = [t for t in TARGETS if not options.only or t[1] in options.only.split(",")]
-    fill([(algo, env, seed) for algo, env, _ in targets for seed in SEEDS], options.jobs)
-    rows = [row for target in TARGETS if (row := summary(*target))]
-    (RESULTS / "README.md").write_text(INTRODUCTION + table(rows) + "\n")
+# -- the picture -----------------------------------------------------------------------------------------------
+
+COLOURS = {  # Okabe and Ito 2008; an algorithm has one colour in every panel
+    "ppo": "#0072B2", "trpo": "#D55E00", "dqn": "#009E73", "a2c": "#CC79A7", "vpg": "#E69F00",
+    "actor_critic": "#56B4E9", "ppo_penalty": "#000000",
+    "q_learning": "#0072B2", "sarsa": "#D55E00", "dyna_q": "#009E73",
+}  # fmt: skip
+
+
+def draw(found: Sequence[tuple[Target, list[dict[str, Any]]]], path: Path) -> None:
+    """A panel an environment: on the left learning curves, on the right what the table judges, and the target."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    envs = list(dict.fromkeys(target.env for target, _ in found))
+    columns = min(3, len(envs))
+    rows = math.ceil(len(envs) / columns)
+    figure = Figure(figsize=(5.0 * columns, 3.2 * rows), layout="constrained")
+    for axis, env in zip(figure.subplots(rows, columns, squeeze=False).flat, [*envs, *[None] * columns]):
+        if env is None:
+            axis.set_visible(False)
+            continue
+        here = [(target, [cell for cell in cells if "mean" in cell]) for target, cells in found if target.env == env]
+        final = axis.inset_axes((1.02, 0, 0.05 + 0.05 * len(here), 1), sharey=axis)
+        drawn = [_curves(axis, target, cells) for target, cells in here]
+        for i, (target, cells) in enumerate(here):
+            x = i + np.linspace(-0.25, 0.25, len(cells))
+            y = [cell["mean"] for cell in cells]
+            final.scatter(x, y, s=12, color=COLOURS.get(target.algo, "0.5"), edgecolor="white", linewidth=0.4)
+            axis.plot([], [], color=COLOURS.get(target.algo, "0.5"), linewidth=2, label=target.algo)
+        for least in {row["threshold"] for target, cells in here if (row := summary(target, cells))} - {None}:
+            for part in (axis, final):
+                part.axhline(least, color="0.35", linestyle=(0, (5, 3)), linewidth=1, zorder=1)
+        if any(drawn):
+            axis.set_xscale("log")
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k"))
+            axis.xaxis.set_minor_formatter("")
+        else:
+            axis.set_xticks([])
+            axis.text(0.5, 0.5, "curves not kept", transform=axis.transAxes, ha="center", color="0.5", fontsize=9)
+        axis.set_title(env, fontsize=11, loc="left")
+        final.set_title("final", fontsize=8, color="0.35")
+        final.set_xlim(-0.7, len(here) - 0.3)
+        final.tick_params(left=False, labelleft=False, bottom=False, labelbottom=False)
+        for part in (axis, final):
+            part.grid(True, axis="y", color="0.92", linewidth=0.8)
+            part.set_axisbelow(True)
+            part.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8)
+        axis.legend(frameon=False, fontsize=8, loc="best")
+    figure.supxlabel("environment steps", fontsize=10)
+    figure.supylabel("return", fontsize=10)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _curves(axis: Any, target: Target, cells: Sequence[dict[str, Any]]) -> bool:
+    """Mean and range of the training returns, where the cells have them and all runs have ended an episode."""
+    curves = [np.array(cell["curve"]) for cell in cells if len(cell.get("curve", ())) > 1]
+    if not curves:
+        return False
+    colour = COLOURS.get(target.algo, "0.5")
+    grid = np.geomspace(max(1, max(c[0, 0] for c in curves)), min(c[-1, 0] for c in curves), 4 * POINTS)
+    y = np.array([np.interp(grid, c[:, 0], c[:, 1]) for c in curves])
+    axis.plot(grid, y.mean(0), color=colour, linewidth=1.6, zorder=3)
+    axis.fill_between(grid, y.min(0), y.max(0), color=colour, alpha=0.13, linewidth=0)
+    return True
+
+
+# -- the command -----------------------------------------------------------------------------------------------
+
+
+def chosen(only: str, everything: bool) -> list[Target]:
+    """The targets that --only names by algorithm, environment or pair. Raises SystemExit where a word names none."""
+    words = [word for word in only.split(",") if word]
+    known = {word for target in TARGETS for word in (target.algo, target.env, target.pair)}
+    if unknown := [word for word in words if word not in known]:
+        raise SystemExit(
+            f"benchmarks.results: --only={unknown[0]}: no such target (there are: {', '.join(sorted(known))})"
+        )
+    if not words:
+        return [target for target in TARGETS if everything or not target.slow]
+    pairs = {target.pair for target in TARGETS} & set(words)
+    rest = set(words) - pairs
+    algos, envs = rest & {t.algo for t in TARGETS}, rest & {t.env for t in TARGETS}
+    return [
+        target for target in TARGETS
+        if target.pair in pairs
+        or (rest and (not algos or target.algo in algos) and (not envs or target.env in envs))
+        and (everything or not target.slow or target.env in envs)
+    ]  # fmt: skip
+
+
+def write_page() -> list[dict[str, Any]]:
+    """Table, summary and picture from the cells that are there."""
+    found = []
+    for target in TARGETS:
+        files = sorted((RESULTS / target.algo / target.env).glob("seed_*.json"))
+        if cells := [cell for file in files if (cell := read_cell(file))]:
+            found.append((target, cells))
+    rows = [row for target, cells in found if (row := summary(target, cells))]
+    (RESULTS / "README.md").write_text(INTRODUCTION + table(rows) + "\n" + PICTURE_TEXT)
     (RESULTS / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
-    print(table(rows))
+    draw(
+        [(target, cells) for target, cells in found if any("mean" in cell for cell in cells)], RESULTS / "learning.png"
+    )
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="algorithms, environments or pairs: dqn,cartpole or ppo_hopper")
+    parser.add_argument("--all", action="store_true", help="the slow ones too (MuJoCo)")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="the first so many (10)")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--table", action="store_true", help="only make table and picture again")
+    options = parser.parse_args(argv)
+    failed = 0
+    if not options.table:
+        targets = chosen(options.only, options.all)
+        try:
+            failed = fill([(target, seed) for target in targets for seed in SEEDS[: options.seeds]], options.jobs)
+        except KeyboardInterrupt:
+            print("benchmarks.results: stopped; the same command goes on", file=sys.stderr)
+            return 130
+    print(table(write_page()))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,8 +1,8 @@
 """Speed beside Stable-Baselines3 (and CleanRL) on the same hyper-parameters: `make bench`, python -m benchmarks.speed.
 
 Whole processes through the real command, one thread, one core; rlx and its peer in turns, compared pair by pair.
-What is measured and how to read it: docs/performance.md. Writes docs/results/speed_ppo.json and the tables made
-from it. Exit code 1 where rlx needs more than 1.15 times the peer's environment steps to learn the same.
+What is measured and how to read it: docs/performance.md. Writes docs/results/speed_ALGO.json and the tables made from
+them. Exit code 1 where rlx needs more than 1.15 times the peer's environment steps to learn the same.
 """
 
 from __future__ import annotations
@@ -23,28 +23,88 @@ from benchmarks import measure
 from benchmarks.measure import ROOT, BenchmarkFailed, Curve
 from benchmarks.ratios import GATE, ROWS, Sample, compare, passes_gate
 
-RESULTS = ROOT / "docs" / "results" / "speed_ppo.json"
+RESULTS = ROOT / "docs" / "results"
 PAGES = [ROOT / "docs" / "performance.md", ROOT / "README.md"]
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
-SB3 = ROOT / "benchmarks" / "peers" / "sb3_ppo.py"
+SB3 = ROOT / "benchmarks" / "peers" / "sb3.py"
 JUDGED = 8  # seeds from which the gate decides the exit code
 SHORT = 1_024  # steps of the run whose CPU time is taken off: imports, start, first steps, end
+QUICK = 9_216  # more steps than that, with --quick
 
-TITLES = {
-    "rlx_zoo": "rlx train experiment=bench_ppo_zoo",
-    "sb3_zoo": "Stable-Baselines3, RL-Zoo's hyper-parameters",
-    "rlx_own": "rlx train algo=ppo env=cartpole",
-    "rlx_cleanrl": "rlx train experiment=bench_ppo_cleanrl",
-    "sb3_cleanrl": "Stable-Baselines3, CleanRL's hyper-parameters",
-    "cleanrl": "CleanRL, ppo.py",
+
+@dataclass(frozen=True)
+class Comparison:
+    name: str
+    title: str
+    ours: str
+    theirs: str
+    same: bool = True  # hyper-parameters; then learning is compared
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sides that run in turns: rlx_NAME (experiment=bench_ALGO_NAME; rlx_own: the preset), sb3_NAME, cleanrl."""
+
+    sides: tuple[str, ...]
+    steps: int
+    short: int = SHORT
+    long: bool = False  # --long-rounds of them
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is compared for one algorithm."""
+
+    plans: tuple[Plan, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+BENCHES = {
+    "ppo": Bench(
+        (
+            Plan(("rlx_zoo", "sb3_zoo", "rlx_own"), 100_000),
+            Plan(("rlx_cleanrl", "sb3_cleanrl", "cleanrl"), 500_000, long=True),
+        ),
+        (
+            Comparison("zoo", "RL-Zoo's hyper-parameters, vs Stable-Baselines3", "rlx_zoo", "sb3_zoo"),
+            Comparison(
+                "own",
+                "rlx's preset, evaluations and GIFs on, vs Stable-Baselines3 (RL-Zoo)",
+                "rlx_own",
+                "sb3_zoo",
+                False,
+            ),
+            Comparison("sb3_cleanrl", "CleanRL's hyper-parameters, vs Stable-Baselines3", "rlx_cleanrl", "sb3_cleanrl"),
+            Comparison("cleanrl", "CleanRL's hyper-parameters, vs CleanRL", "rlx_cleanrl", "cleanrl"),
+        ),
+    ),
+    "a2c": Bench(
+        (Plan(("rlx_zoo", "sb3_zoo"), 250_000),),
+        (Comparison("zoo", "RL-Zoo's hyper-parameters, vs Stable-Baselines3", "rlx_zoo", "sb3_zoo"),),
+    ),
+    "dqn": Bench(
+        (
+            Plan(("rlx_zoo", "sb3_zoo"), 50_000),
+            Plan(("rlx_cleanrl", "cleanrl"), 100_000, short=12_288, long=True),  # learning starts at 10,000
+        ),
+        (
+            Comparison("zoo", "RL-Zoo's hyper-parameters, vs Stable-Baselines3", "rlx_zoo", "sb3_zoo"),
+            Comparison("cleanrl", "CleanRL's hyper-parameters, vs CleanRL", "rlx_cleanrl", "cleanrl"),
+        ),
+    ),
 }
-# name, what it is, rlx's side, the peer, whether the hyper-parameters are the same (then learning is compared)
-COMPARISONS = [
-    ("zoo", "RL-Zoo's hyper-parameters, vs Stable-Baselines3", "rlx_zoo", "sb3_zoo", True),
-    ("own", "rlx's preset, evaluations and GIFs on, vs Stable-Baselines3 (RL-Zoo)", "rlx_own", "sb3_zoo", False),
-    ("sb3_cleanrl", "CleanRL's hyper-parameters, vs Stable-Baselines3", "rlx_cleanrl", "sb3_cleanrl", True),
-    ("cleanrl", "CleanRL's hyper-parameters, vs CleanRL", "rlx_cleanrl", "cleanrl", True),
-]
+
+
+def title(algo: str, side: str) -> str:
+    """What a side is, for the record."""
+    if side == "rlx_own":
+        return f"rlx train algo={algo} env=cartpole"
+    if side.startswith("rlx_"):
+        return f"rlx train experiment=bench_{algo}_{side.removeprefix('rlx_')}"
+    if side == "cleanrl":
+        return f"CleanRL, {algo}.py"
+    whose = {"sb3_zoo": "RL-Zoo's", "sb3_cleanrl": "CleanRL's"}[side]
+    return f"Stable-Baselines3, {whose} hyper-parameters"
 
 
 # -- running one side ------------------------------------------------------------------------------------------
@@ -52,55 +112,57 @@ COMPARISONS = [
 
 @dataclass
 class Peers:
-    """How the commands are started on this machine."""
+    """How the commands of one algorithm are started on this machine."""
 
+    algo: str
     rlx: str
     python: str
-    cleanrl: Path | None
+    cleanrl: Path | None  # its script for this algorithm
     cleanrl_python: str
 
     def command(self, side: str, steps: int, seed: int, directory: Path) -> list[str]:
         end = [f"total_steps={steps}", f"seed={seed}", f"runs_dir={directory}"]
-        if side == "rlx_own":
-            return [self.rlx, "train", "algo=ppo", "env=cartpole", *end]
         if side.startswith("rlx_"):
-            return [self.rlx, "train", f"experiment=bench_ppo_{side.removeprefix('rlx_')}", *end]
+            return [*title(self.algo, side).replace("rlx", self.rlx, 1).split(), *end]
         words = ["--seed", str(seed)]
         if side.startswith("sb3_"):
-            name = side.removeprefix("sb3_")
-            return [self.python, str(SB3), name, "--total-steps", str(steps), "--log-dir", str(directory), *words]
+            what = [self.algo, side.removeprefix("sb3_"), "--total-steps", str(steps), "--log-dir", str(directory)]
+            return [self.python, str(SB3), *what, *words]
         return [self.cleanrl_python, str(self.cleanrl), "--total-timesteps", str(steps), "--no-cuda", *words]
 
     def measure(self, side: str, steps: int, seed: int) -> Sample:
         """Run one side once and read its log. Raises BenchmarkFailed."""
         with tempfile.TemporaryDirectory(prefix="rlx-bench-") as name:
             directory = Path(name)
-            command = self.command(side, steps, seed, directory)
-            cwd = directory if side == "cleanrl" else ROOT
-            used = measure.run(command, directory / "output.txt", cwd)
+            command, cwd, more = self.command(side, steps, seed, directory), ROOT, {}
+            if side == "cleanrl" and self.cleanrl:
+                cwd, more = directory, {"PYTHONPATH": str(self.cleanrl.parent.parent)}  # for its cleanrl_utils
+            used = measure.run(command, directory / "output.txt", cwd, more)
             done, curve = read_log(side, directory)
-        return {"side": side, "seed": seed, "steps": done, **used, "steps_to_475": measure.steps_to(curve)}
+        learnt = {"steps_to_475": measure.steps_to(curve), "last_return": round(curve[-1][1], 2) if curve else None}
+        return {"side": side, "seed": seed, "steps": done, **used, **learnt}
 
 
 def read_log(side: str, directory: Path) -> tuple[int, Curve]:
     """Environment steps taken, and the mean training return of the last 100 episodes by step.
 
-    rlx and Stable-Baselines3 log that mean themselves at every rollout (of all episodes, while there are fewer than
-    100); CleanRL logs episodes.
+    rlx and Stable-Baselines3 log that mean themselves (of all episodes, while there are fewer than 100); CleanRL logs
+    episodes.
     """
     if side.startswith("rlx_"):
         return measure.rlx_curve(next(directory.rglob("metrics.jsonl")).read_text().splitlines())
     found = measure.events(directory)
-    steps = max(step for curve in found.values() for step, _ in curve)
     if side.startswith("sb3_"):
-        return steps, found.get("rollout/ep_rew_mean", [])
+        last = (directory / "output.txt").read_text().splitlines()[-1]
+        return int(last.removeprefix("steps: ")), found.get("rollout/ep_rew_mean", [])
+    steps = max(step for curve in found.values() for step, _ in curve)
     return steps, measure.means(found.get("charts/episodic_return", []))
 
 
-def measure_round(peers: Peers, sides: Sequence[str], steps: int, seed: int) -> list[Sample]:
+def measure_round(peers: Peers, sides: Sequence[str], steps: int, short: int, seed: int) -> list[Sample]:
     """Every side once with all its steps and once with few, in turns: A B A B."""
     samples = []
-    for count, kind in ((steps, "full"), (SHORT, "short")):
+    for count, kind in ((steps, "full"), (short, "short")):
         for side in sides:
             sample = {"kind": kind, **peers.measure(side, count, seed)}
             samples.append(sample)
@@ -116,14 +178,14 @@ def measure_round(peers: Peers, sides: Sequence[str], steps: int, seed: int) -> 
 
 
 def table(result: dict[str, Any]) -> str:
-    """The comparisons as Markdown, columns aligned for the terminal."""
+    """The comparisons of one algorithm as Markdown, columns aligned for the terminal."""
     lines = [["", "rlx", "peer", "ratio: median (min to max)"]]
-    for name, title, _, _, same in COMPARISONS:
-        if (found := result["comparisons"].get(name)) is None:
-            continue
-        lines.append([f"**{title}**", "", "", _rounds(found["rounds"])])
+    for found in result["comparisons"].values():
+        same = found["same_hyperparameters"]
+        lines.append([f"**{found['title']}**", "", "", _rounds(found["rounds"])])
         for key, what, form in ROWS:
-            row = found[key]
+            if (row := found.get(key)) is None or row["rlx"] is row["peer"] is None and key == "last_return":
+                continue
             cells = [_shown(row[side], form) for side in ("rlx", "peer")]
             if "reached" in row:
                 cells = [f"{cell} ({n} of {found['rounds']})" for cell, n in zip(cells, row["reached"])]
@@ -164,9 +226,10 @@ def caption(result: dict[str, Any]) -> str:
     )
 
 
-def rewrite(pages: Sequence[Path], result: dict[str, Any]) -> list[Path]:
-    """Put the table between the markers of each page that has them; the pages that changed."""
-    text = f"{BEGIN}\n{caption(result)}\n\n{table(result)}\n{END}"
+def rewrite(pages: Sequence[Path], results: dict[str, dict[str, Any]]) -> list[Path]:
+    """Put the tables, by algorithm, between the markers of each page that has them; the pages that changed."""
+    parts = [f"**{algo.upper()}.** {caption(result)}\n\n{table(result)}\n" for algo, result in results.items()]
+    text = "\n".join([BEGIN, *parts]) + END
     changed = []
     for page in pages:
         before = page.read_text() if page.exists() else ""
@@ -185,97 +248,126 @@ def rewrite(pages: Sequence[Path], result: dict[str, Any]) -> list[Path]:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.partition("\n")[0])
+    parser.add_argument("--algo", default=",".join(BENCHES), help="some of ppo,a2c,dqn (all)")
     parser.add_argument("--rounds", type=int, default=8, help="pairs, each with a seed of its own (8)")
-    parser.add_argument("--long-rounds", type=int, default=3, help="the same with CleanRL's 500,000 steps (3; 0: none)")
+    parser.add_argument(
+        "--long-rounds", type=int, default=3, help="the same of CleanRL's hyper-parameters (3; 0: none)"
+    )
     parser.add_argument("--quick", action="store_true", help="one round of few steps: does it run? Writes no results")
-    parser.add_argument("--cleanrl", type=Path, metavar="PATH", help="a checkout of CleanRL, to run its ppo.py too")
+    parser.add_argument("--cleanrl", type=Path, metavar="PATH", help="a checkout of CleanRL, to run its scripts too")
     parser.add_argument("--cleanrl-python", default=sys.executable, metavar="PYTHON", help="with its requirements")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the JSON (docs/results/speed_ppo.json)")
-    parser.add_argument("--tables", action="store_true", help="only rewrite the tables from the JSON")
-    return parser.parse_args(argv)
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the directory of the JSON files (docs/results)")
+    parser.add_argument("--tables", action="store_true", help="only rewrite the tables from the JSON files")
+    args = parser.parse_args(argv)
+    args.algo = [word for word in args.algo.split(",") if word]
+    if unknown := [word for word in args.algo if word not in BENCHES]:
+        parser.error(f"--algo={unknown[0]}: there are: {', '.join(BENCHES)}")
+    return args
 
 
-def find_cleanrl(path: Path | None) -> Path | None:
-    """ppo.py in a checkout, or the file itself. Raises BenchmarkFailed."""
-    if path is None:
+def find_cleanrl(path: Path | None, algo: str) -> Path | None:
+    """CleanRL's script for an algorithm in a checkout, if it has one. Raises BenchmarkFailed."""
+    if path is None or not any("cleanrl" in plan.sides for plan in BENCHES[algo].plans):
         return None
-    for candidate in (path / "cleanrl" / "ppo.py", path / "ppo.py", path):
-        if candidate.is_file():
-            return candidate.resolve()
-    raise BenchmarkFailed(f"--cleanrl={path}: no ppo.py there")
+    script = path / "cleanrl" / f"{algo}.py"
+    if script.is_file():
+        return script.resolve()
+    raise BenchmarkFailed(f"--cleanrl={path}: no cleanrl/{algo}.py there")
 
 
-def bench(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything; the JSON."""
+def sides_of(plan: Plan, with_cleanrl: bool) -> list[str]:
+    """The sides that can run here; none where only rlx would."""
+    sides = [side for side in plan.sides if with_cleanrl or side != "cleanrl"]
+    return sides if any(not side.startswith("rlx_") for side in sides) else []
+
+
+def bench(algo: str, args: argparse.Namespace, place: dict[str, Any]) -> dict[str, Any]:
+    """Measure everything of one algorithm; the JSON."""
     beside = Path(sys.executable).parent / "rlx"
     rlx = str(beside) if beside.exists() else shutil.which("rlx")
     if rlx is None:
         raise BenchmarkFailed("no rlx command beside this Python: pip install -e .")
-    peers = Peers(rlx, sys.executable, find_cleanrl(args.cleanrl), args.cleanrl_python)
+    peers = Peers(algo, rlx, sys.executable, find_cleanrl(args.cleanrl, algo), args.cleanrl_python)
     theirs = measure.versions_of(args.cleanrl_python, ("torch", "numpy", "gymnasium")) if peers.cleanrl else {}
     if not theirs.get("gymnasium", "0.").startswith("0."):
-        print("note: with gymnasium 1, CleanRL's ppo.py logs no episodes: see --cleanrl-python", file=sys.stderr)
-    commit, place = measure.commit(), measure.machine(measure.pin())
-    long = ["rlx_cleanrl", "sb3_cleanrl"] + ["cleanrl"] * (peers.cleanrl is not None)
-    plan = [(["rlx_zoo", "sb3_zoo", "rlx_own"], 100_000, args.rounds), (long, 500_000, args.long_rounds)]
-    if args.quick:
-        plan = [(sides, 10_240, 1) for sides, _, _ in plan[: 1 + (peers.cleanrl is not None)]]
+        print("note: with gymnasium 1, CleanRL logs no episodes: see --cleanrl-python", file=sys.stderr)
+    commit = measure.commit()
     samples: list[Sample] = []
-    for sides, steps, rounds in plan:
+    for plan in BENCHES[algo].plans:
+        sides = sides_of(plan, peers.cleanrl is not None)
+        rounds, steps = args.long_rounds if plan.long else args.rounds, plan.steps
+        if args.quick:
+            rounds, steps = 1, plan.short + QUICK
+        if not sides:
+            continue
         if rounds and not args.quick:
             for side in sides:  # once unmeasured: byte code, files in the page cache
-                peers.measure(side, SHORT, 1)
+                peers.measure(side, plan.short, 1)
         for seed in range(1, rounds + 1):
-            print(f"round {seed} of {rounds}, {steps:,} steps: {', '.join(sides)}", flush=True)
-            samples += measure_round(peers, sides, steps, seed)
-    measured = {sample["side"] for sample in samples}
+            print(f"{algo}, round {seed} of {rounds}, {steps:,} steps: {', '.join(sides)}", flush=True)
+            samples += measure_round(peers, sides, steps, plan.short, seed)
+    measured = {sample["side"]: title(algo, sample["side"]) for sample in samples}
     found = measure.versions(("rlx", "torch", "numpy", "gymnasium", "stable-baselines3", "hydra-core"))
     return {
+        "algo": algo,
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "commit": commit,
         "machine": place,
         "versions": found,
         "cleanrl_versions": theirs,
-        "sides": {side: TITLES[side] for side in TITLES if side in measured},
-        "short_steps": SHORT,
+        "sides": measured,
+        "short_steps": {side: plan.short for plan in BENCHES[algo].plans for side in plan.sides if side in measured},
         "threshold": measure.THRESHOLD,
         "episodes": measure.EPISODES,
         "comparisons": {
-            name: {"title": title, "same_hyperparameters": same, **compare(samples, ours, theirs)}
-            for name, title, ours, theirs, same in COMPARISONS
-            if {ours, theirs} <= measured
+            it.name: {"title": it.title, "same_hyperparameters": it.same, **compare(samples, it.ours, it.theirs)}
+            for it in BENCHES[algo].comparisons
+            if {it.ours, it.theirs} <= measured.keys()
         },
         "samples": samples,
     }
 
 
+def result_path(args: argparse.Namespace, algo: str) -> Path:
+    return args.output / f"speed_{algo}.json"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
+    results = {}
     try:
-        if args.tables:
-            if not args.output.exists():
-                raise BenchmarkFailed(f"{args.output}: not there; run python -m benchmarks.speed")
-            result = json.loads(args.output.read_text())
-        elif importlib.util.find_spec("stable_baselines3") is None:
-            raise BenchmarkFailed("Stable-Baselines3 is not installed: pip install 'rlx[bench]'")
-        else:
-            result = bench(args)
+        if not args.tables:
+            if importlib.util.find_spec("stable_baselines3") is None:
+                raise BenchmarkFailed("Stable-Baselines3 is not installed: pip install 'rlx[bench]'")
+            core = measure.pin()
+            for algo in args.algo:
+                results[algo] = bench(algo, args, measure.machine(core))
+                if not args.quick:  # at once: the next algorithm may take long
+                    args.output.mkdir(parents=True, exist_ok=True)
+                    result_path(args, algo).write_text(json.dumps(results[algo], indent=1) + "\n")
+                    print(f"written: {result_path(args, algo)}")
+        there = {algo: path for algo in BENCHES if (path := result_path(args, algo)).exists()}
+        if args.tables and not there:
+            raise BenchmarkFailed(f"{result_path(args, args.algo[0])}: not there; run python -m benchmarks.speed")
+        everything = {algo: json.loads(path.read_text()) for algo, path in there.items()}
     except BenchmarkFailed as error:
         print(f"benchmarks.speed: {error}", file=sys.stderr)
         return 2
-    print(f"\n{caption(result)}\n\n{table(result)}\n")
+    for algo, result in (results or everything).items():
+        print(f"\n{algo.upper()}. {caption(result)}\n\n{table(result)}\n")
     if args.quick:
         return 0
-    if not args.tables:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"written: {args.output}")
-    for page in rewrite(PAGES, result):
+    for page in rewrite(PAGES, everything) if args.output == RESULTS else ():
         print(f"rewritten: {page}")
-    judged = [found for found in result["comparisons"].values() if found["same_hyperparameters"]]
-    failed = [found["title"] for found in judged if found["rounds"] >= JUDGED and not passes_gate(found)]
-    for title in failed:
-        print(f"benchmarks.speed: needs more than {GATE} times the steps to 475: {title}", file=sys.stderr)
+    judged = {
+        f"{algo}, {found['title']}": found
+        for algo, result in (results or everything).items()
+        for found in result["comparisons"].values()
+        if found["same_hyperparameters"] and found["rounds"] >= JUDGED
+    }
+    failed = [name for name, found in judged.items() if not passes_gate(found)]
+    for name in failed:
+        print(f"benchmarks.speed: needs more than {GATE} times the steps to 475: {name}", file=sys.stderr)
     return 1 if failed else 0
 
 

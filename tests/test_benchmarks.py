@@ -1,14 +1,18 @@
-"""The pure parts of benchmarks.speed: what is read from logs, what is computed from samples, what is written."""
+"""The pure parts of the benchmarks: what is read from logs, what is computed from samples, what is written; and the
+learning tables, with cells that fail, that are missing and that are old."""
 
 import json
 import math
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from scipy import stats
 
-from benchmarks import measure, ratios, speed
-from benchmarks.peers import sb3_ppo
+from benchmarks import measure, ratios, results, speed
+from benchmarks.peers import sb3
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -43,8 +47,9 @@ def test_events_reads_back_scalars_by_tag(tmp_path):
     assert measure.events(tmp_path) == {"rollout/ep_rew_mean": [(256, 20.5), (512, 21.5)]}
 
 
-def sample(side, seed, kind, steps, cpu, reached=None, memory=100.0):
+def sample(side, seed, kind, steps, cpu, reached=None, memory=100.0, last=None):
     return {
+        **({"last_return": last} if last else {}),
         "side": side,
         "seed": seed,
         "kind": kind,
@@ -81,6 +86,24 @@ def test_ratios_are_taken_pair_by_pair_and_above_1_is_good():
     assert found["steps_to_475"]["reached"] == [2, 3]
 
 
+def test_what_was_learnt_is_compared_too_where_the_samples_say_it(tmp_path):
+    samples = [
+        sample(side, 1, kind, steps, 1.0 + (kind == "full"), None, 100.0, last)
+        for side, last in (("ours", 300.0), ("theirs", 200.0))
+        for kind, steps in (("full", 1_000), ("short", 100))
+    ]
+    found = ratios.compare(samples, "ours", "theirs")
+    assert found["last_return"]["ratio"] == {"median": 1.5}  # more is better
+    assert found["steps_to_475"]["ratio"] is None and found["steps_to_475"]["reached"] == [0, 0]
+    row = "return of the last 100 episodes at the end"
+    named = {"title": "x", "same_hyperparameters": True}
+    assert f"| {row} " in speed.table({"comparisons": {"zoo": {**named, **found}}})
+    without = {**named, **ratios.compare(SAMPLES, "ours", "theirs")}
+    assert row not in speed.table({"comparisons": {"zoo": without}})
+    del without["last_return"]  # measured before there was such a row
+    assert "**4.00**" in speed.table({"comparisons": {"zoo": without}})
+
+
 def test_a_run_that_never_gets_there_is_later_than_all_others():
     assert ratios.spread([3.0, None, 1.0]) == {"median": 3.0, "min": 1.0, "max": None}
     assert ratios.spread([None, None, 1.0]) == {"median": None, "min": 1.0, "max": None}
@@ -106,34 +129,304 @@ def test_the_table_is_put_between_the_markers_and_only_there(tmp_path):
         "commit": "abc",
         "machine": {"cpu": "a CPU", "cores": 2, "load": [0.5, 0.4, 0.3]},
         "versions": {"python": "3.11", "torch": "2"},
-        "comparisons": {"zoo": ratios.compare(SAMPLES, "ours", "theirs")},
+        "comparisons": {
+            "zoo": {"title": "x", "same_hyperparameters": True, **ratios.compare(SAMPLES, "ours", "theirs")}
+        },
     }
     page, other = tmp_path / "page.md", tmp_path / "other.md"
     page.write_text(f"before\n{speed.BEGIN}\nold\n{speed.END}\nafter\n")
     other.write_text("no markers\n")
-    assert speed.rewrite([page, other, tmp_path / "absent.md"], result) == [page]
+    assert speed.rewrite([page, other, tmp_path / "absent.md"], {"ppo": result, "dqn": result}) == [page]
     text = page.read_text()
-    assert text.startswith(f"before\n{speed.BEGIN}\nMeasured 2026-01-02 at commit abc")
+    assert text.startswith(f"before\n{speed.BEGIN}\n**PPO.** Measured 2026-01-02 at commit abc")
     assert text.endswith(f"{speed.END}\nafter\n") and "old" not in text
-    assert "**4.00** (3.00 to 6.00)" in text
-    assert speed.rewrite([page], result) == []
+    assert text.count("**4.00** (3.00 to 6.00)") == 2 and "\n\n**DQN.** Measured" in text
+    assert speed.rewrite([page], {"ppo": result, "dqn": result}) == []
 
 
-@pytest.mark.parametrize("name", sorted(sb3_ppo.HYPERPARAMETERS))
-def test_the_peer_has_the_hyper_parameters_of_the_experiment(name):
-    default = yaml.safe_load((CONF / "algo" / "ppo.yaml").read_text())
-    ours = {**default, **yaml.safe_load((CONF / "experiment" / f"bench_ppo_{name}.yaml").read_text())["algo"]}
-    ours = {key: float(value) if key in ("lr", "adam_eps") else value for key, value in ours.items()}  # YAML 1.1: 1e-3
-    theirs = sb3_ppo.HYPERPARAMETERS[name]
-    assert ours["num_envs"] == sb3_ppo.NUM_ENVS[name]
-    assert ours["num_steps"] == theirs["n_steps"]
-    assert ours["num_envs"] * ours["num_steps"] / ours["num_minibatches"] == theirs["batch_size"]
-    assert ours["num_epochs"] == theirs["n_epochs"]
-    assert math.isclose(ours["vf_coef"] / 2, theirs["vf_coef"])  # theirs is of (V - R)^2, ours of half of it
-    assert ours["clip_vloss"] == (theirs["clip_range_vf"] or 0)
-    assert ours["anneal_lr"] == ("learning_rate" in sb3_ppo.FALLING[name])
-    assert ours["anneal_clip"] == ("clip_range" in sb3_ppo.FALLING[name])
-    assert ours["objective"] == "clip" and ours["adam_eps"] == 1e-5 and not ours["target_kl"]
+# -- both sides have the same hyper-parameters -----------------------------------------------------------------
+
+
+def ours(algo, name, section="algo"):
+    """A section of the configuration of experiment=bench_ALGO_NAME, numbers as Hydra reads them."""
+    base = {"algo": f"algo/{algo}", "model": "model/mlp"}[section]
+    default = yaml.safe_load((CONF / f"{base}.yaml").read_text())
+    found = {
+        **default,
+        **yaml.safe_load((CONF / "experiment" / f"bench_{algo}_{name}.yaml").read_text()).get(section, {}),
+    }
+    return {key: _number(value) for key, value in found.items()}
+
+
+def _number(value):
+    """YAML 1.1 takes 1e-3 for a string."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def test_every_peer_has_an_experiment_and_a_number_of_environments():
+    assert set(sb3.NUM_ENVS) == set(sb3.HYPERPARAMETERS) >= set(sb3.FALLING)
+    for algo, bench in speed.BENCHES.items():
+        for plan in bench.plans:
+            for side in plan.sides:
+                kind, _, name = side.partition("_")
+                assert speed.title(algo, side)
+                if kind == "sb3":
+                    assert (algo, name) in sb3.HYPERPARAMETERS
+                elif kind == "rlx" and name != "own":
+                    assert (CONF / "experiment" / f"bench_{algo}_{name}.yaml").exists()
+        sides = {side for plan in bench.plans for side in plan.sides}
+        assert {side for it in bench.comparisons for side in (it.ours, it.theirs)} == sides
+
+
+@pytest.mark.parametrize("name", sorted(name for algo, name in sb3.HYPERPARAMETERS if algo == "ppo"))
+def test_ppo_and_its_peer_have_the_same_hyper_parameters(name):
+    mine, theirs = ours("ppo", name), sb3.HYPERPARAMETERS["ppo", name]
+    assert mine["num_envs"] == sb3.NUM_ENVS["ppo", name]
+    assert mine["num_steps"] == theirs["n_steps"]
+    assert mine["num_envs"] * mine["num_steps"] / mine["num_minibatches"] == theirs["batch_size"]
+    assert mine["num_epochs"] == theirs["n_epochs"]
+    assert math.isclose(mine["vf_coef"] / 2, theirs["vf_coef"])  # theirs is of (V - R)^2, ours of half of it
+    assert mine["clip_vloss"] == (theirs["clip_range_vf"] or 0)
+    assert mine["anneal_lr"] == ("learning_rate" in sb3.FALLING["ppo", name])
+    assert mine["anneal_clip"] == ("clip_range" in sb3.FALLING["ppo", name])
+    assert mine["objective"] == "clip" and mine["adam_eps"] == 1e-5 and not mine["target_kl"]
     same = ["gamma", "gae_lambda", "ent_coef", "max_grad_norm", "normalize_advantage"]
-    assert {key: ours[key] for key in same} == {key: theirs[key] for key in same}
-    assert (ours["lr"], ours["clip_coef"]) == (theirs["learning_rate"], theirs["clip_range"])
+    assert {key: mine[key] for key in same} == {key: theirs[key] for key in same}
+    assert (mine["lr"], mine["clip_coef"]) == (theirs["learning_rate"], theirs["clip_range"])
+
+
+def test_a2c_and_its_peer_have_the_same_hyper_parameters():
+    mine, theirs = ours("a2c", "zoo"), sb3.HYPERPARAMETERS["a2c", "zoo"]
+    assert (mine["num_envs"], mine["num_steps"]) == (sb3.NUM_ENVS["a2c", "zoo"], theirs["n_steps"])
+    assert math.isclose(mine["vf_coef"] / 2, theirs["vf_coef"])
+    assert mine["optimizer"] == "rmsprop" and theirs["use_rms_prop"]  # epsilon outside the root, as torch has it
+    assert (mine["lr"], mine["optimizer_eps"]) == (theirs["learning_rate"], theirs["rms_prop_eps"])
+    assert not mine["anneal_lr"] and ("a2c", "zoo") not in sb3.FALLING
+    same = ["gamma", "gae_lambda", "ent_coef", "max_grad_norm", "normalize_advantage"]
+    assert {key: mine[key] for key in same} == {key: theirs[key] for key in same}
+    model = ours("a2c", "zoo", "model")  # Stable-Baselines3's MlpPolicy
+    assert (model["hidden"], model["activation"], model["orthogonal_init"]) == ([64, 64], "tanh", True)
+
+
+def check_dqn(mine, model, hidden):
+    """What both comparisons of DQN share; nothing beyond the algorithm of 2015 is on."""
+    assert mine["num_envs"] == 1 and mine["n_step"] == 1 and mine["adam_eps"] == 1e-8
+    assert not (mine["double"] or mine["dueling"] or mine["prioritized"])
+    assert (model["hidden"], model["activation"], model["orthogonal_init"]) == (hidden, "relu", False)
+
+
+def test_dqn_and_stable_baselines3_have_the_same_hyper_parameters():
+    mine, theirs = ours("dqn", "zoo"), sb3.HYPERPARAMETERS["dqn", "zoo"]
+    check_dqn(mine, ours("dqn", "zoo", "model"), theirs["policy_kwargs"]["net_arch"])
+    names = {
+        "lr": "learning_rate", "epsilon": "exploration_initial_eps", "final_epsilon": "exploration_final_eps",
+        "target_update_every": "target_update_interval",
+    }  # fmt: skip
+    same = [
+        "batch_size", "buffer_size", "learning_starts", "gamma", "train_freq", "gradient_steps", "exploration_fraction",
+        "max_grad_norm", "tau",
+    ]  # fmt: skip
+    for key, their_name in {**names, **dict(zip(same, same))}.items():
+        assert mine[key] == theirs[their_name], key
+    assert mine["loss"] == "huber" and sb3.NUM_ENVS["dqn", "zoo"] == 1
+
+
+def test_dqn_and_cleanrl_have_the_same_hyper_parameters():
+    """Against the defaults of CleanRL's dqn.py, which is run as it is."""
+    mine = ours("dqn", "cleanrl")
+    check_dqn(mine, ours("dqn", "cleanrl", "model"), [120, 84])
+    theirs = {
+        "lr": 2.5e-4, "buffer_size": 10_000, "gamma": 0.99, "tau": 1.0, "target_update_every": 500, "batch_size": 128,
+        "epsilon": 1.0, "final_epsilon": 0.05, "exploration_fraction": 0.5, "learning_starts": 10_000, "train_freq": 10,
+        "gradient_steps": 1, "max_grad_norm": 0,
+    }  # fmt: skip
+    assert {key: mine[key] for key in theirs} == theirs
+
+
+def test_the_peer_stands_on_the_defaults_of_stable_baselines3():
+    """What the scripts leave out is Stable-Baselines3's default, and what they call so is."""
+    pytest.importorskip("stable_baselines3")
+    import inspect
+
+    from stable_baselines3 import A2C, DQN, PPO
+
+    for (algo, _), values in sb3.HYPERPARAMETERS.items():
+        known = inspect.signature({"ppo": PPO, "a2c": A2C, "dqn": DQN}[algo].__init__).parameters
+        assert set(values) <= set(known)
+        if algo == "a2c":
+            assert all(known[key].default == value for key, value in values.items())
+        if algo == "dqn":
+            for key in ("max_grad_norm", "tau", "exploration_initial_eps", "gamma"):
+                assert known[key].default == values[key]
+
+
+def test_the_commands_of_both_sides_name_steps_seed_and_place(tmp_path):
+    peers = speed.Peers("dqn", "rlx", "python", tmp_path / "cleanrl" / "dqn.py", "theirs")
+    line = {
+        side: " ".join(peers.command(side, 5, 7, tmp_path)) for side in ("rlx_zoo", "rlx_own", "sb3_zoo", "cleanrl")
+    }
+    assert line["rlx_zoo"] == f"rlx train experiment=bench_dqn_zoo total_steps=5 seed=7 runs_dir={tmp_path}"
+    assert line["rlx_own"].startswith("rlx train algo=dqn env=cartpole total_steps=5 seed=7")
+    assert line["sb3_zoo"] == f"python {speed.SB3} dqn zoo --total-steps 5 --log-dir {tmp_path} --seed 7"
+    assert line["cleanrl"].startswith("theirs ") and "cleanrl/dqn.py --total-timesteps 5" in line["cleanrl"]
+
+
+def test_what_has_no_peer_is_not_run():
+    plans = {algo: bench.plans for algo, bench in speed.BENCHES.items()}
+    assert speed.sides_of(plans["dqn"][1], False) == [] and "cleanrl" in speed.sides_of(plans["dqn"][1], True)
+    assert speed.sides_of(plans["ppo"][1], False) == ["rlx_cleanrl", "sb3_cleanrl"]
+
+
+def test_cleanrls_script_is_looked_for_by_algorithm(tmp_path):
+    (tmp_path / "cleanrl").mkdir()
+    (tmp_path / "cleanrl" / "dqn.py").write_text("")
+    assert speed.find_cleanrl(tmp_path, "dqn") == (tmp_path / "cleanrl" / "dqn.py").resolve()
+    assert speed.find_cleanrl(tmp_path, "a2c") is None and speed.find_cleanrl(None, "ppo") is None
+    with pytest.raises(measure.BenchmarkFailed, match="no cleanrl/ppo.py"):
+        speed.find_cleanrl(tmp_path, "ppo")
+
+
+def test_the_tables_are_made_again_from_the_files_there_are(tmp_path, capsys):
+    assert speed.main(["--tables", "--output", str(tmp_path)]) == 2
+    kept = speed.RESULTS / "speed_ppo.json"
+    (tmp_path / kept.name).write_text(kept.read_text())
+    assert speed.main(["--tables", "--output", str(tmp_path)]) == 0
+    assert "PPO. Measured" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        speed.main(["--algo", "ppo,sac"])
+
+
+# -- the learning tables ---------------------------------------------------------------------------------------
+
+POINT = results.Target("ppo", "cartpole", 475.0)
+EXACT = results.Target("q_learning", "grid", None, exact=True)
+
+
+def cell(mean, **more):
+    return {"mean": mean, "steps": 1000, "seconds": 2.0, **more}
+
+
+def test_the_targets_are_distinct_and_their_algorithms_and_environments_exist():
+    pairs = [target.pair for target in results.TARGETS]
+    assert len(set(pairs)) == len(pairs)
+    for target in results.TARGETS:
+        assert (CONF / "algo" / f"{target.algo}.yaml").exists() and (CONF / "env" / f"{target.env}.yaml").exists(), (
+            target
+        )
+
+
+def test_the_rule_is_eight_of_ten_seeds():
+    for reached, holds in ((8, True), (7, False)):
+        row = results.summary(POINT, [cell(475.0)] * reached + [cell(474.9)] * (10 - reached))
+        assert (row["passed"], row["holds"]) == (reached, holds)
+    few = results.summary(POINT, [cell(500.0)] * 9)
+    assert few["holds"] is None and few["interval"] is None and "fewer than 10 seeds" in results.table([few])
+
+
+def test_the_interval_holds_the_interquartile_mean_which_is_that_of_the_middle_half():
+    means = np.random.default_rng(0).normal(480, 10, 10)
+    row = results.summary(POINT, [cell(float(mean)) for mean in means])
+    assert row["iqm"] == pytest.approx(np.sort(means)[2:8].mean()) and row["worst"] == means.min()
+    low, high = row["interval"]
+    assert low < row["iqm"] < high and high - low < 4 * stats.sem(means) * 2
+
+
+def test_a_failed_run_is_a_seed_that_missed():
+    row = results.summary(POINT, [cell(500.0)] * 9 + [{"failed": "exit 1: x"}])
+    assert (row["seeds"], row["passed"], row["failed"], row["interval"], row["worst"]) == (10, 9, 1, None, None)
+    text = results.table([row])
+    assert "9 of 10 (1 failed)" in text and "| failed |" in text
+    nothing = results.summary(POINT, [{"failed": "exit 1: x"}] * 10)
+    assert nothing["holds"] is False and "0 of 10 (10 failed, missed)" in results.table([nothing])
+    assert results.summary(POINT, []) is None
+
+
+def test_an_exact_target_is_reached_by_equality_up_to_rounding():
+    cells = [cell(0.7 - 1e-12, optimum=0.7)] * 9 + [cell(0.6999, optimum=0.7)]
+    row = results.summary(EXACT, cells)
+    assert (row["threshold"], row["passed"], row["judged"]) == (0.7, 9, "exact")
+    assert "| 0.7, exact | 9 of 10 |" in results.table([row])
+
+
+@pytest.mark.parametrize(
+    "only, pairs",
+    [
+        ("dqn_acrobot", {"dqn_acrobot"}),
+        ("dqn,acrobot", {"dqn_acrobot"}),
+        ("ppo_hopper,grid", {"ppo_hopper", "q_learning_grid", "sarsa_grid", "dyna_q_grid"}),
+        ("hopper", {"ppo_hopper"}),
+        ("ppo", {"ppo_cartpole", "ppo_acrobot", "ppo_pendulum", "ppo_lunarlander"}),
+    ],
+)
+def test_only_takes_algorithms_environments_and_pairs(only, pairs):
+    assert {target.pair for target in results.chosen(only, False)} == pairs
+
+
+def test_slow_targets_run_when_asked_for():
+    slow = {target.pair for target in results.TARGETS if target.slow}
+    assert slow == {"ppo_hopper", "ppo_halfcheetah"}
+    assert not slow & {target.pair for target in results.chosen("", False)}
+    assert slow <= {target.pair for target in results.chosen("", True)} & {t.pair for t in results.chosen("ppo", True)}
+    with pytest.raises(SystemExit, match="--only=ppoo"):
+        results.chosen("ppoo", False)
+
+
+def test_a_curve_is_thinned_to_few_points_that_keep_its_ends():
+    curve = [(i, i / 3) for i in range(1, 1001)]
+    thin = results.thinned(curve)
+    assert len(thin) == results.POINTS and thin[0] == [1, 0.3333] and thin[-1] == [1000, 333.3]
+    assert results.thinned(curve[:3]) == [[1, 0.3333], [2, 0.6667], [3, 1.0]] and results.thinned([]) == []
+
+
+def test_cells_that_fail_are_kept_and_tried_again_and_the_rest_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    runs = []
+
+    def run_cell(target, seed):
+        runs.append(seed)
+        return {"failed": "exit 1: x"} if seed == 2 and runs.count(2) == 1 else cell(seed, curve=[[1, 2.0]])
+
+    monkeypatch.setattr(results, "run_cell", run_cell)
+    cells = [(POINT, seed) for seed in (1, 2, 3)]
+    assert results.fill(cells, 1) == 1 and runs == [1, 2, 3]
+    assert results.read_cell(results.cell_path(POINT, 2)) == {"failed": "exit 1: x"}
+    assert results.fill(cells, 1) == 0 and runs == [1, 2, 3, 2]
+    assert results.read_cell(results.cell_path(POINT, 3)) == cell(3, curve=[[1, 2.0]])
+
+
+def test_an_interrupted_run_is_no_failure():
+    with pytest.raises(KeyboardInterrupt):
+        results._run([sys.executable, "-c", "import sys; sys.exit(130)"])
+    with pytest.raises(results.CellFailed, match="exit 2: no such"):
+        results._run(
+            [sys.executable, "-c", "import sys; print('a\\nrlx: error: no such', file=sys.stderr); sys.exit(2)"]
+        )
+
+
+def test_the_cells_there_are_make_page_and_picture_old_ones_without_curves_too(tmp_path, monkeypatch):
+    old = results.RESULTS / "ppo"
+    assert len(list(old.glob("*/seed_*.json"))) >= 40  # published: they must stay
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    for file in old.glob("cartpole/seed_*.json"):
+        (tmp_path / "ppo" / "cartpole").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "ppo" / "cartpole" / file.name).write_text(file.read_text())
+    for target in (results.Target("trpo", "cartpole", 475.0), EXACT):
+        for seed in (1, 2):
+            path = results.cell_path(target, seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            curve = [[100, 10.0 * seed], [1000, 400.0]]
+            path.write_text(results.dumped(cell(0.7, optimum=0.7, curve=curve)))
+    path = results.cell_path(results.Target("dqn", "cartpole", 475.0), 1)
+    path.parent.mkdir(parents=True)
+    path.write_text(results.dumped({"failed": "exit 1: x"}))
+    assert results.main(["--table"]) == 0
+    page = (tmp_path / "README.md").read_text()
+    assert "| ppo | cartpole | 100,096 | 475 | 10 of 10 | 500.0 [500.0, 500.0] |" in page
+    assert "| dqn | cartpole | - | 475 | 0 of 1 (1 failed, fewer than 10 seeds) |" in page
+    assert {row["algo"] for row in json.loads((tmp_path / "summary.json").read_text())} == {
+        "ppo", "trpo", "dqn", "q_learning",
+    }  # fmt: skip
+    assert (tmp_path / "learning.png").stat().st_size > 10_000

@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 EXTRAS ?= box2d,mujoco,atari,minigrid,joblib,dev
 
-.PHONY: help train test check lint fast results bench torture docs clean
+.PHONY: help train test check lint fast results bench torture mutants clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -39,6 +39,9 @@ bench: $(INSTALLED)  ## speed beside Stable-Baselines3 on the same hyper-paramet
 
 torture: $(INSTALLED)  ## kill -9 again and again, and compare with the run that never stopped
 	$(BIN)/python -m benchmarks.torture
+
+mutants: $(INSTALLED)  ## break each equation on purpose, and see its test fail
+	$(BIN)/python tests/mutants.py
 
 clean:
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache

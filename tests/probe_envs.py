@@ -119,7 +119,34 @@ class Bits(Probe):
         return float((np.asarray(action) == [1, 0, 1]).sum())
 
 
-for kind in (Constant, Observation, TwoSteps, Action, Match, Endless, Aim, Levers, Bits):
+class Signs(Match):
+    """Match with Discrete observations, in episodes of up to 5 steps: state 0 is s = -1, state 1 is s = 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = Discrete(2)
+
+    def _obs(self) -> Any:
+        return int(self.sign > 0)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        reward = self.reward(action)
+        self.t += 1
+        self.sign = float(self.np_random.choice([-1, 1]))
+        return self._obs(), reward, bool(self.np_random.random() < 0.2), self.t >= 5, {}
+
+
+class Faulty(Signs):
+    """Its reward is NaN in its 40th step."""
+
+    count = 0
+
+    def reward(self, action: Any) -> float:
+        self.count += 1
+        return float("nan") if self.count == 40 else super().reward(action)
+
+
+for kind in (Constant, Observation, TwoSteps, Action, Match, Endless, Aim, Levers, Bits, Signs, Faulty):
     name = f"{kind.__name__}-v0"
     if name not in gym.registry:
         gym.register(name, entry_point=kind, max_episode_steps=10 if kind is Endless else None)

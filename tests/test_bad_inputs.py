@@ -14,7 +14,7 @@ from command_line import Done, Forks, entries, rlx
 WORDS = [
     # a typo in a group, a choice, a key
     ("train alggo=ppo", "alggo", "'algo'"),
-    ("train algo=pppo", "algo=pppo", "'ppo'", "ppo_penalty"),
+    ("train algo=pppo", "algo=pppo", "'ppo'", "rlx list algos"),
     ("train env=cartpoll", "env=cartpoll", "'cartpole'", "rlx list envs"),
     ("train env=qqq", "env=qqq", "acrobot", "walker2d", "env=gym"),
     ("train env=CartPole-v1", "env=CartPole-v1", "env=gym env.id=CartPole-v1"),
@@ -228,7 +228,7 @@ FILES: list[tuple[str, str, str | bytes, tuple[str, ...]]] = [  # words, file, c
     ("train experiment=x", "conf/experiment/x.yaml", "seed: 9\n", ("experiment.seed", "# @package _global_")),
     ("train experiment=x", "conf/experiment/x.yaml", GLOBAL + "hydra: {run: {dri: x}}", ("hydra.run.dri", "dir")),
     ("train algo=x", "conf/algo/x.yaml", "name: x\n", ("algo.implementation", "missing")),
-    ("train algo=x", "conf/algo/x.yaml", "name: x\nimplementation: dqn\n", ("algo.implementation=dqn", "ppo")),
+    ("train algo=x", "conf/algo/x.yaml", "name: x\nimplementation: sac\n", ("algo.implementation=sac", "ppo")),
     ("train --config-dir more env=yy", "more/env/yyy.yaml", ENV, ("env=yy", "'yyy'")),
     ("train -m hydra/launcher=x", "conf/hydra/launcher/x.yaml", "_target_: os.mkdir\n", ("os.mkdir", "plug-in")),
 ]

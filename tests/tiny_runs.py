@@ -25,8 +25,19 @@ import fake_envs  # noqa: F401  registers its environments
 CONF = Path(__file__).resolve().parent.parent / "conf"
 TINY = {
     "total_steps": 320, "eval_every": 96, "eval_episodes": 2, "checkpoint_every": 64, "video": False,
-    "tensorboard": False, "algo.num_envs": 2, "algo.num_steps": 16, "algo.num_epochs": 2, "algo.num_minibatches": 2,
-    "model.hidden": [8, 8],
+    "tensorboard": False, "model.hidden": [8, 8],
+}  # fmt: skip
+TINY_ALGO: dict[str, dict[str, Any]] = {  # by implementation: about 32 steps an iteration
+    "ppo": {"num_envs": 2, "num_steps": 16, "num_epochs": 2, "num_minibatches": 2},
+    "trpo": {"num_envs": 2, "num_steps": 16, "num_epochs": 2, "num_minibatches": 2},
+    "a2c": {"num_envs": 2, "num_steps": 16},
+    "actor_critic": {"num_envs": 4},
+    "vpg": {"num_envs": 2, "num_steps": 8, "critic_epochs": 2, "critic_minibatches": 2},
+    "dqn": {
+        "num_envs": 2, "train_freq": 4, "rounds": 4, "gradient_steps": 2, "batch_size": 8, "buffer_size": 200,
+        "learning_starts": 48, "target_update_every": 40, "exploration_fraction": 0.5,
+    },
+    "q_learning": {"num_envs": 2, "num_steps": 16},
 }  # fmt: skip
 
 
@@ -35,15 +46,23 @@ def config(root: Path, env: str = "cartpole", algo: str = "ppo", **changes: Any)
     raw = _yaml("config")
     for key in ("defaults", "hydra"):
         del raw[key]
-    raw["algo"] = {**_yaml("algo/ppo"), **{k: v for k, v in _yaml(f"algo/{algo}").items() if k != "defaults"}}
+    raw["algo"] = _algo(algo)
     raw["env"] = _yaml(f"env/{env}")
     raw["model"] = _yaml("model/mlp")
-    for key, value in {**TINY, "runs_dir": str(root), **changes}.items():
+    tiny = {f"algo.{key}": value for key, value in TINY_ALGO.get(raw["algo"]["implementation"], {}).items()}
+    for key, value in {**TINY, **tiny, "runs_dir": str(root), **changes}.items():
         *section, name = key.replace("__", ".").split(".")
         part = raw[section[0]] if section else raw
         assert name in part, key
         part[name] = value
     return raw
+
+
+def _algo(name: str) -> dict[str, Any]:
+    """An algorithm's values, with those of the file it is a variant of."""
+    found = _yaml(f"algo/{name}")
+    first = next((base for base in found.pop("defaults", []) if base != "_self_"), None)
+    return {**(_algo(first) if first else {}), **found}
 
 
 def _yaml(name: str) -> dict[str, Any]:

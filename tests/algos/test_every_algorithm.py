@@ -1,0 +1,173 @@
+"""What every algorithm must do, built-in ones and those that come later: each YAML of conf/algo is tested here."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import (
+    Child,
+    checkpoints,
+    config,
+    die_at,
+    die_at_env_step,
+    record,
+    result,
+    resume,
+    status,
+    train,
+)  # fmt: skip
+from training import train as learn
+
+from rlx import registry, runner
+from rlx.algos import q_learning
+from rlx.errors import ConfigError
+from rlx.run import Run
+
+ALGORITHMS = sorted(registry.options("algo"))
+TABULAR = [name for name in ALGORITHMS if config("unused", algo=name)["algo"]["implementation"] == "q_learning"]
+# An environment that all of them serve: Discrete observations and actions, episodes that end and that are cut.
+SERVED = {"env": "gym", "env.name": "signs", "env.id": "probe_envs:Signs-v0"}
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+# Enough to learn a probe with certainty, by implementation.
+ENOUGH = {
+    "ppo": ["total_steps=8000", "algo.num_envs=4", "algo.num_steps=32", "algo.num_minibatches=4", "algo.lr=5e-3"],
+    "trpo": ["total_steps=8000", "algo.num_envs=4", "algo.num_steps=64", "algo.num_minibatches=4"],
+    "a2c": ["total_steps=12000", "algo.lr=5e-3"],
+    "vpg": ["total_steps=12000", "algo.num_steps=200", "algo.lr=2e-2", "algo.critic_epochs=5"],
+    "actor_critic": ["total_steps=16000", "algo.lr=3e-3", "algo.critic_lr=5e-3"],
+    "dqn": [
+        "total_steps=4000", "algo.learning_starts=200", "algo.target_update_every=100", "algo.lr=3e-3",
+        "algo.buffer_size=2000", "algo.exploration_fraction=0.5",
+    ],
+    "q_learning": ["total_steps=2000"],
+}  # fmt: skip
+
+
+def best_actions(run: Run) -> list[int]:
+    """The greedy action at s = -1 and at s = 1 (the two rows of a table, the two one-hot observations)."""
+    if "table" in run.tracked:
+        return run.tracked["table"].q.argmax(-1).tolist()
+    module = run.tracked["policy"]
+    with torch.no_grad():
+        policy = getattr(module, "policy", module)
+        return policy(torch.eye(2)).argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_the_action_follows_the_observation(algo: str) -> None:
+    implementation = config("unused", algo=algo)["algo"]["implementation"]
+    env = ["env=gym", "env.id='probe_envs:Signs-v0'", "env.name=signs", "preset=none", "model.hidden=[32]"]
+    run, _ = learn(f"algo={algo}", *env, "algo.gamma=0.9", *ENOUGH[implementation])
+    assert best_actions(run) == [0, 1]
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_a_run_killed_again_and_again_equals_one_never_stopped(algo: str, tmp_path) -> None:
+    changes = {**SERVED, "algo": algo}
+    path = tmp_path / "run"
+    lives = [
+        lambda: train(tmp_path, name="run", progress=die_at(32), **changes),
+        lambda: resume(path, progress=die_at(150)),
+        lambda: (die_at_env_step(25), resume(path)),
+        lambda: resume(path, progress=die_at(320)),
+    ]
+    for life in lives:
+        assert Child(life).wait() == -signal.SIGKILL
+    resume(path)
+    whole = train(tmp_path, **changes)
+    assert result(path) == result(whole) and checkpoints(path) == checkpoints(whole)
+    assert len(record(path)["resumes"]) == 4
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_a_seed_gives_the_same_run_twice_and_another_seed_another_one(algo: str, tmp_path) -> None:
+    """Evaluating more often, and checkpoints, change nothing."""
+    changes = {**SERVED, "algo": algo}
+    one = result(train(tmp_path, **changes))
+    looked_at = result(train(tmp_path, **changes, eval_every=32, checkpoint_every=32))
+    kept = [{key: value for key, value in row.items() if not key.startswith("eval/")} for row in looked_at[1]]
+    assert looked_at[0] == one[0]
+    assert [row for row in kept if len(row) > 1] == [
+        row for row in ({k: v for k, v in row.items() if not k.startswith("eval/")} for row in one[1]) if len(row) > 1
+    ]
+    assert result(train(tmp_path, **changes, seed=2))[0] != one[0]
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_the_saved_policy_is_the_one_that_was_evaluated(algo: str, tmp_path) -> None:
+    path = train(tmp_path, **SERVED, algo=algo)
+    cfg, policy = runner.open_policy(path)
+    found = runner.evaluate_policy(policy, cfg, cfg.eval_episodes, cfg.seed)
+    assert found["mean"] == status(path)["evaluation"]["mean_reward"]
+    sampled = runner.evaluate_policy(policy, cfg, 3, 5, stochastic=True)
+    assert sampled == runner.evaluate_policy(policy, cfg, 3, 5, stochastic=True) and sampled["n"] == 3
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_a_value_that_is_not_finite_ends_the_run_and_reaches_no_checkpoint(algo: str, tmp_path) -> None:
+    """Planted in a weight, as a division by zero would."""
+    real, planted = Run.track, []
+
+    def track(self, **objects):
+        real(self, **objects)
+        planted.extend(thing for thing in objects.values() if isinstance(thing, torch.nn.Module))
+
+    def progress(step, _metrics):
+        if step >= 96:
+            tensors = [*planted[0].parameters(), *planted[0].buffers()]
+            tensors[0].data.view(-1)[0] = float("nan")
+
+    Run.track = track
+    try:
+        with pytest.raises(runner.RunFailed, match="finite"):
+            train(tmp_path, name="run", progress=progress, **SERVED, algo=algo, eval_every=0)
+    finally:
+        Run.track = real
+    assert status(tmp_path / "run")["status"] == "failed"
+    for name in checkpoints(tmp_path / "run"):
+        assert int(re.findall(r"\d+", name)[0]) < 96
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_a_reward_that_is_not_finite_ends_the_run_and_is_named(algo: str, tmp_path) -> None:
+    with pytest.raises(runner.RunFailed, match="the reward is nan"):
+        train(tmp_path, name="run", **{**SERVED, "env.id": "probe_envs:Faulty-v0"}, algo=algo)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_metrics_are_json_numbers_and_n_updates_counts(algo: str, tmp_path) -> None:
+    path = train(tmp_path, **SERVED, algo=algo)
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    trained = [row for row in rows if "time/fps" in row]
+    assert all(isinstance(value, int | float) for row in rows for value in row.values())
+    assert all(np.isfinite(value) for row in rows for key, value in row.items() if key.startswith("rollout/"))
+    assert "rollout/ep_rew_mean" in trained[-1] and trained[-1]["step"] >= 320
+    updates = [row["train/n_updates"] for row in trained if "train/n_updates" in row]
+    assert updates == sorted(updates) and (updates[-1] > 0)
+
+
+# -- what does not fit -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algo", [name for name in ALGORITHMS if name.endswith("dqn")])
+def test_box_actions_are_refused_by_name_and_those_that_serve_them_are_named(algo: str, tmp_path) -> None:
+    with pytest.raises(ConfigError, match=rf"Pendulum-v1 has Box actions; {algo} needs Discrete ones \(use .*ppo\)"):
+        train(tmp_path / "runs", env="pendulum", algo=algo)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("algo", TABULAR)
+def test_a_table_needs_states_that_can_be_counted(algo: str, tmp_path) -> None:
+    with pytest.raises(ConfigError, match=rf"CartPole-v1 has Box observations; {algo} needs .*\(use .*dqn.*\)"):
+        train(tmp_path / "runs", algo=algo)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_probe_of_this_file_is_served_by_tables() -> None:
+    assert q_learning.Config is not None and set(TABULAR) >= {"q_learning", "sarsa", "expected_sarsa", "dyna_q"}

@@ -1,0 +1,173 @@
+"""Break each equation on purpose and see its test fail: `make mutants` (python tests/mutants.py [WORD ...]).
+
+A mutant is one change of one line in a copy of the package; the tests named beside it must fail on it. Each trap that
+reviewers look for in these algorithms is here once, with the tests that would catch it. Exit code 1 if one survives.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+Mutant = tuple[str, str, str, str, str]  # what is broken, file under rlx/, before, after, tests
+
+RETURNS = "tests/functional/test_returns.py"
+VALUE = "tests/functional/test_value.py"
+POLICY = "tests/functional/test_policy.py"
+REGION = "tests/functional/test_trust_region.py"
+ROLLOUT = "tests/control/test_rollout.py"
+
+MUTANTS: list[Mutant] = [
+    # Returns and advantages
+    ("reward-to-go runs over the end of an episode", "functional/returns.py",
+     "return linear_recurrence(reward, gamma * (1 - done.to(reward.dtype)))",
+     "return linear_recurrence(reward, gamma * torch.ones_like(reward))", RETURNS),
+    ("the whole return is the reward to go", "functional/returns.py",
+     "return to_go.gather(0, torch.where(begins, rows, 0).cummax(0).values)", "return to_go",
+     "tests/algos/test_vpg.py -k definitions"),
+    ("gamma^k dropped in the n-step return", "functional/returns.py",
+     "longer = reward[:-1] + gamma * target[1:]", "longer = reward[:-1] + target[1:]", RETURNS),
+    ("an n-step window runs over the end of an episode", "functional/returns.py",
+     "torch.where(done[:-1].bool(), shortest[:-1], longer)", "longer", RETURNS),
+    ("the TD target bootstraps from a termination", "functional/value.py",
+     "next_value.masked_fill(terminated.bool(), 0.0)", "next_value", VALUE),
+    ("GAE: truncation does not stop the sum", "functional/returns.py",
+     "return linear_recurrence(delta, gamma * gae_lambda * (1 - done.to(delta.dtype)))",
+     "return linear_recurrence(delta, gamma * gae_lambda * (1 - terminated.to(delta.dtype)))", RETURNS),
+    ("GAE: truncation is not bootstrapped", "functional/returns.py",
+     "delta = td_error(reward, value, next_value, terminated, gamma)",
+     "delta = td_error(reward, value, next_value, done, gamma)", RETURNS),
+    ("GAE without lambda", "functional/returns.py", "gamma * gae_lambda * (1 - done", "gamma * (1 - done", RETURNS),
+    ("double Q-learning lets the target network choose", "functional/value.py",
+     "online_q.argmax(-1", "target_q.argmax(-1", VALUE),
+    ("one advantage is normalised to NaN", "functional/returns.py",
+     "correction=min(ddof, advantage.numel() - 1)", "correction=ddof",
+     "tests/functional tests/algos/test_ppo.py -k one_row or one_element or normalize"),
+    # Policy gradient family
+    ("the policy gradient descends", "functional/policy.py",
+     "return -(logprob * weight.detach())", "return logprob * weight.detach()", POLICY),
+    ("the policy loss reaches the critic through the weight", "functional/policy.py",
+     "return -(logprob * weight.detach())", "return -(logprob * weight)", POLICY),
+    ("the clip takes the better of the two", "functional/policy.py",
+     "return -torch.minimum(ratio * advantage,", "return -torch.maximum(ratio * advantage,", POLICY),
+    ("the clip is not around 1", "functional/policy.py",
+     "ratio.clamp(1 - clip_low, 1 + clip_high)", "ratio.clamp(1 - clip_high, 1 + clip_low)", POLICY),
+    ("the KL penalty is a reward", "functional/policy.py",
+     "- kl_coef * kl)", "+ kl_coef * kl)", POLICY),
+    ("beta follows KL the wrong way", "functional/kl.py",
+     "1.5 * target", "target / 1.5", "tests/functional/test_kl.py tests/algos/test_ppo.py -k beta or adaptive"),
+    ("the value loss is not halved", "functional/value.py",
+     "return 0.5 * (value - return_.detach()).square()", "return (value - return_.detach()).square()", VALUE),
+    ("value clipping takes the smaller square", "functional/value.py",
+     "return 0.5 * torch.maximum((value - return_)", "return 0.5 * torch.minimum((value - return_)", VALUE),
+    ("the Q critic's target takes the action that was taken", "algos/actor_critic.py",
+     'of_action(next_q, next_action)', 'of_action(next_q, x["action"])', "tests/algos/test_actor_critic.py -k sarsas"),
+    ("the critic moves along -delta", "algos/actor_critic.py",
+     'loss = vf.value_loss(value, batch["target"]).mean()', 'loss = -vf.value_loss(value, batch["target"]).mean()',
+     "tests/algos/test_actor_critic.py -k delta"),
+    ("the critic's target carries gradient", "functional/value.py",
+     "return 0.5 * (value - return_.detach()).square()", "return 0.5 * (value - return_).square()", VALUE),
+    ("DQN's target carries gradient", "functional/value.py",
+     "return target_q.detach().amax(-1)", "return target_q.amax(-1)", VALUE),
+    ("conjugate gradient steps along the residual", "functional/trust_region.py",
+     "torch.where(stopped, p, r + (square / last) * p)", "torch.where(stopped, p, r)", REGION),
+    ("the trust region's step is sqrt 2 too short", "functional/trust_region.py",
+     "(2 * max_kl / curvature)", "(max_kl / curvature)", REGION),
+    ("TRPO without damping", "functional/trust_region.py", "params) + damping * v", "params)", REGION),
+    ("TRPO accepts any KL", "algos/trpo.py",
+     "(new_loss < loss) & (new_kl <= cfg.target_kl)", "new_loss < loss", "tests/algos/test_trpo.py"),
+    ("TRPO keeps the step that was not accepted", "algos/trpo.py",
+     "theta.copy_(before)", "pass", "tests/algos/test_trpo.py"),
+    # What reviewers find wrong
+    ("a truncated episode's value is the next episode's", "control/rollout.py",
+     'torch.where(batch["done"] & ~batch["terminated"], batch["final_value"], value[1:])', "value[1:]", ROLLOUT),
+    ("a dummy row reaches the learner", "control/rollout.py",
+     "return flat if valid.numpy().all() else flat[valid.flatten().to(flat.device)]", "return flat",
+     f"{ROLLOUT} -k no_row"),
+    ("(B,) meets (B, 1)", "functional/shapes.py", "raise ValueError", "return ValueError",
+     "tests/functional/test_properties.py"),
+    ("the log-probability is the mean over action dimensions", "control/heads.py",
+     "(-0.5 * z.square() - log_std).sum(-1)", "(-0.5 * z.square() - log_std).mean(-1)",
+     "tests/control/test_heads.py"),
+    ("the log-probability is that of the clipped action", "control/rollout.py",
+     "action[t] = act(obs[t], noise[t % block])", "action[t] = np.clip(act(obs[t], noise[t % block]), -0.1, 0.1)",
+     f"{ROLLOUT} -k unclipped"),
+    ("normalisation moves while a rollout is collected", "control/rollout.py",
+     "obs[t] = self.normalizer.obs.normalize(self._raw[t])",
+     "self.normalizer.obs.update(self._raw[t]); obs[t] = self.normalizer.obs.normalize(self._raw[t])", ROLLOUT),
+    ("evaluation updates the normaliser", "control/acting.py",
+     "self.obs_norm.normalize(obs) if self.obs_norm else obs",
+     "(self.obs_norm.update(obs), self.obs_norm.normalize(obs))[1] if self.obs_norm else obs",
+     f"{ROLLOUT} -k keeps_the_statistics"),
+    ("the statistics are not saved", "algos/ppo.py",
+     "normalizer=rollout.normalizer, ", "", "tests/test_resume.py -k normalized"),
+    ("the logged return is clipped", "control/lanes.py",
+     "self._return += self._raw_reward", "self._return += np.sign(self._raw_reward)", "tests/control -k clip"),
+    ("every environment plays the same episodes", "control/episodes.py",
+     "[seed, domain, lane, episode]", "[seed, domain, 0, episode]", "tests/control -k seed or lane or share"),
+    ("run seeds share episodes", "control/episodes.py",
+     "[seed, domain, lane, episode]", "[seed + lane, domain, 0, episode]", "tests/control -k seed or lane or share"),
+    ("evaluation draws from the training's stream", "loop.py",
+     "        policy = self.module.load_policy(self.cfg, self.run)\n",
+     '        self.run.rng("actions").random()\n        policy = self.module.load_policy(self.cfg, self.run)\n',
+     "tests/algos/test_every_algorithm.py -k a_seed_gives and ppo"),
+    ("the schedule starts again at a resume", "algos/ppo.py",
+     "        update = run.step // size\n", "        update = learner.t = getattr(learner, 't', -1) + 1\n",
+     "tests/test_resume.py -k annealed"),
+    ("a generator is not restored", "run.py",
+     "self._rngs[name].bit_generator.state = self._saved_rngs.pop(name)", "self._saved_rngs.pop(name)",
+     "tests/algos/test_every_algorithm.py -k killed and ppo"),
+]  # fmt: skip
+
+
+def run(tests: str, file: str = "", before: str = "", after: str = "") -> tuple[int, str]:
+    """pytest's exit code and its last words, in a copy of the tree with that one change."""
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        for folder in ("rlx", "conf", "tests"):
+            shutil.copytree(ROOT / folder, place / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        (place / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+        if file:
+            path = place / "rlx" / file
+            path.write_text(path.read_text().replace(before, after, 1))
+        paths, _, words = tests.partition(" -k ")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *paths.split()]
+        command += ["-k", words] if words else []
+        env = {**os.environ, "PYTHONPATH": str(place), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True)
+    return done.returncode, done.stdout[-300:]
+
+
+def problem(mutant: Mutant) -> str | None:
+    """None if the tests fail on it, as they should; else what is wrong."""
+    _, file, before, after, tests = mutant
+    if before not in (ROOT / "rlx" / file).read_text():
+        return f"rlx/{file} has no line: {before}"
+    code, words = run(tests, file, before, after)
+    return {0: "survived", 1: None}.get(code, f"pytest exits with {code}: {words}")
+
+
+def main(words: list[str]) -> int:
+    chosen = [mutant for mutant in MUTANTS if not words or any(word in " ".join(mutant) for word in words)]
+    with ThreadPoolExecutor(2) as pool:
+        selections = sorted({mutant[-1] for mutant in chosen})
+        for tests, (code, last) in zip(selections, pool.map(run, selections)):
+            if code:  # then nothing would be shown by their failing
+                print(f"these fail without any change: {tests}\n{last}")
+                return 1
+        wrong = 0
+        for mutant, found in zip(chosen, pool.map(problem, chosen)):
+            wrong += found is not None
+            print(f"{'caught' if found is None else 'WRONG '}  {mutant[0]}{f': {found}' if found else ''}", flush=True)
+    print(f"{len(chosen) - wrong} of {len(chosen)} caught")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

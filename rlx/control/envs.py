@@ -174,7 +174,9 @@ def _register(id: str) -> None:
     """Import the package that registers the id, for those that need to be asked."""
     extra = _extra_of(id)
     try:
-        if extra == "atari":
+        if id.startswith("rlx/"):
+            import rlx.control.grid  # noqa: F401  registers at import
+        elif extra == "atari":
             import ale_py
 
             gym.register_envs(ale_py)

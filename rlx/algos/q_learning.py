@@ -1,0 +1,162 @@
+"""Tabular Q-learning, SARSA, expected SARSA and Dyna-Q.
+
+Watkins 1989; Rummery and Niranjan 1994; van Seijen et al. 2009; Sutton 1990. In Sutton & Barto 2018: sections 6.4 to
+6.6 and 8.2.
+
+    Q(s, a) = initial value
+    for each step, in state s:
+        a  = a random action with probability epsilon, else argmax_a Q(s, a), ties broken at random
+        take a, see r and s'
+        y  = r                                                          if s' is terminal, else
+             r + gamma max_a' Q(s', a')                                  (q_learning)
+             r + gamma Q(s', a'), a' the action that will be taken       (sarsa)
+             r + gamma E_pi Q(s', a'), pi the epsilon-greedy policy      (expected_sarsa)
+        Q(s, a) += alpha_n (y - Q(s, a)),   alpha_n = alpha / n^omega, n the visits of (s, a)
+        planning_steps times (Dyna-Q): the same update for a pair (s, a) seen before, r and s' drawn from the model
+
+omega 0 is a constant step size, 1 the sample mean. 1/2 < omega <= 1 converges with probability 1, but omega 1 may take
+exponentially many steps in 1 / (1 - gamma), where a smaller one takes polynomially many (Even-Dar and Mansour 2003).
+An episode cut by the time limit is bootstrapped from its true last state.
+Left out: eligibility traces, double Q-learning, n-step targets, Dyna-Q+ and prioritised sweeping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from rlx.control.envs import make_envs
+from rlx.control.mdp import Oracle, arrows, transition_table
+from rlx.control.tabular import Greedy, Model, Table, Transition, Walk, epsilon_greedy, uniforms
+from rlx.functional import schedules
+from rlx.run import Metrics, Run
+
+ACTIONS = ("Discrete",)
+OBSERVATIONS = ("Discrete", "OneHot")
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass
+class Config:
+    name: str
+    implementation: str
+    target: Literal["q_learning", "sarsa", "expected_sarsa"]
+    num_envs: Count
+    num_steps: Count  # between two reports, of each environment
+    gamma: Unit
+    lr: Positive  # alpha
+    lr_power: Unit  # omega
+    epsilon: Unit  # at the start
+    final_epsilon: Unit
+    exploration_fraction: Annotated[float, Field(gt=0, le=1)]  # of the run, in which epsilon falls linearly
+    initial_value: float  # Q at the start
+    planning_steps: Annotated[int, Field(ge=0, le=10_000)]  # updates from the model for each step; 0: no model
+
+
+# What the next state is worth, given its row of the table, the action to be taken there, and epsilon.
+BOOTSTRAP: dict[str, Callable[[list[float], int, float], float]] = {
+    "q_learning": lambda row, action, epsilon: max(row),
+    "sarsa": lambda row, action, epsilon: row[action],
+    "expected_sarsa": lambda row, action, epsilon: (1 - epsilon) * max(row) + epsilon * sum(row) / len(row),
+}
+
+
+def update(algo: Config, table: Table, step: Transition, following: int, epsilon: float) -> tuple[float, float]:
+    """Moves Q(s, a) towards the target, where `following` is the action to be taken in s' (sarsa).
+    Returns the temporal-difference error y - Q(s, a) and the step size."""
+    s, a, reward, s2, terminated = step
+    row, q, lr = table.rows[s], table.rows, algo.lr
+    target = reward if terminated else reward + algo.gamma * BOOTSTRAP[algo.target](q[s2], following, epsilon)
+    if algo.lr_power:
+        lr /= table.counts[s][a] ** algo.lr_power
+    error = target - row[a]
+    row[a] += lr * error
+    return error, lr
+
+
+def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo: Config = cfg.algo
+    envs = make_envs(cfg.env, algo.num_envs, run.seed)
+    oracle = Oracle(transition_table(cfg.env))
+    run.notice(envs.notice or "")
+    run.notice(oracle.notice)
+    num_actions = int(envs.action_space.n)  # type: ignore[attr-defined]
+    table, model, walk = Table(envs.observation_space.shape[0], num_actions, algo.initial_value), Model(), Walk(envs)
+    run.track(table=table, model=model, walk=walk)
+    rng = run.rng("actions")
+    sarsa, size, lanes = algo.target == "sarsa", algo.num_envs * algo.num_steps, range(algo.num_envs)
+
+    while run.step < cfg.total_steps:
+        progress = run.step / (cfg.total_steps * algo.exploration_fraction)
+        epsilon = schedules.linear(progress, algo.epsilon, algo.final_epsilon)
+        draw = uniforms(rng).__next__
+        q, visits = table.open()
+        state, action = walk.begin()
+        losses = lrs = 0.0
+        for _ in range(algo.num_steps):
+            # Act
+            chosen = [
+                epsilon_greedy(q[s], epsilon, draw()) if a is None else a for s, a in zip(state, action, strict=True)
+            ]
+            rewards, terminated, _, final = envs.step(np.array(chosen))
+            following = walk.states()
+            last = {i: int(obs.argmax()) for i, obs in final}  # the true successor of an episode that ended
+
+            # Learn
+            for i, s, a, reward, over in zip(lanes, state, chosen, rewards.tolist(), terminated, strict=True):
+                if not envs.valid[i]:  # no transition: the environment only began its next episode
+                    action[i] = None
+                    continue
+                s2 = last.get(i, following[i])
+                a2 = epsilon_greedy(q[s2], epsilon, draw()) if sarsa and not over else 0
+                visits[s][a] += 1
+                transition = s, a, reward, s2, bool(over)
+                error, lr = update(algo, table, transition, a2, epsilon)
+                losses, lrs = losses + 0.5 * error * error, lrs + lr
+                action[i] = a2 if sarsa and i not in last else None
+
+                # Plan
+                if algo.planning_steps:
+                    model.see(transition)
+                    for _ in range(algo.planning_steps):
+                        imagined = model.sample(draw)
+                        a2 = epsilon_greedy(q[imagined[3]], epsilon, draw()) if sarsa else 0
+                        update(algo, table, imagined, a2, epsilon)
+            state = following
+        table.close()
+        walk.end(action)
+
+        run.step += size
+        yield (
+            run.step,
+            {
+                **walk.metrics(),
+                "rollout/exploration_rate": epsilon,
+                "train/loss": losses / size,  # mean of .5 (y - Q)^2
+                "train/learning_rate": lrs / size,
+                "train/n_updates": run.step * (1 + algo.planning_steps),
+                **oracle.metrics(table.policy()),
+            },
+        )
+    envs.close()
+
+
+def load_policy(cfg: Any, run: Run) -> Greedy:
+    """The policy a checkpoint holds."""
+    return Greedy(run.state("table")["q"].numpy(), cfg.algo.final_epsilon)
+
+
+def drawing(cfg: Any, run: Run) -> str | None:
+    """The greedy policy of a grid world as arrows, with dots where the agent has never been."""
+    mdp = transition_table(cfg.env)
+    if mdp is None:
+        return None
+    table = run.state("table")
+    return arrows(mdp, table["q"].numpy().argmax(-1), table["visits"].numpy().any(-1))

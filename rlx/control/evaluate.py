@@ -24,6 +24,7 @@ from rlx.control.sync_envs import SyncEnvs
 from rlx.control.wrappers import TRAINING_ONLY
 
 Act = Callable[[np.ndarray], np.ndarray]
+LONGEST = 50_000  # steps of an episode that nothing else would end
 
 
 @dataclass
@@ -63,13 +64,14 @@ def evaluate(
 ) -> EvalResult:
     """Play `episodes` whole episodes with act(obs [N, ...]) -> action [N, ...] (see rlx.control.spaces).
 
-    Episode k is the same whatever num_envs is. max_steps cuts an episode, for environments without a limit.
+    Episode k is the same whatever num_envs is. max_steps cuts an episode; one of an environment without a limit is cut
+    after LONGEST steps: a policy may well walk in circles for ever.
     """
     if episodes < 1:
         return EvalResult()
     cfg = _whole_game(cfg)
     made = [make_env(cfg) for _ in range(min(num_envs, episodes))]
-    limit = _limit(cfg, made[0], max_steps)
+    limit = _limit(cfg, made[0], max_steps) or LONGEST
     envs = _Evaluation(cfg.id, made, episodes=episodes, replay=False, seed=seed, domain=EVALUATION, limit=limit)
     try:
         obs = envs.reset()

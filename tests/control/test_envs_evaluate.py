@@ -48,6 +48,12 @@ def test_the_time_limit_and_max_steps_cut_episodes():
     assert evaluate(zeros, cfg, 3, seed=0, max_steps=300).lengths == [300] * 3
 
 
+def test_an_episode_that_nothing_ends_is_cut_all_the_same(monkeypatch):
+    monkeypatch.setattr("rlx.control.evaluate.LONGEST", 500)
+    cfg = EnvConfig(name="counter", id="fake_envs:Counter-v0", kwargs={"length": 10**9}, max_episode_steps=0)
+    assert evaluate(zeros, cfg, 2, seed=0).lengths == [500] * 2
+
+
 def test_a_finished_lane_idles_and_is_not_stepped():
     cfg = EnvConfig(name="counter", id="fake_envs:Counter-v0", max_episode_steps=3)
     widths = []

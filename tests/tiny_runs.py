@@ -24,7 +24,7 @@ import fake_envs  # noqa: F401  registers its environments
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 TINY = {
-    "total_steps": 320, "eval_every": 96, "eval_episodes": 2, "checkpoint_every": 64, "video": False,
+    "total_steps": 320, "log_every": 1, "eval_every": 96, "eval_episodes": 2, "checkpoint_every": 64, "video": False,
     "tensorboard": False, "model.hidden": [8, 8],
 }  # fmt: skip
 TINY_ALGO: dict[str, dict[str, Any]] = {  # by implementation: about 32 steps an iteration

@@ -114,6 +114,11 @@ def add_notices(path: Path, notices: Iterable[str]) -> None:
     update(path, notices=list(dict.fromkeys([*read(path)["notices"], *notices])))
 
 
+def drop_resume(path: Path) -> None:
+    """Forget the newest resume: it was refused."""
+    update(path, resumes=read(path)["resumes"][:-1])
+
+
 def add_resume(path: Path, command: list[str], device: str, step: int, changes: Mapping[str, Any]) -> str | None:
     """Record that the run goes on. Returns one line if what computes it has changed since it was last started."""
     record = read(path)

@@ -24,7 +24,10 @@ from rlx.errors import ConfigError, UserError
 from rlx.files import remove_temporaries, sync_directory, write_atomically, write_json
 
 # What a run cannot change once it has begun, but for what only says how it is computed.
-FROZEN = ("seed", "runs_dir", "env", "model", "algo.name", "algo.implementation", "algo.num_envs", "algo.num_steps")
+FROZEN = (
+    "seed", "runs_dir", "env", "model", "algo.name", "algo.implementation", "algo.num_envs", "algo.num_steps",
+    "algo.critic", "algo.optimizer", "algo.dueling", "algo.prioritized", "algo.buffer_ram_mb",
+)  # fmt: skip
 MOVABLE = ("env.workers", "env.step_timeout", "env.replay")
 NAMES = ("runs_dir", "env.name", "algo.name")
 

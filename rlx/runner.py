@@ -17,7 +17,7 @@ from rlx import device as devices
 from rlx import record, registry, rundir
 from rlx.checkpoint import CheckpointError, Checkpoints, Found
 from rlx.config import Config, implementation, validate
-from rlx.errors import ConfigError
+from rlx.errors import ConfigError, UserError
 from rlx.loop import EVAL_ENVS, Loop, Progress, RunFailed, say
 from rlx.run import Run
 from rlx.rundir import read_config
@@ -39,6 +39,7 @@ def check(cfg: Config, module: ModuleType) -> torch.device:
     """
     from rlx.control.envs import EnvError, make_envs
     from rlx.control.heads import make_head
+    from rlx.control.nets import SMALLEST_IMAGE
 
     backend = "sync" if cfg.env.backend == "async" else cfg.env.backend
     try:
@@ -48,6 +49,12 @@ def check(cfg: Config, module: ModuleType) -> torch.device:
             _fits("ACTIONS", type(envs.action_space).__name__, cfg, module)
             _fits("OBSERVATIONS", type(envs.raw_observation_space).__name__, cfg, module)
             make_head(envs.action_space)
+            shape = envs.observation_space.shape or ()
+            if len(shape) == 3 and min(shape[1:]) < SMALLEST_IMAGE:
+                raise ConfigError(
+                    f"env.id={cfg.env.id}: images of {shape[1]} by {shape[2]} are too small for the CNN: "
+                    f"{SMALLEST_IMAGE} by {SMALLEST_IMAGE} at least (env.wrappers=[flatten] makes vectors of them)"
+                )
             if own := getattr(module, "check", None):  # what the algorithm asks beyond its own section
                 own(cfg, envs)
         finally:
@@ -65,7 +72,7 @@ def _fits(attribute: str, kind: str, cfg: Config, module: ModuleType) -> None:
     if allowed and kind not in allowed:
         others = ", ".join(registry.serving(attribute, kind))
         raise ConfigError(
-            f"env.id={cfg.env.id} has {kind} {attribute.lower()}; {cfg.algo.name} needs {' or '.join(allowed)} ones "
+            f"env.id={cfg.env.id} has {kind} {attribute.lower()}; {cfg.algo.name} needs {allowed[0]} ones "
             f"(use {others})"
         )
 
@@ -103,7 +110,8 @@ def resume(
     """
     path = path.absolute()
     cfg, module = typed(raw)
-    changes = record.differences(read_config(path), raw)
+    before = read_config(path)
+    changes = record.differences(before, raw)
     for key, (old, new) in changes.items():
         if rundir.is_frozen(key):
             raise ConfigError(
@@ -116,7 +124,8 @@ def resume(
         step = found.step if found else 0
         if "total_steps" in changes and cfg.total_steps < step:  # (unchanged: a last rollout goes beyond it)
             raise ConfigError(f"total_steps={cfg.total_steps}: the run is at step {step} already")
-        if found and found.kind == "final" and not changes and status.get("status") == "finished":
+        whole = found is not None and found.kind == "final" and step >= cfg.total_steps
+        if found and whole and not changes and status.get("status") == "finished":
             rundir.put_back(path, status)
             mine = found.state["runner"]
             kept = {key: mine[key] for key in ("evaluation", "metrics")}
@@ -127,7 +136,14 @@ def resume(
             rundir.write_config(path, raw)
         with contextlib.suppress(OSError):  # nobody reads it
             announce(cfg, path, devices.choose(cfg.device)[1])
-        return path, Loop(path, cfg, module, device, checkpoints, progress, signals).execute(found)
+        try:
+            return path, Loop(path, cfg, module, device, checkpoints, progress, signals).execute(found)
+        except UserError:  # the checkpoint does not fit what was asked: the run stays what it was
+            if changes:
+                rundir.write_config(path, before)
+            record.drop_resume(path)
+            rundir.put_back(path, status)
+            raise
 
 
 def _checkpoints(path: Path, cfg: Config, raw: Mapping[str, Any]) -> Checkpoints:

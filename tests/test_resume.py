@@ -526,6 +526,24 @@ def test_a_run_killed_behind_its_final_checkpoint_only_has_to_be_finished(total_
     assert len(record(tmp_path / "run")["resumes"]) == 1
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_resume_that_is_refused_leaves_the_run_as_it_was(finished, tmp_path):
+    """What the checkpoint cannot take is only seen when it is tried: a smaller buffer, here."""
+    changes = {"algo": "dqn", "algo.buffer_size": 300}
+    path = tmp_path / "run"
+    if finished:
+        train(tmp_path, name="run", **changes)
+    else:
+        assert Child(lambda: train(tmp_path, name="run", progress=die_at(256), **changes)).wait() < 0
+    config, known, metrics = (path / "config.yaml").read_bytes(), record(path), read_metrics(path / "metrics.jsonl")
+    with pytest.raises(UserError, match="does not fit"):
+        resume(path, algo__buffer_size=100, total_steps=480)
+    assert (path / "config.yaml").read_bytes() == config and {**known, "notices": [], "resumes": []} == record(path)
+    assert not finished or read_metrics(path / "metrics.jsonl") == metrics
+    resume(path, total_steps=480)  # what was refused is forgotten, what is asked for now is done
+    assert status(path)["step"] >= 480 and record(path)["resumes"][-1]["changes"] == {"total_steps": [320, 480]}
+
+
 def test_what_a_run_is_cannot_be_changed(tmp_path):
     path = train(tmp_path)
     before = (path / "run.json").read_bytes()

@@ -149,6 +149,8 @@ class Loop:
             for step, metrics in steps:
                 self.step, self._state = step, None
                 last = step >= cfg.total_steps
+                if step > 1.01 * cfg.total_steps:
+                    self.run.notice(f"{step:,} steps: total_steps={cfg.total_steps:,} rounded up to whole iterations")
                 if last or _due(before, step, cfg.log_every):
                     self._log(step, {**measured(metrics), **self._times(step)})
                 if cfg.eval_every and (last or _due(before, step, cfg.eval_every)):

@@ -14,6 +14,18 @@ from command_line import Done, Forks, entries, rlx
 WORDS = [
     # a typo in a group, a choice, a key
     ("train alggo=ppo", "alggo", "'algo'"),
+    (
+        "train algo=dqn env=cartpole algo.learning_starts=900 total_steps=500",
+        "algo.learning_starts=900",
+        "total_steps=500",
+    ),
+    ("train algo=dqn env=cartpole algo.batch_size=64 algo.buffer_size=10", "algo.batch_size=64", "buffer_size=10"),
+    ("train algo=dqn env=pendulum", "Pendulum-v1", "Box actions", "Discrete", "ppo"),
+    ("train algo=q_learning env=cartpole", "CartPole-v1", "Box observations", "Discrete", "dqn"),
+    ("train algo=q_learning env=frozenlake env.normalize_obs=true", "env.normalize_obs=true", "false"),
+    ("train algo=trpo env=cartpole model.shared=true", "model.shared=true", "false"),
+    ("train algo=actor_critic_q env=pendulum", "Pendulum-v1", "algo.critic=v"),
+    ("train algo=vpg algo.weight=advantage", "algo.weight=advantage", "whole_return, reward_to_go, baseline or gae"),
     ("train algo=pppo", "algo=pppo", "'ppo'", "rlx list algos"),
     ("train env=cartpoll", "env=cartpoll", "'cartpole'", "rlx list envs"),
     ("train env=qqq", "env=qqq", "acrobot", "walker2d", "env=gym"),

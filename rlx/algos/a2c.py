@@ -79,7 +79,7 @@ def loss(cfg: Config, model: ActorCritic, head: Head, batch: Mapping[str, Tensor
         advantage = returns.whiten(advantage, batch["valid"])
     logprob, entropy = head.logprob_entropy(params[:-1], batch["action"])
 
-    share = batch["valid"] / batch["valid"].sum()  # of each step in the means: 0 where it was no transition
+    share = batch["valid"] / batch["valid"].sum().clamp(min=1)  # of each step in the means: 0 for no transition
     policy_loss = (share * pg.policy_gradient(logprob, advantage)).sum()
     value_loss = (share * vf.value_loss(value[:-1], return_)).sum()
     entropy = (share * entropy).sum()

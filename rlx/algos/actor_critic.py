@@ -154,10 +154,14 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
 
         # Learn
         names = ("obs", "action", "target") if algo.critic == "q" else ("obs", "target")
-        info = {
-            **critic.step({name: data[name] for name in names}, None, scale * algo.critic_lr),
-            **actor.step({name: data[name] for name in ("obs", "action", "weight")}, None, scale * algo.lr),
-        }  # grad_norm is the actor's
+        info = (
+            {}
+            if not len(data["obs"])
+            else {
+                **critic.step({name: data[name] for name in names}, None, scale * algo.critic_lr),
+                **actor.step({name: data[name] for name in ("obs", "action", "weight")}, None, scale * algo.lr),
+            }
+        )  # grad_norm is the actor's
         run.notice(actor.notice or critic.notice)
 
         run.step += size

@@ -30,11 +30,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rlx.control.envs import make_envs
-from rlx.control.explore import Explorer, QPolicy, in_pieces, make_replay
+from rlx.control.envs import Envs, make_envs
+from rlx.control.explore import Explorer, QPolicy, check_room, in_pieces, make_replay
 from rlx.control.learner import Flat, Learner
 from rlx.control.nets import QNetwork
 from rlx.control.tape import Forward
+from rlx.errors import ConfigError
 from rlx.functional import schedules
 from rlx.functional import value as vf
 from rlx.run import Metrics, Run
@@ -82,6 +83,18 @@ class Config:
     def __post_init__(self) -> None:
         if self.gradient_steps == 0:
             raise ValueError("gradient_steps=0: must be at least 1, or -1 for one a transition")
+        if self.batch_size > self.buffer_size:
+            raise ValueError(f"batch_size={self.batch_size}: must be at most buffer_size={self.buffer_size}")
+
+
+def check(cfg: Any, envs: Envs) -> None:
+    """What the algorithm asks of the rest of the configuration. Raises ConfigError."""
+    if cfg.algo.learning_starts >= cfg.total_steps:
+        raise ConfigError(
+            f"algo.learning_starts={cfg.algo.learning_starts}: must be below total_steps={cfg.total_steps}, "
+            "or nothing is learnt"
+        )
+    check_room(cfg, envs)
 
 
 def loss(cfg: Config, q_network: QNetwork, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -136,14 +149,16 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
             lr = algo.lr * schedules.linear(progress) if algo.anneal_lr else algo.lr
             beta = schedules.linear(progress, algo.per_beta, 1.0)
             num_steps = algo.gradient_steps if algo.gradient_steps > 0 else N * algo.train_freq
-            at_once = 1 if algo.prioritized else num_steps  # priorities change with each step
-            for _ in range(0, num_steps, at_once):
-                batch = explorer.sample(minibatches, at_once * algo.batch_size, beta)
+            # Priorities change with each step; otherwise as many minibatches at a time as are cheap to hold.
+            at_once = 1 if algo.prioritized else max(1, 8192 // algo.batch_size)
+            for done in range(0, num_steps, at_once):
+                rows = min(at_once, num_steps - done) * algo.batch_size
+                batch = explorer.sample(minibatches, rows, beta)
                 data = {name: torch.from_numpy(array).to(run.device) for name, array in batch.items()}
                 data["target_q"] = in_pieces(evaluate, data["next_obs"])
                 if not algo.double:
                     del data["next_obs"]
-                for start in range(0, at_once * algo.batch_size, algo.batch_size):
+                for start in range(0, rows, algo.batch_size):
                     steps.append(learner.step(data, slice(start, start + algo.batch_size), lr))
                 if algo.prioritized:
                     replay.rerank(learner.rows["td_error"])

@@ -32,6 +32,7 @@ from pydantic import Field
 from rlx.control.envs import make_envs
 from rlx.control.mdp import Oracle, arrows, transition_table
 from rlx.control.tabular import Greedy, Model, Table, Transition, Walk, epsilon_greedy, uniforms
+from rlx.errors import ConfigError
 from rlx.functional import schedules
 from rlx.run import Metrics, Run
 
@@ -58,6 +59,13 @@ class Config:
     exploration_fraction: Annotated[float, Field(gt=0, le=1)]  # of the run, in which epsilon falls linearly
     initial_value: float  # Q at the start
     planning_steps: Annotated[int, Field(ge=0, le=10_000)]  # updates from the model for each step; 0: no model
+
+
+def check(cfg: Any, _envs: Any) -> None:
+    """What the algorithm asks of the rest of the configuration. Raises ConfigError."""
+    for key in ("normalize_obs", "normalize_reward"):
+        if getattr(cfg.env, key):
+            raise ConfigError(f"env.{key}=true: {cfg.algo.name} needs false (a table holds states and raw rewards)")
 
 
 # What the next state is worth, given its row of the table, the action to be taken there, and epsilon.

@@ -12,7 +12,8 @@ Williams 1992; Sutton & Barto 2018, sections 13.3 and 13.4; Schulman et al. 2015
         one gradient step on  L = -log pi(a|s) w
         (baseline, gae) a number of gradient steps on  .5 (V - R)^2,  R = u_t or A_t + V(s_t)
 
-All four have the same mean (gae with lambda 1, or a perfect V), each has less variance than the one before.
+All four have the same mean (gae with lambda 1, or a perfect V), each has less variance than the one before. The first
+three take an episode cut by a time limit for one that has ended: what would have come is not in their returns.
 Left out: the discounting of the gradient itself by gamma^t, which nearly all code leaves out (Sutton & Barto,
 section 13.3, has it).
 """
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -90,7 +92,7 @@ def policy_loss(
 
 
 def critic_loss(model: ActorCritic, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    loss = vf.value_loss(model.value(batch["obs"]), batch["return_"]).mean()
+    loss = vf.value_loss(model.critic(batch["features"]).squeeze(-1), batch["return_"]).mean()
     return loss, {"value_loss": loss}
 
 
@@ -124,7 +126,8 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
         # Learn
         info = actor.step({name: data[name] for name in ("obs", "action", "weight")}, None, lr)
         if algo.weight in ("baseline", "gae"):
-            fit = {name: data[name] for name in ("obs", "return_")}
+            with torch.no_grad():  # what the critic shares with the policy it does not train
+                fit = {"features": model.trunk(model.features(data["obs"])), "return_": data["return_"]}
             for _ in range(algo.critic_epochs):
                 for index in minibatches(shuffle, len(data["obs"]), algo.critic_minibatches, run.device):
                     info = {**critic.step(fit, index, algo.critic_lr), **info}  # grad_norm is the actor's

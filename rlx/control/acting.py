@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from rlx.control.envs import make_envs
+from rlx.control.envs import EnvConfig, Envs, make_envs
 from rlx.control.heads import Head, make_head
 from rlx.control.nets import ActorCritic
 from rlx.control.normalize import ObsNormalizer
 from rlx.control.tape import Forward
 from rlx.run import Run
+
+
+def make_one(cfg: EnvConfig) -> Envs:
+    """One environment, to ask for its spaces; without worker processes."""
+    return make_envs(replace(cfg, backend="sync") if cfg.backend == "async" else cfg, 1, 0, domain=1)
 
 
 class Policy:
@@ -33,7 +39,7 @@ class Policy:
     @classmethod
     def restore(cls, cfg: Any, run: Run) -> Policy:
         """The actor-critic policy of a run in progress or of a checkpoint, with its normalisation statistics."""
-        envs = make_envs(cfg.env, 1, 0, domain=1)
+        envs = make_one(cfg.env)
         shape, head = envs.observation_space.shape, make_head(envs.action_space)
         envs.close()
         model = ActorCritic(shape, head, cfg.model, torch.Generator()).to(run.device)

@@ -18,6 +18,9 @@ def episode_seed(seed: int, domain: int, lane: int, episode: int) -> int:
     return int(np.random.SeedSequence([seed, domain, lane, episode]).generate_state(1)[0]) >> 1
 
 
+LONGEST = 50_000  # steps of an episode that nothing else would end, where whole episodes are asked for
+
+
 class ActionLog:
     """The actions of the open episodes of all lanes: row t - first is what was done at time t."""
 

@@ -18,13 +18,12 @@ import numpy as np
 from PIL import Image
 
 from rlx.control.envs import EnvConfig, EnvError, make_env, time_limit
-from rlx.control.episodes import EVALUATION, PLAY, Episode, episode_seed
+from rlx.control.episodes import EVALUATION, LONGEST, PLAY, Episode, episode_seed
 from rlx.control.lanes import NO_LIMIT
 from rlx.control.sync_envs import SyncEnvs
 from rlx.control.wrappers import TRAINING_ONLY
 
 Act = Callable[[np.ndarray], np.ndarray]
-LONGEST = 50_000  # steps of an episode that nothing else would end
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,22 +14,43 @@ import numpy as np
 import torch
 from torch import nn
 
-from rlx.control.envs import EnvConfig, Envs, make_envs
+from rlx.control.acting import make_one
+from rlx.control.envs import EnvConfig, Envs
 from rlx.control.normalize import ObsNormalizer
 from rlx.control.priorities import Priorities
 from rlx.control.replay import Replay, num_frames
 from rlx.control.replay_store import Disk, Memory
 from rlx.control.rollout import Normalizer
 from rlx.control.tape import Forward
+from rlx.errors import ConfigError
 from rlx.run import Run
+
+
+def buffer_bytes(cfg: Any, envs: Envs) -> int:
+    """How large the replay buffer is when it is full; of stacked frames it keeps one a step."""
+    shape, dtype = envs.observation_space.shape, envs.obs.dtype
+    frames = num_frames(shape, dtype, cfg.env.wrappers)
+    return cfg.algo.buffer_size * (math.prod(shape) * dtype.itemsize // max(1, frames) + 7)
+
+
+def check_room(cfg: Any, envs: Envs) -> None:
+    """A buffer that goes to the disk must fit there. Raises ConfigError."""
+    size, place = buffer_bytes(cfg, envs), Path(cfg.runs_dir).absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if size > cfg.algo.buffer_ram_mb * 2**20 and size > free:
+        raise ConfigError(
+            f"algo.buffer_size={cfg.algo.buffer_size}: {size / 1e9:.1f} GB on disk, and in {place} "
+            f"{free / 1e9:.1f} GB are free"
+        )
 
 
 def make_replay(cfg: Any, envs: Envs, directory: Path) -> Replay:
     """The buffer `cfg.algo` describes; its files, where it is too large for RAM, come into `directory`."""
-    algo, shape, dtype = cfg.algo, envs.observation_space.shape, envs.obs.dtype
-    frames = num_frames(shape, dtype, cfg.env.wrappers)
-    transition = math.prod(shape) * dtype.itemsize // max(1, frames) + 7  # bytes
-    on_disk = algo.buffer_size * transition > algo.buffer_ram_mb * 2**20
+    algo = cfg.algo
+    frames = num_frames(envs.observation_space.shape, envs.obs.dtype, cfg.env.wrappers)
+    on_disk = buffer_bytes(cfg, envs) > algo.buffer_ram_mb * 2**20
     return Replay(
         envs,
         algo.buffer_size,
@@ -177,7 +199,7 @@ class QPolicy:
     @classmethod
     def restore(cls, cfg: Any, run: Run, make_network: Callable[[Any, Envs, Run], nn.Module]) -> QPolicy:
         """The policy of a run in progress or of a checkpoint, with its normalisation statistics."""
-        envs = make_envs(cfg.env, 1, 0, domain=1)
+        envs = make_one(cfg.env)
         q_network = make_network(cfg, envs, run)
         envs.close()
         q_network.load_state_dict(run.state("policy"))

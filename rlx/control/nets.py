@@ -25,6 +25,7 @@ class ModelConfig:
     features: Annotated[int, Field(gt=0, le=100_000)]  # outputs of the CNN (images only)
 
 
+SMALLEST_IMAGE = 36  # pixels a side, for the CNN
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 
 
@@ -54,7 +55,9 @@ class Pixels(nn.Module):
             try:
                 flat = self.convs(torch.zeros(1, *shape)).shape[1]
             except RuntimeError as error:
-                raise ValueError(f"images of {shape} are too small for the CNN: 36 by 36 at least") from error
+                raise ValueError(
+                    f"images of {shape} are too small for the CNN: {SMALLEST_IMAGE} by {SMALLEST_IMAGE} at least"
+                ) from error
         self.out = nn.Sequential(nn.Linear(flat, features), nn.ReLU())
 
     def forward(self, obs: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlx.control.envs import EnvConfig, Envs
-from rlx.control.episodes import Episode
+from rlx.control.envs import EnvConfig, EnvFault, Envs
+from rlx.control.episodes import LONGEST, Episode
 from rlx.control.heads import Head
 from rlx.control.nets import ActorCritic
 from rlx.control.normalize import ObsNormalizer, RewardNormalizer
@@ -128,6 +128,8 @@ class Rollout:
         if not self._started or (self.whole_episodes and envs.num_envs > 1):
             envs.reset()
             self._started = True
+            if self.normalizer.reward:
+                self.normalizer.reward.returns[:] = 0.0
         self._truncated = []
         ended = np.zeros(envs.num_envs, bool)  # the last whole episode, where whole ones are asked for
         t, T, block = 0, self.num_steps, self.num_steps
@@ -150,6 +152,11 @@ class Rollout:
                 valid[t] &= ~ended
                 if t >= T - 1:
                     ended |= done[t]
+                if t >= T + LONGEST:
+                    raise EnvFault(
+                        f"an episode of {envs.id} has not ended after {LONGEST:,} steps (whole ones are needed): "
+                        "set env.max_episode_steps"
+                    )
             t += 1
         self._observe(obs, t)
         self._finished = envs.pop_episodes()
@@ -221,13 +228,13 @@ class Rollout:
 
     def metrics(self) -> dict[str, float]:
         """Means over the last finished episodes, of raw rewards (nothing before the first one); over those of the last
-        rollout alone (batch_), where it holds whole episodes."""
+        rollout alone (batch_), where it holds the whole episodes of one environment."""
         if not self.episodes:
             return {}
         returns, lengths, successes = zip(*self.episodes, strict=True)
         n = len(self.episodes)
         found = {"rollout/ep_rew_mean": sum(returns) / n, "rollout/ep_len_mean": sum(lengths) / n}
-        if self.whole_episodes:
+        if self.whole_episodes and self.envs.num_envs == 1:  # with more, some behind the batch have ended, too
             found["rollout/batch_rew_mean"] = sum(total for total, _, _ in self._finished) / len(self._finished)
         known = [success for success in successes if success is not None]
         return {**found, "rollout/success_rate": sum(known) / len(known)} if known else found

@@ -251,6 +251,7 @@ def test_dqn_learns_cartpole_in_12_000_steps() -> None:
 # -- exact resume
 
 TINY = (
+    "log_every=1",
     "algo=dqn", "preset=none", "total_steps=320", "eval_every=96", "eval_episodes=2", "checkpoint_every=64",
     "video=false", "tensorboard=false", "model.hidden=[8,8]", "algo.num_envs=2", "algo.train_freq=4", "algo.rounds=2",
     "algo.learning_starts=40", "algo.batch_size=8", "algo.target_update_every=48", "algo.buffer_size=100",

@@ -11,7 +11,7 @@ import torch
 from training import train
 
 from rlx.algos import vpg
-from rlx.control.envs import EnvConfig, make_envs
+from rlx.control.envs import EnvConfig, EnvFault, make_envs
 from rlx.control.heads import make_head
 from rlx.control.nets import ActorCritic, ModelConfig
 from rlx.control.rollout import Rollout
@@ -173,3 +173,11 @@ def test_the_published_log_of_the_simplest_policy_gradient_is_reproduced_in_shap
     assert 15 < curve[0] < 30 and 35 < np.mean(curve[-3:]) < 200
     assert [metrics["train/n_updates"] for metrics in history] == list(range(1, len(history) + 1))
     assert all(metrics["train/batch_size"] >= 5_000 for metrics in history)
+
+
+def test_an_episode_that_never_ends_ends_the_run_and_is_named(monkeypatch) -> None:
+    monkeypatch.setattr("rlx.control.rollout.LONGEST", 300)
+    with pytest.raises(EnvFault, match="Pendulum-v1 has not ended after 300 steps .*set env.max_episode_steps"):
+        train(
+            "algo=vpg", "env=pendulum", "preset=none", "env.max_episode_steps=0", "algo.num_steps=20", "total_steps=9"
+        )

@@ -18,10 +18,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from rlx.control.acting import Policy
@@ -33,12 +32,8 @@ from rlx.control.rollout import Rollout
 from rlx.functional import policy as pg
 from rlx.functional import returns, schedules
 from rlx.functional import value as vf
+from rlx.ranges import Count, NonNegative, Positive, Unit
 from rlx.run import Metrics, Run
-
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Unit = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
 
 
 @dataclass
@@ -131,7 +126,7 @@ def metrics(
     batch: Mapping[str, Tensor],
     info: Mapping[str, float],
 ) -> dict[str, Any]:
-    value = model(batch["obs"])[1]
+    value = model(batch["obs"])[1]  # of the critic that this iteration has just taught
     explained = vf.explained_variance(*(rollout.rows(x) for x in (value[:-1], targets(cfg, value, batch)[1])))
     return {
         **rollout.metrics(),

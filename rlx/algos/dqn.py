@@ -38,15 +38,12 @@ from rlx.control.tape import Forward
 from rlx.errors import ConfigError
 from rlx.functional import schedules
 from rlx.functional import value as vf
+from rlx.ranges import Count, NonNegative, Positive, Unit
 from rlx.run import Metrics, Run
 
 ACTIONS = ("Discrete",)
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Steps = Annotated[int, Field(ge=0, le=1_000_000_000)]
-Unit = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
 
 
 @dataclass

@@ -34,14 +34,11 @@ from rlx.control.mdp import Oracle, arrows, transition_table
 from rlx.control.tabular import Greedy, Model, Table, Transition, Walk, epsilon_greedy, uniforms
 from rlx.errors import ConfigError
 from rlx.functional import schedules
+from rlx.ranges import Count, Positive, Unit
 from rlx.run import Metrics, Run
 
 ACTIONS = ("Discrete",)
 OBSERVATIONS = ("Discrete", "OneHot")
-
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Unit = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass

@@ -41,12 +41,8 @@ from rlx.errors import ConfigError
 from rlx.functional import returns
 from rlx.functional import trust_region as tr
 from rlx.functional import value as vf
+from rlx.ranges import Count, NonNegative, Positive, Unit
 from rlx.run import Metrics, Run
-
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Unit = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
 
 
 @dataclass

@@ -23,10 +23,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from rlx.control.acting import Policy
@@ -38,12 +37,8 @@ from rlx.control.rollout import Rollout, minibatches
 from rlx.functional import policy as pg
 from rlx.functional import returns, schedules
 from rlx.functional import value as vf
+from rlx.ranges import Count, NonNegative, Positive, Unit
 from rlx.run import Metrics, Run
-
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Unit = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
 
 
 @dataclass

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 TRAIN, EVALUATION, PLAY = 0, 1, 2  # domains of episode seeds
 Episode = tuple[float, int, float | None]  # raw return, length, success where the environment reports it
+LONGEST = 50_000  # steps of an episode that nothing else would end, where whole episodes are asked for
 
 
 def episode_seed(seed: int, domain: int, lane: int, episode: int) -> int:
@@ -18,7 +20,15 @@ def episode_seed(seed: int, domain: int, lane: int, episode: int) -> int:
     return int(np.random.SeedSequence([seed, domain, lane, episode]).generate_state(1)[0]) >> 1
 
 
-LONGEST = 50_000  # steps of an episode that nothing else would end, where whole episodes are asked for
+def episode_metrics(episodes: Collection[Episode]) -> dict[str, float]:
+    """Means over finished episodes, of raw rewards; nothing before the first one."""
+    if not episodes:
+        return {}
+    returns, lengths, successes = zip(*episodes, strict=True)
+    n = len(episodes)
+    found = {"rollout/ep_rew_mean": sum(returns) / n, "rollout/ep_len_mean": sum(lengths) / n}
+    known = [success for success in successes if success is not None]
+    return {**found, "rollout/success_rate": sum(known) / len(known)} if known else found
 
 
 class ActionLog:

@@ -16,6 +16,7 @@ from torch import nn
 
 from rlx.control.acting import make_one
 from rlx.control.envs import EnvConfig, Envs
+from rlx.control.episodes import episode_metrics
 from rlx.control.normalize import ObsNormalizer
 from rlx.control.priorities import Priorities
 from rlx.control.replay import Replay, num_frames
@@ -138,13 +139,7 @@ class Explorer:
 
     def metrics(self) -> dict[str, float]:
         """Means over the last finished episodes, of raw rewards (nothing before the first one)."""
-        if not self.episodes:
-            return {}
-        returns, lengths, successes = zip(*self.episodes, strict=True)
-        n = len(self.episodes)
-        found = {"rollout/ep_rew_mean": sum(returns) / n, "rollout/ep_len_mean": sum(lengths) / n}
-        known = [success for success in successes if success is not None]
-        return {**found, "rollout/success_rate": sum(known) / len(known)} if known else found
+        return episode_metrics(self.episodes)
 
     def state_dict(self) -> dict[str, Any]:
         envs = self.envs.state_dict()

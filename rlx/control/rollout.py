@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlx.control.envs import EnvConfig, EnvFault, Envs
-from rlx.control.episodes import LONGEST, Episode
+from rlx.control.episodes import LONGEST, Episode, episode_metrics
 from rlx.control.heads import Head
 from rlx.control.nets import ActorCritic
 from rlx.control.normalize import ObsNormalizer, RewardNormalizer
@@ -229,15 +229,10 @@ class Rollout:
     def metrics(self) -> dict[str, float]:
         """Means over the last finished episodes, of raw rewards (nothing before the first one); over those of the last
         rollout alone (batch_), where it holds the whole episodes of one environment."""
-        if not self.episodes:
-            return {}
-        returns, lengths, successes = zip(*self.episodes, strict=True)
-        n = len(self.episodes)
-        found = {"rollout/ep_rew_mean": sum(returns) / n, "rollout/ep_len_mean": sum(lengths) / n}
+        found = episode_metrics(self.episodes)
         if self.whole_episodes and self.envs.num_envs == 1:  # with more, some behind the batch have ended, too
             found["rollout/batch_rew_mean"] = sum(total for total, _, _ in self._finished) / len(self._finished)
-        known = [success for success in successes if success is not None]
-        return {**found, "rollout/success_rate": sum(known) / len(known)} if known else found
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from rlx.control.envs import Envs
+from rlx.control.episodes import episode_metrics
 
 Transition = tuple[int, int, float, int, bool]  # s, a, r, s', terminated
 
@@ -129,11 +130,7 @@ class Walk:
 
     def metrics(self) -> dict[str, float]:
         """Means over the last finished episodes (nothing before the first one)."""
-        if not self.episodes:
-            return {}
-        returns, lengths, _ = zip(*self.episodes, strict=True)
-        n = len(self.episodes)
-        return {"rollout/ep_rew_mean": sum(returns) / n, "rollout/ep_len_mean": sum(lengths) / n}
+        return episode_metrics(self.episodes)
 
     def state_dict(self) -> dict[str, Any]:
         envs = self.envs.state_dict()

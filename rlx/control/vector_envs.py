@@ -28,7 +28,7 @@ from rlx.control.spaces import EnvError, EnvFault
 
 FOREVER = 2**31 - 1  # steps: what these libraries take for "no limit"
 CARTPOLE = "gymnasium.envs.classic_control.cartpole:CartPoleEnv"
-ENVPOOL_WRAPPERS = ("atari", "clip_reward", "episodic_life")
+ENVPOOL_WRAPPERS = ("atari", "clip_reward", "episodic_life", "fire_reset")
 
 
 def make_vector(cfg: EnvConfig, num_envs: int, seed: int, domain: int) -> Envs:
@@ -174,6 +174,7 @@ class EnvPoolEnvs(VectorEnvs):
         if cfg.id.startswith("ALE/"):  # EnvPool does the preprocessing itself and calls Pong "Pong-v5"
             options.pop("frameskip", None)
             options["episodic_life"] = "episodic_life" in cfg.wrappers
+            options["use_fire_reset"] = "fire_reset" in cfg.wrappers
         if cfg.max_episode_steps is not None:
             options["max_episode_steps"] = cfg.max_episode_steps if cfg.max_episode_steps > 0 else FOREVER
         options.setdefault("num_threads", cfg.workers or 1)

@@ -58,21 +58,34 @@ class EpisodicLife(gym.Wrapper):
 
 
 class FireReset(gym.Wrapper):
-    """Press FIRE after a reset, for the games that wait for it; leaves others alone."""
+    """Press FIRE after a reset and after a lost life, for the games that wait for it; leaves others alone.
+
+    Without it a policy that never learnt to press FIRE plays to the time limit of 27,000 steps.
+    """
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
         meanings = env.unwrapped.get_action_meanings()  # type: ignore[attr-defined]
         self.fire = meanings.index("FIRE") if "FIRE" in meanings[:2] else None
+        self.lives = 0
+        self.waits = False  # a life has been lost: the next action is FIRE, whatever was chosen
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Reset:
         obs, info = self.env.reset(seed=seed, options=options)
         if self.fire is not None:
             pressed, _, terminated, truncated, pressed_info = self.env.step(self.fire)
-            if not (terminated or truncated):
-                return pressed, pressed_info
-            obs, info = self.env.reset(options=options)
+            if terminated or truncated:
+                obs, info = self.env.reset(options=options)
+            else:
+                obs, info = pressed, pressed_info
+        self.lives, self.waits = info.get("lives", 0), False
         return obs, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        found = self.env.step(self.fire if self.waits else action)
+        lives = found[-1].get("lives", self.lives)
+        self.lives, self.waits = lives, self.fire is not None and 0 < lives < self.lives
+        return found
 
 
 def _atari(env: gym.Env) -> gym.Env:

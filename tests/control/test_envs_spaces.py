@@ -8,6 +8,7 @@ from gymnasium import spaces
 
 from rlx.control.envs import EnvConfig, make_env, make_envs
 from rlx.control.spaces import ActionDecoder, all_finite, observation_encoder
+from rlx.control.wrappers import FireReset
 
 
 def envs_of(name, **changes):
@@ -172,3 +173,40 @@ def test_an_atari_game_is_restored_to_the_bit():
         ends += len(one[3])
         assert np.array_equal(envs.obs, again.obs) and all(np.array_equal(a, b) for a, b in zip(one[:3], two[:3]))
     assert ends > 0 and gym.spaces.Discrete(4) == envs.action_space
+
+
+class Ball(gym.Env):
+    """Waits for FIRE (1) at the start and after each of three lives, of three steps; observes how long it waited."""
+
+    observation_space, action_space = gym.spaces.Box(0, 99, (1,), np.float32), gym.spaces.Discrete(3)
+
+    def get_action_meanings(self):
+        return ["NOOP", "FIRE", "LEFT"]
+
+    def _now(self):
+        return np.array([self.waited], np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.lives, self.left, self.waited = 3, 0, 0
+        return self._now(), {"lives": 3}
+
+    def step(self, action):
+        if self.left == 0 and action == 1:
+            self.left = 3
+        elif self.left == 0:
+            self.waited += 1
+        else:
+            self.left -= 1
+            self.lives -= self.left == 0
+        return self._now(), 0.0, self.lives == 0, False, {"lives": self.lives}
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_fire_is_pressed_at_the_start_and_after_each_lost_life(wrapped):
+    env = FireReset(Ball()) if wrapped else Ball()
+    env.reset()
+    for _ in range(50):
+        obs, _, over, _, _ = env.step(0)
+        if over:
+            break
+    assert over is wrapped and obs[0] == (0 if wrapped else 50)

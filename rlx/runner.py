@@ -37,14 +37,14 @@ def check(cfg: Config, module: ModuleType) -> torch.device:
 
     Raises ConfigError in one line; nothing has been written then.
     """
-    from rlx.control.envs import EnvError, make_envs
+    from rlx.control.acting import make_one
+    from rlx.control.envs import EnvError
     from rlx.control.heads import make_head
     from rlx.control.nets import SMALLEST_IMAGE
 
-    backend = "sync" if cfg.env.backend == "async" else cfg.env.backend
     try:
         device, _ = devices.choose(cfg.device)
-        envs = make_envs(dataclasses.replace(cfg.env, backend=backend, replay=True), 1, 0, domain=1)
+        envs = make_one(dataclasses.replace(cfg.env, replay=True))
         try:
             _fits("ACTIONS", type(envs.action_space).__name__, cfg, module)
             _fits("OBSERVATIONS", type(envs.raw_observation_space).__name__, cfg, module)

@@ -21,6 +21,16 @@ def make_one(cfg: EnvConfig) -> Envs:
     return make_envs(replace(cfg, backend="sync") if cfg.backend == "async" else cfg, 1, 0, domain=1)
 
 
+def saved_statistics(cfg: Any, run: Run, shape: tuple[int, ...]) -> ObsNormalizer | None:
+    """The run's statistics of observations, a copy that stays as it is; None where it normalises none."""
+    statistics = run.state("normalizer").get("obs")
+    if statistics is None:
+        return None
+    obs_norm = ObsNormalizer(shape, cfg.env.clip_obs)
+    obs_norm.load_state_dict(statistics)
+    return obs_norm
+
+
 class Policy:
     """`policy(obs [N, ...]) -> action [N, ...]`: the mode of pi(a|s), or samples drawn from `rng`."""
 
@@ -45,9 +55,4 @@ class Policy:
         model = ActorCritic(shape, head, cfg.model, torch.Generator()).to(run.device)
         saved = {name: tensor for name, tensor in run.state("policy").items() if not name.startswith("critic.")}
         model.load_state_dict({**model.state_dict(), **saved})  # acting needs no critic, whatever that one's outputs
-        statistics = run.state("normalizer").get("obs")
-        obs_norm = None
-        if statistics is not None:
-            obs_norm = ObsNormalizer(shape, cfg.env.clip_obs)
-            obs_norm.load_state_dict(statistics)
-        return cls(model.eval(), head, obs_norm, run.device)
+        return cls(model.eval(), head, saved_statistics(cfg, run, shape), run.device)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rlx.control.acting import make_one
+from rlx.control.acting import make_one, saved_statistics
 from rlx.control.envs import EnvConfig, Envs
 from rlx.control.episodes import episode_metrics
 from rlx.control.normalize import ObsNormalizer
@@ -198,9 +198,6 @@ class QPolicy:
         q_network = make_network(cfg, envs, run)
         envs.close()
         q_network.load_state_dict(run.state("policy"))
-        statistics, obs_norm = run.state("normalizer").get("obs"), None
-        if statistics is not None:
-            obs_norm = ObsNormalizer(envs.observation_space.shape, cfg.env.clip_obs)
-            obs_norm.load_state_dict(statistics)
+        obs_norm = saved_statistics(cfg, run, envs.observation_space.shape)
         num_actions = int(envs.action_space.n)  # type: ignore[attr-defined]
         return cls(q_network.eval(), num_actions, cfg.algo.final_epsilon, obs_norm, run.device)

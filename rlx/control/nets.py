@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -37,6 +38,15 @@ def mlp(sizes: list[int], activation: str, last: bool = False) -> nn.Sequential:
         if last or index < len(sizes) - 2:
             layers.append(ACTIVATIONS[activation]())
     return nn.Sequential(*layers)
+
+
+def orthogonal_(network: nn.Module, gains: Mapping[nn.Module, float], generator: torch.Generator) -> None:
+    """Orthogonal weights with gain sqrt(2), but for the layers in `gains`; biases 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.orthogonal_(module.weight, gains.get(module, math.sqrt(2)), generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 class Pixels(nn.Module):
@@ -90,15 +100,7 @@ class ActorCritic(nn.Module):
         self.critic = mlp([*own, num_values or 1], cfg.activation)
         self.log_std = nn.Parameter(torch.full((head.free,), cfg.log_std_init)) if head.free else None
         if cfg.orthogonal_init:
-            self._orthogonal(generator)
-
-    def _orthogonal(self, generator: torch.Generator) -> None:
-        gains = {id(self.actor[-1]): 0.01, id(self.critic[-1]): 1.0}
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.orthogonal_(module.weight, gains.get(id(module), math.sqrt(2)), generator=generator)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+            orthogonal_(self, {self.actor[-1]: 0.01, self.critic[-1]: 1.0}, generator)
 
     def _params(self, features: Tensor) -> Tensor:
         params = self.actor(features)
@@ -152,13 +154,8 @@ class QNetwork(nn.Module):
         self.action_value = mlp([*own, num_actions], cfg.activation)
         self.state_value = mlp([*own, 1], cfg.activation) if dueling else None
         if cfg.orthogonal_init:
-            last = {id(head[-1]) for head in (self.action_value, self.state_value) if head is not None}
-            for module in self.modules():
-                if isinstance(module, nn.Linear | nn.Conv2d):
-                    gain = 1.0 if id(module) in last else math.sqrt(2)
-                    nn.init.orthogonal_(module.weight, gain, generator=generator)
-                    if module.bias is not None:
-                        nn.init.zeros_(module.bias)
+            heads = [head for head in (self.action_value, self.state_value) if head is not None]
+            orthogonal_(self, {head[-1]: 1.0 for head in heads}, generator)
 
     def forward(self, obs: Tensor) -> Tensor:
         features = self.trunk(self.features(obs))

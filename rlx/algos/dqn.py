@@ -32,12 +32,13 @@ from torch import Tensor
 
 from rlx.control.envs import Envs, make_envs
 from rlx.control.explore import Explorer, QPolicy, check_room, in_pieces, make_replay
-from rlx.control.learner import Flat, Learner
+from rlx.control.learner import Learner
 from rlx.control.nets import QNetwork
 from rlx.control.tape import Forward
 from rlx.errors import ConfigError
 from rlx.functional import schedules
 from rlx.functional import value as vf
+from rlx.optim import Flat
 from rlx.ranges import Count, NonNegative, Positive, Unit
 from rlx.run import Metrics, Run
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlx.control.learner import OPTIMIZERS, Flat, Learner
+from rlx.control.learner import Learner
+from rlx.optim import OPTIMIZERS, Flat
 
 torch.set_num_threads(1)
 

@@ -35,6 +35,33 @@ def ppo_clip(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, clip_low: 
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip_low, 1 + clip_high) * advantage)
 
 
+def dual_clip(loss: Tensor, advantage: Tensor, clip: Scalar) -> Tensor:
+    """The clipped surrogate, bounded where the advantage is negative and the ratio runs away.
+
+        L <- min(L, -c A) where A < 0;   L otherwise
+
+    `loss` is `ppo_clip`'s (to be minimised); any shape -> the same shape; c > 1, 3 in the paper.  Ye et al. 2020,
+    arXiv:1912.09729, eq. 4.
+    """
+    check_shapes(loss=loss, advantage=advantage)
+    advantage = advantage.detach()
+    return torch.where(advantage < 0, torch.minimum(loss, -clip * advantage), loss)
+
+
+def cispo(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, clip_low: Scalar, clip_high: Scalar) -> Tensor:
+    """REINFORCE with a clipped importance weight: unlike `ppo_clip` no token ever loses its gradient.
+
+        L = -sg( clamp(r, 1 - clip_low, 1 + clip_high) ) A log pi(a|s),   r = pi(a|s) / pi_old(a|s)
+
+    Any shape -> the same shape; no gradient through the weight and A.  clip_low = 1 leaves no lower bound.  MiniMax
+    2025, arXiv:2506.13585, eq. 4; implementations disagree on what the bound is: TRL's `epsilon_high` is
+    1 + clip_high.
+    """
+    check_shapes(logprob=logprob, old_logprob=old_logprob, advantage=advantage)
+    weight = (logprob.detach() - old_logprob.detach()).exp().clamp(1 - clip_low, 1 + clip_high)
+    return -(weight * advantage.detach() * logprob)
+
+
 def ppo_penalty(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, kl: Tensor, kl_coef: Scalar) -> Tensor:
     """Surrogate with a KL penalty.
 
@@ -73,3 +100,29 @@ def clip_fraction(logprob: Tensor, old_logprob: Tensor, clip_low: Scalar, clip_h
     check_shapes(logprob=logprob, old_logprob=old_logprob)
     ratio = (logprob - old_logprob).exp()
     return ((ratio < 1 - clip_low) | (ratio > 1 + clip_high)).to(ratio.dtype)
+
+
+@torch.no_grad()
+def clipped_low(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, clip_low: Scalar) -> Tensor:
+    """1 where `ppo_clip` cuts the gradient below, else 0.
+
+        A < 0  and  r < 1 - clip_low
+
+    Any shape -> the same shape; its mean is TRL's clip_ratio/low_mean.  No gradient.
+    """
+    check_shapes(logprob=logprob, old_logprob=old_logprob, advantage=advantage)
+    ratio = (logprob - old_logprob).exp()
+    return ((ratio < 1 - clip_low) & (advantage < 0)).to(ratio.dtype)
+
+
+@torch.no_grad()
+def clipped_high(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, clip_high: Scalar) -> Tensor:
+    """1 where `ppo_clip` cuts the gradient above, else 0.
+
+        A > 0  and  r > 1 + clip_high
+
+    Any shape -> the same shape; its mean is TRL's clip_ratio/high_mean.  No gradient.
+    """
+    check_shapes(logprob=logprob, old_logprob=old_logprob, advantage=advantage)
+    ratio = (logprob - old_logprob).exp()
+    return ((ratio > 1 + clip_high) & (advantage > 0)).to(ratio.dtype)

@@ -195,3 +195,16 @@ def process_advantage(reward: Tensor, step_end: Tensor, ddof: int = 1, eps: Scal
     check_shapes(reward=reward, step_end=step_end)
     step = whiten(reward, step_end, ddof=ddof, eps=eps, dim=(-2, -1))
     return step.flip(-1).cumsum(-1).flip(-1)
+
+
+def soft_overlong(length: Tensor, max_length: Scalar, cache: Scalar) -> Tensor:
+    """Added to the reward of a completion that comes near the limit.
+
+        0 up to max_length - cache;   (max_length - cache - length) / cache up to max_length;   -1 beyond
+
+    Lengths in tokens, any shape -> the same shape, float.  ValueError: cache < 1.  Yu et al. 2025, arXiv:2503.14476,
+    eq. 13.
+    """
+    if cache < 1:
+        raise ValueError(f"cache={cache}: the penalty needs at least 1 token to grow in")
+    return ((max_length - cache - length) / cache).clamp(-1.0, 0.0)

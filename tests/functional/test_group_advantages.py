@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rlx.functional.returns import group_advantage, normalize, process_advantage, whiten
+from rlx.functional.returns import group_advantage, normalize, process_advantage, soft_overlong, whiten
 
 ROUNDING = {"rtol": 0, "atol": 1e-12}  # float64, the same few numbers added in another order
 
@@ -153,3 +153,15 @@ def test_process_advantages_pool_each_group_alone_and_one_step_each_is_the_outco
     assert_close(result[..., 0], group_advantage(reward[..., 0], "group"))
     equal = process_advantage(torch.full((2, 3, 5), 0.1), torch.ones(2, 3, 5))
     assert (equal == 0).all()
+
+
+# Length
+
+
+def test_soft_overlong_by_hand():
+    """At most 20 tokens, the last 5 of them paid for: 0 to 15, -.2 for each one more, -1 from 20 on."""
+    length = torch.tensor([[0, 14, 15, 16], [17, 20, 21, 99]])
+    assert_close(soft_overlong(length, 20, 5), torch.tensor([[0, 0, 0, -0.2], [-0.4, -1, -1, -1]]))
+    assert soft_overlong(torch.tensor([3, 4, 5]), 4, 1).tolist() == [0, -1, -1]  # a step
+    with pytest.raises(ValueError, match="cache=0: the penalty needs at least 1 token"):
+        soft_overlong(length, 20, 0)

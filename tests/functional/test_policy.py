@@ -8,7 +8,17 @@ from torch.nn.functional import cosine_similarity
 from torch.testing import assert_close
 
 from rlx.functional.kl import categorical_kl
-from rlx.functional.policy import approx_kl, clip_fraction, policy_gradient, ppo_clip, ppo_penalty
+from rlx.functional.policy import (
+    approx_kl,
+    cispo,
+    clip_fraction,
+    clipped_high,
+    clipped_low,
+    dual_clip,
+    policy_gradient,
+    ppo_clip,
+    ppo_penalty,
+)
 from rlx.functional.reduce import reduce_tokens
 from rlx.functional.returns import group_advantage
 
@@ -138,9 +148,55 @@ def test_no_policy_loss_reaches_the_critic_through_the_advantage_nor_the_old_pol
         ppo_clip(logprob, old, advantage, 0.2, 0.2),
         ppo_penalty(logprob, old, advantage, torch.zeros(4), 0.1),
         policy_gradient(logprob, advantage),
+        cispo(logprob, old, advantage, 0.2, 0.2),
+        dual_clip(ppo_clip(logprob, old, advantage, 0.2, 0.2), advantage, 3.0),
     ):
         g = torch.autograd.grad(loss.sum(), (logprob, old, advantage), allow_unused=True)
         assert g[0].abs().sum() > 0 and g[1] is None and g[2] is None
+
+
+# Dual clip and CISPO
+
+
+@pytest.mark.parametrize(
+    "advantage, ratio, loss, slope",
+    [(-1.0, 2.0, 2.0, 2.0), (-1.0, 5.0, 3.0, 0.0), (-2.0, 5.0, 6.0, 0.0), (-1.0, 0.5, 0.8, 0.0), (1.0, 5.0, -1.2, 0.0)],
+)
+def test_dual_clip_by_hand(advantage, ratio, loss, slope):
+    """c = 3: a negative advantage costs at most 3 |A|, and from there on has no gradient."""
+    logprob, advantage = torch.tensor([ratio]).log().requires_grad_(), torch.tensor([advantage])
+    result = dual_clip(ppo_clip(logprob, torch.zeros(1), advantage, 0.2, 0.2), advantage, 3.0)
+    assert_close(result, torch.tensor([loss]))
+    assert_close(gradient(result.sum(), logprob)[0], torch.tensor([slope]))
+
+
+def test_dual_clip_is_max_of_min_as_its_paper_has_it():
+    """Ye et al. 2020, eq. 4, for A < 0: the objective is max(min(r A, clip(r) A), c A)."""
+    logprob, advantage = torch.randn(1000), torch.randn(1000)
+    ratio = logprob.exp()
+    inner = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+    expected = torch.where(advantage < 0, torch.maximum(inner, 2 * advantage), inner)
+    result = dual_clip(ppo_clip(logprob, torch.zeros(1000), advantage, 0.2, 0.2), advantage, 2.0)
+    assert_close(-result, expected)
+
+
+@pytest.mark.parametrize("advantage", [1.0, -2.0])
+@pytest.mark.parametrize("ratio, weight", [(0.01, 0.7), (0.69, 0.7), (1.0, 1.0), (1.3, 1.3), (9.0, 1.5)])
+def test_cispo_weighs_the_score_function_by_the_clipped_ratio_and_never_stops_it(advantage, ratio, weight):
+    logprob = torch.tensor([ratio]).log().requires_grad_()
+    result = cispo(logprob, torch.zeros(1), torch.tensor([advantage]), 0.3, 0.5)
+    assert_close(result, -weight * advantage * logprob)
+    assert_close(gradient(result.sum(), logprob)[0], torch.tensor([-weight * advantage]))
+
+
+def test_cispo_has_the_policy_gradient_on_policy_and_off_policy_where_nothing_is_clipped():
+    logits, old, advantage = torch.randn(5, requires_grad=True), torch.randn(5).log_softmax(-1), torch.randn(5)
+    logprob = logits.log_softmax(-1)
+    on_policy = gradient(cispo(logprob, logprob.detach(), advantage, 0.0, 0.0).sum(), logits)[0]
+    assert_close(on_policy, gradient(policy_gradient(logprob, advantage).sum(), logits)[0])
+    exact = gradient(-(logprob.exp() * advantage).sum(), logits)[0]
+    loss = (old.exp() * cispo(logprob, old, advantage, 1.0, float("inf"))).sum()
+    assert_close(gradient(loss, logits)[0], exact)
 
 
 # PPO-penalty
@@ -163,6 +219,17 @@ def test_ppo_penalty_rests_where_advantage_plus_beta_over_ratio_is_constant():
 
 
 # Diagnostics
+
+
+def test_clipped_is_where_ppo_clip_has_no_gradient():
+    logprob, advantage = (torch.randn(1000) * 0.5).requires_grad_(), torch.randn(1000)
+    stopped = gradient(ppo_clip(logprob, torch.zeros(1000), advantage, 0.2, 0.28).sum(), logprob)[0] == 0
+    old = torch.zeros(1000)
+    low, high = clipped_low(logprob, old, advantage, 0.2), clipped_high(logprob, old, advantage, 0.28)
+    assert torch.equal((low + high).bool(), stopped) and (low * high == 0).all()
+    assert torch.equal(low.bool(), stopped & (logprob < 0)) and torch.equal(high.bool(), stopped & (logprob > 0))
+    assert low.sum() > 100 and high.sum() > 100
+    assert not clipped_low(logprob, old, old, 0.2).any() and not clipped_high(logprob, old, old, 0.28).any()
 
 
 def test_approx_kl_is_unbiased_and_nonnegative():

@@ -2,12 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-EXTRAS ?= box2d,mujoco,atari,minigrid,joblib,dev
+EXTRAS ?= box2d,mujoco,atari,minigrid,joblib,hf,dev
 
-.PHONY: help train test check lint fast results bench torture mutants clean
+.PHONY: help train test check lint fast results results-lm bench bench-lm torture mutants clean
 
 help:            ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -33,9 +33,18 @@ lint: $(INSTALLED)   ## ruff, mypy, import-linter
 results: $(INSTALLED)  ## the learning tables of docs/results, cell by cell; what is there is skipped
 	$(BIN)/python -m benchmarks.results
 
+results-lm: $(INSTALLED)  ## the same of the language family
+	$(BIN)/python -m benchmarks.language
+
 bench: $(INSTALLED)  ## speed beside Stable-Baselines3 on the same hyper-parameters
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m benchmarks.speed
+
+bench-lm: $(INSTALLED)  ## GRPO and sampling beside TRL and Hugging Face, which it installs into .venv-trl
+	test -x .venv-trl/bin/python || $(PYTHON) -m venv .venv-trl
+	.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0"
+	.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check "trl==1.16.0"
+	$(BIN)/python -m benchmarks.lm_speed --trl-python .venv-trl/bin/python
 
 torture: $(INSTALLED)  ## kill -9 again and again, and compare with the run that never stopped
 	$(BIN)/python -m benchmarks.torture

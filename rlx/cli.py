@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 def main() -> NoReturn:
     """Run one command."""
+    if int(os.environ.get("RANK") or 0) > 0 and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # torchrun: the first process says it all
     try:
         code = _complete(sys.argv[2:]) if sys.argv[1:2] == ["complete"] else _run()
     except BrokenPipeError:  # `| head`: the reader has seen enough

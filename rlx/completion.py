@@ -6,12 +6,12 @@ from the YAML files, without Hydra: a <TAB> must answer at once.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlx import registry
+from rlx import registry, worlds
+from rlx.errors import ConfigError
 
 SCRIPTS = {
     "bash": r"""# rlx: source <(rlx completion bash)
@@ -63,8 +63,11 @@ FLAGS: dict[str, tuple[str, ...]] = {  # of each verb; a test holds them against
         "--hydra-help", "--version",
     ),
     "resume": ("--help",),
-    "eval": ("--episodes", "--seed", "--stochastic", "--checkpoint", "--device", "--json", "--help"),
+    "eval": (
+        "--episodes", "--prompts", "--k", "--seed", "--stochastic", "--checkpoint", "--device", "--json", "--help",
+    ),
     "play": ("--gif", "--seed", "--checkpoint", "--steps", "--fps", "--help"),
+    "sample": ("--count", "--greedy", "--temperature", "--seed", "--checkpoint", "--json", "--help"),
     "ls": ("--sort", "--json", "--help"),
     "show": ("--json", "--help"),
     "plot": ("--metric", "--by", "--out", "--smooth", "--x", "--json", "--help"),
@@ -80,8 +83,8 @@ VALUES: dict[str, tuple[str, ...]] = {  # of flags
     "--checkpoint": ("latest", "best", "final"), "--sort": ("time", "return", "env", "algo", "status"),
     "--x": ("step", "time"),
 }  # fmt: skip
-LISTS = ("algos", "envs", "presets", "models", "experiments")
-RUN_VERBS = ("resume", "eval", "play", "show", "plot")
+LISTS = ("algos", "envs", "tasks", "presets", "models", "experiments")
+RUN_VERBS = ("resume", "eval", "play", "sample", "show", "plot")
 
 
 def candidates(words: list[str]) -> list[str]:
@@ -121,39 +124,25 @@ def _values(name: str, words: list[str], groups: list[str]) -> Iterable[str]:
         return registry.options(name)
     if name == "device":
         return DEVICES
+    if name == "init":
+        return ("latest", *(f"latest:{algo}" for algo in registry.algorithms_of("language")))
     return ("true", "false") if isinstance(_keys(words, groups).get(name), bool) else ()
 
 
 def _keys(words: list[str], groups: list[str]) -> dict[str, Any]:
     """The keys of the configuration that these words choose, and their values."""
-    main = _load(registry.conf_dir() / "config.yaml")
+    try:
+        first = worlds.primary(words[:-1])
+    except ConfigError:  # words of two worlds
+        first = registry.PRIMARY["control"]
+    main = registry.load(registry.conf_dir() / f"{first}.yaml")
     chosen = {key: value for item in main.get("defaults", []) if isinstance(item, dict) for key, value in item.items()}
     chosen |= dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
     found = _flat({key: value for key, value in main.items() if key not in ("defaults", "hydra")})
     for group in groups:
-        if group in chosen and group not in ("preset", "experiment"):
-            found |= _flat(_file(group, chosen[group]), f"{group}.")
+        if group in chosen and group not in ("preset", "as", "experiment"):
+            found |= _flat(registry.values(group, str(chosen[group]).rpartition(",")[2]), f"{group}.")
     return found
-
-
-def _file(group: str, name: str, depth: int = 5) -> dict[str, Any]:
-    """The values of a file of conf/, with those of the files its defaults list names."""
-    path = registry.options(group).get(str(name).rpartition(",")[2])
-    content = _load(path) if path else {}
-    below: dict[str, Any] = {}
-    for item in content.pop("defaults", []):
-        if isinstance(item, str) and item != "_self_" and depth:
-            below |= _file(group, item, depth - 1)
-    return {**below, **content}
-
-
-def _load(path: Path) -> dict[str, Any]:
-    import yaml
-
-    with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
-        found = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        return found if isinstance(found, dict) else {}
-    return {}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

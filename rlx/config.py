@@ -7,7 +7,7 @@ import re
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -21,7 +21,7 @@ Cadence = Annotated[int, Field(ge=0, le=10**15)]  # 0: never
 class Expect:
     """What the preset's author saw: what to expect of a run, and where the numbers come from."""
 
-    score: float | None  # mean return of the final policy
+    score: float | None  # of the final policy: mean return, or share of right answers
     steps: int | None  # after this many
     seconds: float | None  # of one run on one core
     source: str | None
@@ -29,7 +29,10 @@ class Expect:
 
 @dataclass
 class Config:
-    """Everything that decides a run. The sections `algo`, `env` and `model` have their own dataclasses."""
+    """What decides a run, whatever its world: each of them adds keys and the section that names the place of learning
+    (rlx.control.world, rlx.language.world). Sections have dataclasses of their own."""
+
+    PLACE: ClassVar[str]  # that section: env or task
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     total_steps: Count
@@ -38,48 +41,53 @@ class Config:
     runs_dir: Annotated[str, Field(min_length=1)]
     log_every: Count  # steps
     eval_every: Cadence  # steps
-    eval_episodes: Count
     checkpoint_every: Cadence  # steps; 0: only at the end and when interrupted
     keep_checkpoints: Count
-    video: bool  # a GIF of the agent at each evaluation milestone
     tensorboard: bool
     expect: Expect
     algo: Any
-    env: Any
     model: Any
 
-
-def implementation(raw: Mapping[str, Any]) -> str:
-    """The name of the algorithm's implementation in a configuration that is still plain data."""
-    algo = raw.get("algo")
-    if not isinstance(algo, Mapping) or not isinstance(algo.get("implementation"), str):
-        raise ConfigError("algo.implementation: missing (a section algo with name and implementation, as in algo=ppo)")
-    return algo["implementation"]
+    @property
+    def place(self) -> Any:
+        """Where it learns: the section `env` or `task`."""
+        return getattr(self, self.PLACE)
 
 
-def validate(raw: Mapping[str, Any], algo: type) -> Config:
-    """The typed configuration, with `algo` as the type of its section. Raises ConfigError, one line for the first
-    fault."""
-    from rlx.control.envs import EnvConfig
-    from rlx.control.nets import ModelConfig
+def implementation(raw: Mapping[str, Any], section: str = "algo", example: str = "algo=ppo") -> str:
+    """The name of the implementation that a section of a configuration, still plain data, asks for."""
+    found = raw.get(section)
+    if not isinstance(found, Mapping) or not isinstance(found.get("implementation"), str):
+        raise ConfigError(
+            f"{section}.implementation: missing (a section {section} with name and implementation, as in {example})"
+        )
+    return found["implementation"]
 
+
+def validate(raw: Mapping[str, Any], kind: type[Config], own: Mapping[str, type]) -> Config:
+    """The typed configuration: a `kind` whose sections are `own` and `expect`. Raises ConfigError, one line for the
+    first fault."""
     if found := find_target(raw):
         raise ConfigError(f"{found}: '_target_' is refused: configurations are data and run no code")
-    sections = {"expect": Expect, "algo": algo, "env": EnvConfig, "model": ModelConfig}
-    parts = {name: _check(kind, raw.get(name), name) for name, kind in sections.items()}
+    sections = {"expect": Expect, **own}
+    parts = {name: _check(part, raw.get(name), name) for name, part in sections.items()}
     rest = {key: value for key, value in raw.items() if key not in sections}
-    config = _check(Config, {**rest, **dict.fromkeys(sections)}, "", skip=set(sections))
+    config = _check(kind, {**rest, **dict.fromkeys(sections)}, "", skip=set(sections))
     for name, part in parts.items():
         setattr(config, name, part)
-    for key in ("algo.name", "env.name"):
-        section, field = key.split(".")
-        value = getattr(getattr(config, section), field)
+    for section in ("algo", kind.PLACE):
+        value = getattr(config, section).name
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
             raise ConfigError(
-                f"{key}={value}: a name goes into the path of the run: letters, digits, '.', '_' and '-', "
+                f"{section}.name={value}: a name goes into the path of the run: letters, digits, '.', '_' and '-', "
                 "beginning with a letter or digit, 100 at most"
             )
     return config
+
+
+def section(kind: type, raw: Any, name: str) -> Any:
+    """One section of a configuration as a `kind`. Raises ConfigError."""
+    return _check(kind, raw, name)
 
 
 def find_target(tree: Any, path: str = "") -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlx import report
 from rlx.errors import UserError, choices_hint, closest, shown
-from rlx.signals import Interrupted
+from rlx.signals import Interrupted, RunFailed
 
 
 def say(message: str, code: int = 2) -> int:
@@ -31,8 +31,8 @@ def code_of(error: BaseException) -> int:
         return error.code
     if isinstance(error, KeyboardInterrupt):
         return say("interrupted", 130)
-    if type(error).__name__ == "RunFailed":  # its module imports torch
-        path = report.near(error.path)  # type: ignore[attr-defined]
+    if isinstance(error, RunFailed):
+        path = report.near(error.path)
         say(f"{error} (traceback in {path}/rlx.log)", 1)
         print(f"run: {path}")
         return 1

@@ -7,7 +7,6 @@ of its steps. A run is therefore exactly its configuration plus the state in its
 from __future__ import annotations
 
 import contextlib
-import io
 import sys
 import time
 import traceback
@@ -17,11 +16,10 @@ from signal import SIGINT
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 
-from rlx import __version__, process, record, rundir
+from rlx import __version__, distributed, origin, process, record, registry, rundir
 from rlx import device as devices
 from rlx.checkpoint import Checkpoints, Found, weights_sha256
 from rlx.config import Config
@@ -29,19 +27,10 @@ from rlx.errors import UserError
 from rlx.files import CannotWrite, write_atomically
 from rlx.logger import Dashboard, MetricsLog, config_hash
 from rlx.run import Run, measured
-from rlx.signals import Interrupted, Signals, name_of
+from rlx.signals import Interrupted, RunFailed, Signals, name_of
 
 HEARTBEAT = 5.0  # seconds
-EVAL_ENVS = 10  # environments of an evaluation
 Progress = Callable[[int, Mapping[str, Any]], None]
-
-
-class RunFailed(Exception):
-    """Training failed; the traceback is in the run's log and in status.json."""
-
-    def __init__(self, message: str, path: Path) -> None:
-        super().__init__(message)
-        self.path = path
 
 
 def say(text: str) -> None:
@@ -64,6 +53,7 @@ class Loop:
         signals: Signals,
     ) -> None:
         self.path, self.cfg, self.module, self.device = path, cfg, module, device
+        self.world = registry.world(cfg.algo.implementation)
         self.checkpoints, self.progress, self.signals = checkpoints, progress, signals
         self.saved: tuple[str, int] | None = None  # kind and step of the newest checkpoint
         self.step = 0
@@ -117,7 +107,7 @@ class Loop:
         self.metrics: dict[str, Any] = mine.get("metrics", {})
         self.elapsed = mine.get("elapsed", 0.0)
         self._state = state.pop("run") if state else None  # it goes as soon as the run moves on
-        self.run = Run(self.path, self.device, self.cfg.seed, self._state)
+        self.run = Run(self.path, self.device, self.cfg.seed, self._state, origin.saved)
         self.saved = (found.kind, found.step) if found else None
         self.step = self.first = self.run.step
         try:
@@ -129,7 +119,8 @@ class Loop:
             self.path, purge_step=self.first + 1 if state else 0 if began else None
         )
         raw = rundir.read_config(self.path)
-        hparams = {key: raw[key] for key in ("algo", "env", "model", "total_steps")}
+        hparams = {key: raw[key] for key in ("algo", self.cfg.PLACE, "model", "total_steps")}
+        hparams["algo"] = {k: v for k, v in raw["algo"].items() if f"algo.{k}" not in self.world.ORIGINS}
         self.dashboard.hparams_start(hparams, config_hash(hparams))
         if not state:
             self._describe(raw)
@@ -160,14 +151,24 @@ class Loop:
                 before = step
                 self._notices()
                 self._alive()
-                if self.signals.asked and not last:
+                if distributed.agree(self.signals.asked) and not last:
                     self._stop(step)
-        if self.saved != ("final", self.step):  # stopped between its last step and this
-            self._checkpoint("final", self.step)
+        self._finish()
         weights = weights_sha256(self.run.parameters())
         self.dashboard.hparams_end("success")
         self._status("finished", weights_sha256=weights)
         return {"evaluation": self.evaluation, "metrics": self.metrics, "weights_sha256": weights}
+
+    def _finish(self) -> None:
+        """What the end still lacks where the algorithm, or the process after the last step, stopped early."""
+        if self.step < self.cfg.total_steps:
+            self.run.notice(f"done at step {self.step:,}, before total_steps={self.cfg.total_steps:,}")
+        evaluated = self.evaluation["step"] if self.evaluation else None
+        if self.cfg.eval_every and self.step < self.cfg.total_steps and evaluated != self.step:
+            self._evaluate(self.step)
+        if self.saved != ("final", self.step):
+            self._checkpoint("final", self.step)
+        self._notices()
 
     def _stop(self, step: int) -> None:
         """Leave, with a checkpoint of this very step where one is allowed (see Run.exact_anywhere)."""
@@ -206,40 +207,22 @@ class Loop:
         self.dashboard.scalars(step, metrics)
 
     def _evaluate(self, step: int) -> None:
-        from rlx.control.evaluate import evaluate
-
-        policy = self.module.load_policy(self.cfg, self.run)
-        found = evaluate(policy, self.cfg.env, self.cfg.eval_episodes, self.cfg.seed, num_envs=EVAL_ENVS)
-        mean, std = float(np.mean(found.returns)), float(np.std(found.returns))
-        self.evaluation = {"step": step, "mean_reward": mean, "std_reward": std, "episodes": len(found.returns)}
-        metrics = {
-            "eval/mean_reward": mean,
-            "eval/std_reward": std,
-            "eval/mean_ep_length": float(np.mean(found.lengths)),
-        }
-        known = [success for success in found.successes if success is not None]
-        if known:
-            metrics["eval/success_rate"] = float(np.mean(known))
-        self._write(step, metrics)
-        if self.cfg.video:
-            self._film(policy, step)
-        if self.best is None or mean > self.best:
-            self.best = mean
+        found = self.world.evaluation(self.cfg, self.module, self.run)
+        self.evaluation = {"step": step, **found.summary}
+        self._write(step, found.metrics)
+        if found.gif:
+            gif, width, height = found.gif
+            self.dashboard.image_gif("eval/video", gif, width, height, step)
+        kept = [] if found.text is None else [("samples", f"{step:012d}.txt", found.text, _verbatim(found.text))]
+        if self.run.exhibit and (shown := self.run.exhibit()):
+            kept.append(("completions", f"step_{step:09d}.html", shown.html, shown.markdown))
+        for tag, name, text, markdown in kept:
+            (self.path / "samples").mkdir(exist_ok=True)
+            write_atomically(self.path / "samples" / name, f"{text}\n".encode(), durable=False)
+            self.dashboard.text(tag, markdown, step)
+        if self.best is None or found.summary["score"] > self.best:
+            self.best = found.summary["score"]
             self._checkpoint("best", step)
-
-    def _film(self, policy: Any, step: int) -> None:
-        """A short GIF of one episode as an image summary. What cannot be filmed is said once, and training goes on."""
-        from rlx.control.evaluate import render_episode, save_gif
-
-        try:
-            frames, _, _ = render_episode(policy, self.cfg.env, self.cfg.seed, max_steps=500, every=5, width=240)
-            buffer = io.BytesIO()
-            save_gif(frames, buffer, fps=12)
-        except Exception as error:  # a missing display or renderer must not end a training run
-            self.run.notice(f"no video: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
-            return
-        height, width = np.asarray(frames[0]).shape[:2]
-        self.dashboard.image_gif("eval/video", buffer.getvalue(), width, height, step)
 
     def _checkpoint(self, kind: str, step: int) -> None:
         if names := self.run.not_finite():
@@ -269,7 +252,7 @@ class Loop:
         if text is None:
             return
         write_atomically(self.path / "policy.txt", f"{text}\n".encode(), durable=False)
-        self.dashboard.text("policy", "\n".join(f"    {line}" for line in text.splitlines()), step)
+        self.dashboard.text("policy", _verbatim(text), step)
 
     def _notices(self) -> None:
         new, self._shown = self.run.notices[self._shown :], len(self.run.notices)
@@ -299,6 +282,11 @@ class Loop:
             **more,
         }
         rundir.write_status(self.path, found, durable)
+
+
+def _verbatim(text: str) -> str:
+    """Markdown that shows a text as it is."""
+    return "\n".join(f"    {line}" for line in text.splitlines())
 
 
 def _due(before: int, now: int, every: int) -> bool:

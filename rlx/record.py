@@ -65,13 +65,15 @@ def command_line(words: Iterable[str]) -> list[str]:
     return [scrub(word[:2_000]) for word in words][:500]
 
 
-def new(cfg: Any, command: list[str], device: str) -> dict[str, Any]:
+def new(cfg: Any, command: list[str], device: str, origins: Mapping[str, Any]) -> dict[str, Any]:
+    """`origins`: the runs that it starts from, by what they are to it (init, reward_model)."""
     return {
         "command": command_line(command),
         "started": process.now(),
         "algo": cfg.algo.name,
-        "env": cfg.env.name,
-        "env_id": cfg.env.id,
+        cfg.PLACE: cfg.place.name,
+        **({"env_id": cfg.place.id} if cfg.PLACE == "env" else {}),
+        **origins,
         "seed": cfg.seed,
         "device": device,
         "threads": cfg.threads,

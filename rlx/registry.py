@@ -1,21 +1,29 @@
-"""Names -> algorithms, and where configuration files live. Nothing is imported until it is chosen.
+"""Names -> algorithms and their worlds, and where configuration files live. Nothing is imported until it is chosen.
 
 A third party adds algorithms by the entry-point group `rlx.algos` (name -> module with `Config`, `train` and
-`load_policy`) and YAML files by `rlx.conf` (any name -> a package whose files are laid out like conf/: algo/NAME.yaml,
-env/NAME.yaml, preset/ALGO_ENV.yaml). Environments are Gymnasium's: a YAML in env/ names an id.
+`load_policy`, and for language WORLD = "language") and YAML files by `rlx.conf` (any name -> a package whose files are
+laid out like conf/: algo/NAME.yaml, env/NAME.yaml, task/NAME.yaml, preset/ALGO_ENV.yaml). Environments are
+Gymnasium's: a YAML in env/ names an id. Tasks are modules: see rlx.language.tasks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import re
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from rlx.errors import ConfigError, choices_hint
 
-ALGORITHMS = ("q_learning", "dqn", "vpg", "actor_critic", "a2c", "trpo", "ppo")
+CONTROL = ("q_learning", "dqn", "vpg", "actor_critic", "a2c", "trpo", "ppo")
+LANGUAGE = ("pretrain", "sft", "reward_model", "rlhf_ppo", "dpo", "grpo")
+ALGORITHMS = (*CONTROL, *LANGUAGE)
+WORLDS = {"control": "env", "language": "task"}  # the section that says where an algorithm of each world learns
+PRIMARY = {"control": "config", "language": "language"}  # and the file that its configuration begins with
 BUILT_IN = {name: f"rlx.algos.{name}" for name in ALGORITHMS}
 NEEDED = ("Config", "train", "load_policy")  # what an algorithm's module has
 
@@ -34,7 +42,9 @@ def algorithm(implementation: str) -> ModuleType:
     known = implementations()
     where = f"algo.implementation={implementation}"
     if implementation not in known:
-        raise ConfigError(f"{where}: no such implementation{choices_hint(implementation, known)}")
+        raise ConfigError(
+            f"{where}: no such implementation{choices_hint(implementation, known, where='rlx list algos')}"
+        )
     if implementation in BUILT_IN:
         return importlib.import_module(known[implementation])
     try:
@@ -48,10 +58,27 @@ def algorithm(implementation: str) -> ModuleType:
     return module
 
 
+def world_name(implementation: str) -> str:
+    """control or language. A plug-in's module is read for its line WORLD = "language", and not imported."""
+    if implementation in BUILT_IN or implementation not in (known := implementations()):
+        return "language" if implementation in LANGUAGE else "control"
+    with contextlib.suppress(Exception):  # a broken plug-in is named when it is chosen
+        spec = find_spec(known[implementation])
+        text = Path(str(spec and spec.origin)).read_text("utf-8")
+        if found := re.search(r"""^WORLD *(?::.*)?= *["'](\w+)["']""", text, re.MULTILINE):
+            return found[1] if found[1] in WORLDS else "control"
+    return "control"
+
+
+def world(implementation: str) -> ModuleType:
+    """The module of the world that an algorithm learns in: rlx.control.world, rlx.language.world."""
+    return importlib.import_module(f"rlx.{world_name(implementation)}.world")
+
+
 def serving(attribute: str, kind: str) -> list[str]:
     """The built-in implementations whose ACTIONS or OBSERVATIONS (`attribute`) include a kind of Gymnasium space."""
     found = []
-    for name in ALGORITHMS:
+    for name in CONTROL:
         kinds = getattr(algorithm(name), attribute, None)
         if kinds is None or kind in kinds:
             found.append(name)
@@ -76,13 +103,14 @@ def user_conf() -> Path | None:
 def conf_dirs(extra: Path | None = None) -> list[Path]:
     """Every directory of configuration files, first match wins: ./conf of the user, rlx's, plug-ins', `extra`.
 
-    ./conf goes behind rlx's own where it holds a config.yaml: that belongs to some other program, or would
-    replace rlx's.
+    ./conf goes behind rlx's own where it holds a config.yaml or language.yaml: that belongs to some other program, or
+    would replace rlx's.
     """
     own, mine = conf_dir().resolve(), user_conf()
     found = [own]
     if mine:
-        found.insert(1 if (mine / "config.yaml").exists() else 0, mine)
+        replaces = any((mine / f"{name}.yaml").exists() for name in PRIMARY.values())
+        found.insert(1 if replaces else 0, mine)
     for point in _entry_points("rlx.conf").values():
         try:
             spec = find_spec(point.value)
@@ -106,6 +134,34 @@ def options(group: str, extra: Path | None = None) -> dict[str, Path]:
         for path in sorted((directory / group).glob("*.yaml")):
             found.setdefault(path.stem, path)
     return dict(sorted(found.items()))
+
+
+def values(group: str, name: str, extra: Path | None = None, depth: int = 5) -> dict[str, Any]:
+    """The values of a file of a group, laid over those of the files that its defaults list names; {} where there is
+    none or it cannot be read."""
+    path = options(group, extra).get(name)
+    content = load(path) if path else {}
+    below: dict[str, Any] = {}
+    for item in content.pop("defaults", None) or []:
+        if isinstance(item, str) and item != "_self_" and depth:
+            below |= values(group, item, extra, depth - 1)
+    return {**below, **content}
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A YAML file with keys, read without Hydra; {} for any other."""
+    import yaml
+
+    with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
+        found = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def algorithms_of(world: str, extra: Path | None = None) -> list[str]:
+    """The choices of algo= in a world."""
+    made = {name: values("algo", name, extra).get("implementation") for name in options("algo", extra)}
+    return [name for name, built in made.items() if isinstance(built, str) and world_name(built) == world]
 
 
 def first_comment(path: Path) -> str:

@@ -15,8 +15,16 @@ from typing import Any
 
 
 class Live:
-    """The live line: %, ETA, steps/s, return. A terminal gets one line that changes, a file a line each tenth of
-    the run."""
+    """The live line: %, ETA, steps/s, and how it goes. A terminal gets one line that changes, a file a line each tenth
+    of the run."""
+
+    # the metrics that say how it goes, and how they are written
+    SHOWN = {
+        "rollout/ep_rew_mean": "return {:.1f}",
+        "loss": "loss {:.3f}",
+        "reward": "reward {:.3f}",
+        "eval/greedy_accuracy": "greedy accuracy {:.3f}",
+    }
 
     def __init__(self) -> None:
         self.terminal = sys.stderr.isatty() and not os.environ.get("CI")
@@ -32,12 +40,21 @@ class Live:
     def _announce(self, cfg: Any, device: str) -> None:
         self.finish()
         self._begin(cfg.total_steps)
-        print(f"{cfg.algo.name} on {cfg.env.id}, seed {cfg.seed}, {cfg.total_steps:,} steps, device {device}")
+        where = getattr(cfg.place, "id", cfg.place.name)
+        print(f"{cfg.algo.name} on {where}, seed {cfg.seed}, {cfg.total_steps:,} steps, device {device}")
+        if init := getattr(cfg, "init", None):
+            print(f"from {near(Path(init))}")
         if (expect := cfg.expect).score is not None:
             seconds = f", about {expect.seconds:g} s" if expect.seconds else ""
             steps = f" at {expect.steps:,} steps" if expect.steps else ""
             print(f"tuned preset: expect {expect.score:g}{steps}{seconds} ({expect.source or 'no source given'})")
         sys.stdout.flush()
+
+    def passed(self, path: Path) -> None:
+        """A run of a chain that goes on with another."""
+        self.finish()
+        with _to_the_end(1):
+            print(f"run: {near(path)}", flush=True)
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> None:
         now, tenth = time.monotonic(), 10 * step // self.total
@@ -53,8 +70,10 @@ class Live:
             f"{rate:,.0f} steps/s",
             f"ETA {_clock(left)}",
         ]
-        if (found := metrics.get("rollout/ep_rew_mean")) is not None:
-            parts.append(f"return {found:.1f}")
+        here = {name: text for name, text in self.SHOWN.items() if metrics.get(name) is not None}
+        if "reward" in here:
+            here.pop("loss", None)
+        parts += [text.format(metrics[name]) for name, text in here.items()]
         self._print("  ".join(parts))
 
     def _print(self, line: str) -> None:
@@ -95,19 +114,50 @@ def _clock(seconds: float) -> str:
 
 def finished(path: Path, found: Mapping[str, Any]) -> None:
     """The final table, the next commands, and the run's path as the last line."""
-    rows: list[tuple[str, Any]] = [
-        (key, value) for key, value in sorted(found["metrics"].items()) if isinstance(value, int | float)
-    ]
-    if evaluation := found["evaluation"]:
-        mean, std = evaluation["mean_reward"], evaluation["std_reward"]
-        rows.insert(0, ("eval/mean_reward", f"{mean:.2f} +- {std:.2f} over {evaluation['episodes']} episodes"))
+    from rlx.analysis import runs
+
+    rows = [*_evaluation(found["evaluation"] or {}), *_numbers(found["metrics"])]
     width = max((len(key) for key, _ in rows), default=0)
     print()
     for key, value in rows:
-        print(f"  {key:<{width}}  {value if isinstance(value, str) else f'{value:.6g}'}")
+        print(f"  {key:<{width}}  {value}")
     name = quoted(path)
-    print(f"\nnext: rlx eval {name} --episodes 100\n      rlx play {name} --gif out.gif\n      rlx dash")
+    if runs.place(path) == "task":
+        print(f"\nnext: rlx eval {name} --prompts 1000\n      rlx sample {name}\n      rlx dash")
+    else:
+        print(f"\nnext: rlx eval {name} --episodes 100\n      rlx play {name} --gif out.gif\n      rlx dash")
     print(f"run: {near(path)}")
+
+
+def _numbers(found: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    return [
+        (f"{prefix}{key}", f"{value:.6g}") for key, value in sorted(found.items()) if isinstance(value, int | float)
+    ]
+
+
+def _evaluation(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if "mean_reward" in found:
+        text = f"{found['mean_reward']:.2f} +- {found['std_reward']:.2f} over {found['episodes']} episodes"
+        return [("eval/mean_reward", text)]
+    return _numbers({key: found[key] for key in found if key not in ("step", "score", "seed")}, "eval/")
+
+
+def evaluated(found: Mapping[str, Any], seed: int) -> None:
+    """`rlx eval`."""
+    if "returns" in found:
+        print(f"{found['mean']:.2f} +- {found['std']:.2f} over {found['n']} episodes (seed {seed})")
+        return
+    several = {f"{name}@{k}": share for name in ("pass", "maj") for k, share in found.get(f"{name}_at", {}).items()}
+    for key, value in [*_numbers(found), *_numbers(several)]:
+        print(f"  {key:<17}  {value}")
+
+
+def sampled(found: Sequence[Mapping[str, Any]]) -> None:
+    """`rlx sample`: log-prob, prompt and completion, one line each."""
+    for row in found:
+        for said in row["completions"]:
+            text = f"{row['prompt']}{said['text']}".replace("\n", "\\n")
+            print(f"{said['logprob']:9.3f}  {text}{'' if said['ended'] else ' (cut)'}")
 
 
 def sweep(directory: Path, jobs: Sequence[Mapping[str, Any]], planned: int | None, error: str | None) -> bool:
@@ -154,13 +204,14 @@ def near(path: Path) -> Path:
 
 def score(row: Mapping[str, Any]) -> str:
     try:
-        return f"{row['eval']['mean_reward']:.2f}"
+        found = row["eval"]
+        return f"{found['score']:.3f}" if "task" in row else f"{found['mean_reward']:.2f}"
     except (TypeError, KeyError, ValueError):  # not evaluated, or a damaged file
         return "-"
 
 
 def ranking(row: Mapping[str, Any]) -> float:
-    """A run's mean evaluation return, to sort by."""
+    """A run's score in its last evaluation, to sort by."""
     found = score(row)
     return float("-inf") if found == "-" else float(found)
 
@@ -171,11 +222,23 @@ def _number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def place_of(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Where a run of `rlx ls` learns: env or task, and its name."""
+    place = "task" if "task" in row else "env"
+    return place, str(row.get(place))
+
+
+def heading(places: Iterable[str]) -> str:
+    """Of a column of environments, tasks or both."""
+    return "/".join(sorted(set(places))) or "env"
+
+
 def listing(rows: Iterable[Mapping[str, Any]]) -> None:
     """`rlx ls`."""
-    lines = [("status", "algo", "env", "seed", "step", "eval", "run")]
+    rows = list(rows)
+    lines = [("status", "algo", heading(place_of(row)[0] for row in rows), "seed", "step", "eval", "run")]
     for row in rows:
-        named = (row["status"], str(row["algo"]), str(row["env"]), str(row["seed"]))
+        named = (row["status"], str(row["algo"]), place_of(row)[1], str(row["seed"]))
         lines.append((*named, _number(row["step"]), score(row), row["run"]))
     table(lines, right=(3, 4, 5))
 
@@ -209,54 +272,13 @@ NOTES = 6  # of a plot, at most
 
 def plotted(found: Any, out: Path) -> None:
     """`rlx plot`."""
-    lines = [("env", "line", "last", "range of seeds")]
-    for env, group in found.panels.items():
+    lines = [(heading(found.kinds.values()), "line", "last", "range of seeds")]
+    for name, group in found.panels.items():
         for line in group:
             last = [curve.y[-1] for curve in line.curves]
-            lines.append((env, line.label, f"{line.mean[-1]:.6g}", f"{min(last):.6g} to {max(last):.6g}"))
+            lines.append((name, line.label, f"{line.mean[-1]:.6g}", f"{min(last):.6g} to {max(last):.6g}"))
     table(lines, right=(2,))
     if found.notes:
         more = f"; and {len(found.notes) - NOTES} more" if len(found.notes) > NOTES else ""
         print(f"note: {'; '.join(found.notes[:NOTES])}{more}")
     print(f"{out}: {found.metric}")
-
-
-# -- this machine ----------------------------------------------------------------------------------------------
-
-LIBRARIES = (
-    "torch", "numpy", "gymnasium", "hydra-core", "omegaconf", "typer", "tensorboard", "safetensors", "matplotlib",
-)  # fmt: skip
-EXTRAS = {
-    "box2d": "Box2D", "mujoco": "mujoco", "atari": "ale_py", "minigrid": "minigrid", "envpool": "envpool",
-    "sweep": "optuna", "joblib": "hydra_plugins.hydra_joblib_launcher",
-    "slurm": "hydra_plugins.hydra_submitit_launcher", "ray": "hydra_plugins.hydra_ray_launcher",
-    "bench": "stable_baselines3",
-}  # fmt: skip
-
-
-def doctor(version: str) -> None:
-    """Versions, devices and optional extras. The one report that imports torch, to ask it for devices."""
-    import platform
-    from importlib import metadata
-    from importlib.util import find_spec
-
-    print(f"rlx {version}, Python {platform.python_version()}, {platform.platform()}")
-    for name in LIBRARIES:
-        try:
-            print(f"  {name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            print(f"  {name} is missing: pip install rlx")
-    import torch
-
-    devices = ["cpu", *(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        devices.append("mps")
-    print(f"devices: {', '.join(devices)}; {os.cpu_count()} cores")
-    print("extras:")
-    for extra, module in EXTRAS.items():
-        try:
-            there = find_spec(module) is not None
-        except ModuleNotFoundError:
-            there = False
-        install = f"no: pip install 'rlx[{extra}]'"
-        print(f"  {extra:<9}{'yes' if there else install}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,34 @@ Metrics = Values | Callable[[], Values]  # a function is called on the spot, but
 def measured(metrics: Metrics) -> Values:
     """The values that were yielded, or that the function yielded computes."""
     return metrics() if callable(metrics) else metrics
+
+
+@dataclass
+class Evaluation:
+    """What a world makes of a policy now and then; the loop writes it down."""
+
+    metrics: Values  # tags of metrics.jsonl and TensorBoard
+    summary: Values  # "score", the more the better, and what it is made of: in status.json and `rlx show`
+    gif: tuple[bytes, int, int] | None = None  # and its width and height
+    text: str | None = None  # samples, for TensorBoard and samples/
+
+
+@dataclass
+class Exhibit:
+    """What was learnt from last, to look at."""
+
+    markdown: str  # for TensorBoard
+    html: str  # a page that refers to nothing outside itself
+
+
+@dataclass
+class Saved:
+    """The end of another run: its configuration, and the state of what it tracked."""
+
+    config: dict[str, Any]
+    tracked: dict[str, Any]
+    step: int
+    weights_sha256: str
 
 
 class Stateful(Protocol):
@@ -38,10 +67,19 @@ class Run:
     with `rng`. An algorithm therefore builds its objects, tracks them, and loops while `step < total_steps`.
     """
 
-    def __init__(self, dir: Path, device: torch.device, seed: int, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        dir: Path,
+        device: torch.device,
+        seed: int,
+        state: Mapping[str, Any] | None = None,
+        saved: Callable[[str], Saved] | None = None,
+    ) -> None:
         self.dir, self.device, self.seed = Path(dir), device, seed
+        self._open_saved = saved
         self.step = 0
         self.notices: list[str] = []
+        self.exhibit: Callable[[], Exhibit | None] | None = None  # set by the algorithm, called at evaluations
         self.tracked: dict[str, Stateful] = {}
         self._rngs: dict[str, np.random.Generator] = {}
         # Of the checkpoint, what nobody has asked for yet. It is let go piece by piece: a buffer is not held twice.
@@ -54,6 +92,16 @@ class Run:
             torch.set_rng_state(state["torch_rng"])
             if "cuda_rng" in state and device.type == "cuda":
                 torch.cuda.set_rng_state(state["cuda_rng"], device)
+
+    @property
+    def resumed(self) -> bool:
+        """Whether this run goes on from a checkpoint. Then nothing of another run is read."""
+        return self._resumed
+
+    def saved(self, path: str) -> Saved:
+        """The end of the run at `path`: where this one starts from (`init`), or what judges it. Raises UserError."""
+        assert self._open_saved is not None and not self._resumed, "only a new run reads another one"
+        return self._open_saved(path)
 
     def _entropy(self, name: str) -> int:
         words = np.random.SeedSequence([self.seed, zlib.crc32(name.encode())]).generate_state(2, np.uint64)

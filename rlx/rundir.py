@@ -25,11 +25,12 @@ from rlx.files import remove_temporaries, sync_directory, write_atomically, writ
 
 # What a run cannot change once it has begun, but for what only says how it is computed.
 FROZEN = (
-    "seed", "runs_dir", "env", "model", "algo.name", "algo.implementation", "algo.num_envs", "algo.num_steps",
-    "algo.critic", "algo.optimizer", "algo.dueling", "algo.prioritized", "algo.buffer_ram_mb",
+    "seed", "runs_dir", "env", "task", "init", "model", "algo.name", "algo.implementation", "algo.num_envs",
+    "algo.num_steps", "algo.critic", "algo.optimizer", "algo.dueling", "algo.prioritized", "algo.buffer_ram_mb",
+    "algo.reward_model",
 )  # fmt: skip
 MOVABLE = ("env.workers", "env.step_timeout", "env.replay")
-NAMES = ("runs_dir", "env.name", "algo.name")
+NAMES = ("runs_dir", "env.name", "task.name", "algo.name")
 
 
 # -- a new one -------------------------------------------------------------------------------------------------
@@ -37,7 +38,7 @@ NAMES = ("runs_dir", "env.name", "algo.name")
 
 def new_directory(cfg: Any, parent: Path | None = None, name: str | None = None) -> Path:
     """Create this run's own directory, exclusively. Raises ConfigError where that cannot be."""
-    parent = parent or Path(cfg.runs_dir).absolute() / cfg.env.name / cfg.algo.name
+    parent = parent or Path(cfg.runs_dir).absolute() / cfg.place.name / cfg.algo.name
     path = parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -63,11 +64,12 @@ def open_new(
     device: str,
     parent: Path | None = None,
     name: str | None = None,
+    origins: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A new run directory with its configuration and record in it."""
+    """A new run directory with its configuration and record in it (`origins`: see record.new)."""
     path = new_directory(cfg, parent, name)
     try:
-        write_json(path / "run.json", record.new(cfg, command, device))
+        write_json(path / "run.json", record.new(cfg, command, device, origins or {}))
         status = {"status": "running", "step": 0, "total_steps": cfg.total_steps, **process.me()}
         write_status(path, status, durable=False)
         write_config(path, raw)  # the last: it makes the directory a run

@@ -1,80 +1,67 @@
-"""What the command line calls: start a run, resume one, evaluate and play its policy. The loop itself is in `loop`."""
+"""What the command line calls: start a run, resume one, open its policy. The loop itself is in `loop`, environments and
+tasks are in the worlds."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 
 from rlx import device as devices
-from rlx import record, registry, rundir
+from rlx import distributed, origin, record, registry, rundir
 from rlx.checkpoint import CheckpointError, Checkpoints, Found
 from rlx.config import Config, implementation, validate
-from rlx.errors import ConfigError, UserError
-from rlx.loop import EVAL_ENVS, Loop, Progress, RunFailed, say
+from rlx.errors import ConfigError, UserError, shown
+from rlx.loop import Loop, Progress, say
 from rlx.run import Run
 from rlx.rundir import read_config
-from rlx.signals import Interrupted, Signals
+from rlx.signals import Interrupted, RunFailed, Signals
 
 Announce = Callable[[Config, Path, str], None]
 
 
 def typed(raw: Mapping[str, Any]) -> tuple[Config, ModuleType]:
     """The typed configuration and the module of its algorithm. Raises ConfigError."""
-    module = registry.algorithm(implementation(raw))
-    return validate(raw, module.Config), module
+    name = implementation(raw)
+    module, world = registry.algorithm(name), registry.world(name)
+    for place in set(registry.WORLDS.values()) - {world.NAME}:
+        if place in raw:
+            raise ConfigError(f"algo.implementation={name}: needs the section {world.NAME}, not {place}")
+    return validate(raw, world.Config, {"algo": module.Config, **world.sections(raw)}), module
 
 
 def check(cfg: Config, module: ModuleType) -> torch.device:
-    """What can only be seen by trying: the device, the environment, whether the two fit the algorithm.
+    """What can only be seen by trying: the device, and what its world tries.
 
     Raises ConfigError in one line; nothing has been written then.
     """
-    from rlx.control.acting import make_one
-    from rlx.control.envs import EnvError
-    from rlx.control.heads import make_head
-    from rlx.control.nets import SMALLEST_IMAGE
-
     try:
         device, _ = devices.choose(cfg.device)
-        envs = make_one(dataclasses.replace(cfg.env, replay=True))
-        try:
-            _fits("ACTIONS", type(envs.action_space).__name__, cfg, module)
-            _fits("OBSERVATIONS", type(envs.raw_observation_space).__name__, cfg, module)
-            make_head(envs.action_space)
-            shape = envs.observation_space.shape or ()
-            if len(shape) == 3 and min(shape[1:]) < SMALLEST_IMAGE:
-                raise ConfigError(
-                    f"env.id={cfg.env.id}: images of {shape[1]} by {shape[2]} are too small for the CNN: "
-                    f"{SMALLEST_IMAGE} by {SMALLEST_IMAGE} at least (env.wrappers=[flatten] makes vectors of them)"
-                )
-            if own := getattr(module, "check", None):  # what the algorithm asks beyond its own section
-                own(cfg, envs)
-        finally:
-            envs.close()
-    except (devices.DeviceError, EnvError) as error:
+    except devices.DeviceError as error:
         raise ConfigError(str(error)) from None
-    except ValueError as error:
-        raise (error if isinstance(error, ConfigError) else ConfigError(f"env.id={cfg.env.id}: {error}")) from None
+    world_of(cfg).check(cfg, module)
     return device
 
 
-def _fits(attribute: str, kind: str, cfg: Config, module: ModuleType) -> None:
-    """An algorithm may say which kinds of Gymnasium spaces it can serve: ACTIONS, OBSERVATIONS."""
-    allowed = getattr(module, attribute, None)
-    if allowed and kind not in allowed:
-        others = ", ".join(registry.serving(attribute, kind))
-        raise ConfigError(
-            f"env.id={cfg.env.id} has {kind} {attribute.lower()}; {cfg.algo.name} needs {allowed[0]} ones "
-            f"(use {others})"
-        )
+def ready(
+    raw: Mapping[str, Any], command: list[str], trying: bool = True
+) -> tuple[dict[str, Any], Config, ModuleType, dict[str, Any]]:
+    """All that is checked before a run begins (`trying`: what can only be seen by trying, too).
+
+    Returns the configuration with the runs that it starts from, as data and typed, the algorithm and what to record of
+    those runs. Raises ConfigError.
+    """
+    cfg, module = typed(raw)
+    whole, origins = origin.resolve(raw, world_of(cfg), command)
+    if whole != raw:
+        cfg, module = typed(whole)
+    if trying:
+        check(cfg, module)
+    return whole, cfg, module, origins
 
 
 def start(
@@ -87,13 +74,34 @@ def start(
     name: str | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Validate, open a new run directory, train. Returns its path and the results."""
-    cfg, module = typed(raw)
-    device = check(cfg, module)
-    path = rundir.open_new(cfg, raw, command, str(device), parent, name)
-    with Signals() as signals, rundir.locked(path):
-        with contextlib.suppress(OSError):  # nobody reads it
-            announce(cfg, path, devices.choose(cfg.device)[1])
-        return path, Loop(path, cfg, module, device, _checkpoints(path, cfg, raw), progress, signals).execute(None)
+    raw, cfg, module, origins = ready(raw, command)
+    device, chosen = devices.choose(cfg.device)
+    device = distributed.join(device, cfg.PLACE)
+    if distributed.follows():
+        return follow(cfg, module, device)
+    with distributed.leading() as go:
+        path = rundir.open_new(cfg, raw, command, str(device), parent, name, origins)
+        with Signals() as signals, rundir.locked(path):
+            with contextlib.suppress(OSError):  # nobody reads it
+                announce(cfg, path, chosen)
+            go(str(path))
+            return path, Loop(path, cfg, module, device, _checkpoints(path, cfg, raw), progress, signals).execute(None)
+
+
+def follow(cfg: Config, module: ModuleType, device: torch.device, checkpoints: Checkpoints | None = None) -> Any:
+    """The part of a process that does not lead (torchrun): compute what the leader computes, and leave nothing."""
+    path = Path(distributed.wait())
+    if path == Path():
+        raise SystemExit(0)  # the leader has said why
+    found = checkpoints.load() if checkpoints else None
+    with Signals():  # the leader decides what becomes of them
+        devices.prepare(cfg.threads)
+        run = Run(path, device, cfg.seed, found.state["run"] if found else None, origin.saved)
+        with contextlib.closing(module.train(cfg, run)) as steps:
+            for step, _ in steps:
+                if distributed.agree(0) and step < cfg.total_steps:
+                    break
+    return path, {"evaluation": None, "metrics": {}, "weights_sha256": None}
 
 
 def resume(
@@ -114,19 +122,21 @@ def resume(
     changes = record.differences(before, raw)
     for key, (old, new) in changes.items():
         if rundir.is_frozen(key):
-            raise ConfigError(
-                f"{key}={new}: cannot change in a run that has begun with {old} (rlx train starts another)"
-            )
-    device = check(cfg, module)
+            begun = f"a run that has begun with {shown(old)}"
+            raise ConfigError(f"{key}={shown(new)}: cannot change in {begun} (rlx train starts another)")
+    device = distributed.join(check(cfg, module), cfg.PLACE)
     checkpoints = _checkpoints(path, cfg, raw)
-    with Signals() as signals, rundir.locked(path) as status:
+    if distributed.follows():
+        return follow(cfg, module, device, checkpoints)
+    with distributed.leading() as go, Signals() as signals, rundir.locked(path) as status:
         found = _newest(path, checkpoints, status)
         step = found.step if found else 0
         if "total_steps" in changes and cfg.total_steps < step:  # (unchanged: a last rollout goes beyond it)
             raise ConfigError(f"total_steps={cfg.total_steps}: the run is at step {step} already")
-        whole = found is not None and found.kind == "final" and step >= cfg.total_steps
-        if found and whole and not changes and status.get("status") == "finished":
+        if found and found.kind == "final" and not changes and status.get("status") == "finished":
             rundir.put_back(path, status)
+            early = f" (it stopped by itself before {cfg.total_steps:,})" if step < cfg.total_steps else ""
+            say(f"note: finished at step {step:,}{early}: nothing is left to do")
             mine = found.state["runner"]
             kept = {key: mine[key] for key in ("evaluation", "metrics")}
             return path, {**kept, "weights_sha256": status.get("weights_sha256")}
@@ -136,6 +146,7 @@ def resume(
             rundir.write_config(path, raw)
         with contextlib.suppress(OSError):  # nobody reads it
             announce(cfg, path, devices.choose(cfg.device)[1])
+        go(str(path))
         try:
             return path, Loop(path, cfg, module, device, checkpoints, progress, signals).execute(found)
         except UserError:  # the checkpoint does not fit what was asked: the run stays what it was
@@ -167,8 +178,8 @@ def _newest(path: Path, checkpoints: Checkpoints, status: Mapping[str, Any]) -> 
     return found
 
 
-def open_policy(path: Path, which: str = "latest", device: str | None = None) -> tuple[Config, Any]:
-    """The configuration and the policy of a run's checkpoint, for evaluation and play."""
+def open_run(path: Path, which: str = "latest", device: str | None = None) -> tuple[Config, ModuleType, Run]:
+    """The configuration, the algorithm and the state of a run's checkpoint."""
     raw = read_config(path)
     cfg, module = typed(raw)
     try:
@@ -181,30 +192,30 @@ def open_policy(path: Path, which: str = "latest", device: str | None = None) ->
         raise ConfigError(f"{path}: the run has no checkpoint yet (rlx resume {path} goes on with it)")
     for warning in found.warnings:
         say(f"warning: {warning}")
-    return cfg, module.load_policy(cfg, Run(path, chosen, cfg.seed, found.state["run"]))
+    return cfg, module, Run(path, chosen, cfg.seed, found.state["run"])
 
 
-def evaluate_policy(policy: Any, cfg: Config, episodes: int, seed: int, stochastic: bool = False) -> dict[str, Any]:
-    """{mean, std, n, returns} over fresh episodes; deterministic unless `stochastic`."""
-    from rlx.control.evaluate import evaluate
-
-    rng = np.random.default_rng([seed, 3]) if stochastic else None
-    found = evaluate(lambda obs: policy(obs, rng), cfg.env, episodes, seed, num_envs=EVAL_ENVS)
-    returns = [float(value) for value in found.returns]
-    return {"mean": float(np.mean(returns)), "std": float(np.std(returns)), "n": len(returns), "returns": returns}
+def open_policy(path: Path, which: str = "latest", device: str | None = None) -> tuple[Config, Any]:
+    """The configuration and the policy of a run's checkpoint, for evaluation and play."""
+    cfg, module, run = open_run(path, which, device)
+    return cfg, module.load_policy(cfg, run)
 
 
-def play(policy: Any, cfg: Config, seed: int, steps: int, gif: Path | None, fps: int) -> tuple[float, int]:
-    """One episode, to a GIF or to a window. Returns the return and the length."""
-    from rlx.control.evaluate import has_display, render_episode, save_gif, watch_episode
-
-    if gif is None:
-        if not has_display():
-            print("rlx: note: no display here; --gif out.gif writes a picture", file=sys.stderr)
-        return watch_episode(policy, cfg.env, seed, steps)
-    frames, total, length = render_episode(policy, cfg.env, seed, max_steps=steps, every=2, width=400)
-    save_gif(frames, gif, fps=fps)
-    return total, length
+def world_of(cfg: Config) -> ModuleType:
+    """The world that a run learns in."""
+    return registry.world(cfg.algo.implementation)
 
 
-__all__ = ["Interrupted", "Loop", "RunFailed", "open_policy", "read_config", "registry", "resume", "start"]
+def evaluate_policy(policy: Any, cfg: Config, count: int, seed: int, *args: Any, **how: Any) -> dict[str, Any]:
+    """How good a policy is, over `count` fresh episodes or prompts, as `report` of its world says it."""
+    return world_of(cfg).report(policy, cfg, count, seed, *args, **how)
+
+
+def report(cfg: Config, module: ModuleType, run: Run, count: int, seed: int, **how: Any) -> dict[str, Any]:
+    """The same of a run's checkpoint, by the algorithm's own measure where it has one."""
+    if own := getattr(module, "evaluate", None):
+        return own(cfg, run, count, seed)
+    return evaluate_policy(module.load_policy(cfg, run), cfg, count, seed, **how)
+
+
+__all__ = ["Interrupted", "Loop", "RunFailed", "open_policy", "open_run", "read_config", "resume", "start"]

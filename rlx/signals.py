@@ -1,4 +1,5 @@
-"""Asking a run to stop: SIGINT (Ctrl-C), SIGTERM (kill, SLURM's end) and SIGUSR1 (SLURM's warning)."""
+"""How a run ends before its time. SIGINT (Ctrl-C), SIGTERM (kill, SLURM's end) and SIGUSR1 (SLURM's warning) ask it
+to."""
 
 from __future__ import annotations
 
@@ -6,6 +7,14 @@ import signal
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+
+class RunFailed(Exception):
+    """Training failed; the traceback is in the run's log and in status.json."""
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class Interrupted(BaseException):

@@ -70,7 +70,7 @@ def test_the_users_own_choices_are_offered_too(tmp_path: Path, monkeypatch: pyte
     assert "env.extra=" in offered and "env.wrappers=" in offered
 
 
-@pytest.mark.parametrize("words", [[], ["algo=ppo_penalty", "env=breakout", "model=cnn"]])
+@pytest.mark.parametrize("words", [[], ["algo=ppo_penalty", "env=breakout", "model=cnn"], ["algo=dapo", "task=sort"]])
 def test_the_keys_offered_are_those_of_the_composed_configuration(
     words: list[str], tmp_path: Path, forks: Forks
 ) -> None:

@@ -18,6 +18,9 @@ from rlx.errors import ConfigError
 FAST = ["algo=random", "env=corridor", "eval_every=0", "video=false", "tensorboard=false", "checkpoint_every=400"]
 
 
+UNNEEDED = {"rlx_random.algo", "rlx_random.babble", "rlx_random.envs", "torch", "gymnasium"}
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory that pip has installed tests/plugin into."""
@@ -44,13 +47,14 @@ def test_it_is_listed_and_completed_without_being_imported(site: Path, tmp_path:
         (["list", "algos"], "Acts at random"),
         (["list", "envs"], "corridor"),
         (["complete", "--", "train", "algo=ra"], "algo=random"),
+        (["complete", "--", "train", "algo=babble", "eval_p"], "eval_prompts="),
         (["complete", "--", "train", "env=corridor", "algo=random", "algo.num"], "algo.num_envs="),
     ]:
         done = subprocess.run(
             [sys.executable, "-c", code, *words], cwd=tmp_path, env=env, capture_output=True, text=True
         )
         out, modules = done.stdout.rstrip("\n").rpartition("\n")[::2]
-        assert found in out and not {"rlx_random.algo", "rlx_random.envs", "torch", "gymnasium"} & set(modules.split())
+        assert found in out and not UNNEEDED & set(modules.split())
 
 
 @pytest.mark.parametrize(
@@ -80,6 +84,17 @@ def test_its_preset_and_environment_serve_the_algorithms_of_rlx(forks: Forks, tm
     done = forks("train", "algo=ppo", "env=corridor", "eval_every=0", "video=false", cwd=tmp_path)
     shown = json.loads(forks("show", done.run, "--json", cwd=tmp_path).out)
     assert (shown["total_steps"], shown["env"], shown["status"]) == (3_000, "corridor", "finished")
+
+
+def test_its_language_algorithm_learns_on_a_task_of_rlx(forks: Forks, tmp_path: Path) -> None:
+    done = forks("train", "algo=babble", "task=sort", "tensorboard=false", cwd=tmp_path)
+    assert done.code == 0 and done.run.startswith("runs/sort/babble/"), done.err
+    shown = json.loads(forks("show", done.run, "--json", cwd=tmp_path).out)
+    assert (shown["task"], shown["step"], shown["status"]) == ("sort", 6, "finished")
+    assert forks("complete", "--", "train", "algo=babble", "algo.s", cwd=tmp_path).out == "algo.stop=\n"
+    refused = forks("train", "algo=babble", "env=corridor", cwd=tmp_path)
+    assert refused.code == 2 and "env=corridor: babble learns on a task" in refused.err
+    assert "babble" in forks("train", "algo=random", "task=sort", cwd=tmp_path).err
 
 
 def _truth(run: Path) -> list[dict]:

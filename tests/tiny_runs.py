@@ -40,6 +40,11 @@ TINY_ALGO: dict[str, dict[str, Any]] = {  # by implementation: about 32 steps an
     "q_learning": {"num_envs": 2, "num_steps": 16},
 }  # fmt: skip
 
+LANGUAGE = [
+    "algo=sft", "total_steps=12", "eval_every=4", "eval_prompts=8", "samples=2", "checkpoint_every=4",
+    "tensorboard=false", "model.num_layers=1", "model.d_model=8", "model.num_heads=2",
+]  # fmt: skip
+
 
 def config(root: Path, env: str = "cartpole", algo: str = "ppo", **changes: Any) -> dict[str, Any]:
     """A tiny run's resolved configuration; changes are keys with __ for a dot (algo__lr=1e-3)."""
@@ -56,6 +61,22 @@ def config(root: Path, env: str = "cartpole", algo: str = "ppo", **changes: Any)
         assert name in part, key
         part[name] = value
     return raw
+
+
+def spoken(root: Path, *words: str) -> dict[str, Any]:
+    """The same of a tiny run on a task, from the words of a command."""
+    from rlx.launch.composing import compose_all, plain
+
+    with compose_all() as compose:
+        return plain(compose([*LANGUAGE, f"runs_dir={root}", *words]))
+
+
+def speak(root: Path, *words: str, name: str | None = None, progress: Any = None) -> Path:
+    """A tiny run on a task from its beginning to its end."""
+    place = {"parent": root, "name": name} if name else {}
+    raw = spoken(root, *words)
+    path, _ = runner.start(raw, ["rlx", "train", *words], progress or (lambda *_: None), **place)
+    return path
 
 
 def _algo(name: str) -> dict[str, Any]:

@@ -21,12 +21,15 @@ from rlx.analysis import runs
 from rlx.errors import UserError, choices_hint, did_you_mean, shown
 
 SUFFIXES = (".png", ".svg", ".pdf")
-X = {"step": ("step", "environment steps"), "time": ("time/time_elapsed", "seconds of wall time")}
+X = {"step": ("step", "steps"), "time": ("time/time_elapsed", "seconds of wall time")}
+STEPS = {"env": "environment steps", "task": "optimiser steps"}
+METRICS = ("rollout/ep_rew_mean", "reward", "loss")  # the first of them that a run has, where none is asked for
+ORIGINS = ("init", "algo.reward_model")  # paths of other runs: what tells lines apart is the algorithm they are of
 # What never changes a curve: where and how a run is computed (logger.MACHINE_KEYS; a test compares), what it leaves
 # behind and what its preset promises.
 APART = (
     "seed", "device", "threads", "run", "run_dir", "runs_dir", "name",
-    "expect", "video", "tensorboard", "keep_checkpoints", "log_every", "eval_every",
+    "expect", "video", "samples", "tensorboard", "keep_checkpoints", "log_every", "eval_every",
 )  # fmt: skip
 POINTS = 200  # of a line
 INTERVAL_FROM, RESAMPLES = 5, 2000  # seeds from which the band is an interval and not the range
@@ -53,8 +56,11 @@ class Curve:
         return self.seed if key == "seed" else self.config.get(key)
 
     @property
-    def env(self) -> tuple[str, str]:
-        return str(self.config.get("env.name")), str(self.config.get("env.id"))
+    def place(self) -> tuple[str, str, str]:
+        """env or task, its name, and what tells it from another one of that name."""
+        kind = "task" if "task.name" in self.config else "env"
+        own = self.config.get("env.id", self.config.get("task.implementation"))
+        return kind, str(self.config.get(f"{kind}.name")), str(own)
 
 
 @dataclass
@@ -77,18 +83,21 @@ class Line:
 
 @dataclass
 class Plot:
-    """What is drawn: one panel an environment."""
+    """What is drawn: one panel an environment or task."""
 
     metric: str
     x: str
     smooth: int
     panels: dict[str, list[Line]]
     notes: list[str]
+    kinds: dict[str, str]  # of each panel: env or task
 
     def to_json(self) -> dict[str, Any]:
         return {
             "metric": self.metric, "x": X[self.x][0], "smooth": self.smooth, "notes": self.notes,
-            "panels": [{"env": env, "lines": list(map(_line_json, lines))} for env, lines in self.panels.items()],
+            "panels": [
+                {self.kinds[name]: name, "lines": list(map(_line_json, lines))} for name, lines in self.panels.items()
+            ],
         }  # fmt: skip
 
 
@@ -133,7 +142,11 @@ def _config(path: Path) -> dict[str, Any]:
         raw = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
-    return _flat(raw) if isinstance(raw, dict) else {}
+    found = _flat(raw) if isinstance(raw, dict) else {}
+    for key in ORIGINS:  # seeds of one experiment start from different runs
+        if found.get(key) is not None:
+            found[key] = (runs.record(path).get(key.rpartition(".")[2]) or {}).get("algo")
+    return found
 
 
 def _flat(tree: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
@@ -236,27 +249,35 @@ def full_key(name: str, known: Iterable[str]) -> str:
 
 
 def build(paths: Sequence[Path], metric: str, by: Sequence[str] = (), x: str = "step", smooth: int = 1) -> Plot:
-    """Everything that is drawn. Raises UserError."""
+    """Everything that is drawn; without a metric the first of METRICS that there is. Raises UserError."""
+    metric = metric or _default(paths)
     curves, notes = read(paths, metric, x, smooth)
     curves, left_out = _newest(curves)
     notes += left_out
     chosen = [full_key(name, {"seed", *(key for curve in curves for key in curve.config)}) for name in by]
-    names = {env: env[0] for env in dict.fromkeys(curve.env for curve in curves)}
+    names = {place: place[1] for place in dict.fromkeys(curve.place for curve in curves)}
     if len(set(names.values())) < len(names):  # two environments of one name
-        names = {env: env[1] for env in names}
+        names = {place: place[2] for place in names}
     panels: dict[str, list[Line]] = {}
-    for env in sorted(names):
-        here = [curve for curve in curves if curve.env == env]
+    for place in sorted(names, key=lambda place: place[1:]):
+        here = [curve for curve in curves if curve.place == place]
         lines = _lines(here, chosen)
         hidden = _label(lines, chosen)
         if hidden:
-            notes.append(f"the lines of {names[env]} differ in {', '.join(hidden)} too")
+            notes.append(f"the lines of {names[place]} differ in {', '.join(hidden)} too")
         for line in lines:
             if chosen and (pooled := _differing([curve.config for curve in line.curves])):
                 notes.append(f"{line.label}: one line for runs that differ in {', '.join(pooled[:MANY])}")
             _average(line)
-        panels[names[env]] = lines
-    return Plot(metric, x, smooth, panels, notes)
+        panels[names[place]] = lines
+    return Plot(metric, x, smooth, panels, notes, {names[place]: place[0] for place in names})
+
+
+def _default(paths: Sequence[Path]) -> str:
+    for metric in METRICS:
+        if any(metric in row for path in paths for row in _rows(path, metric)):
+            return metric
+    return METRICS[0]
 
 
 def _lines(curves: Sequence[Curve], by: Sequence[str]) -> list[Line]:
@@ -292,7 +313,7 @@ def _label(lines: Sequence[Line], by: Sequence[str]) -> list[str]:
         for line in same:
             line.keys = {key: line.curves[0].get(key) for key in keys}
             words = [
-                shown(value) if key in ("algo.name", "env.name") else
+                shown(value) if key in ("algo.name", "env.name", "task.name") else
                 f"{short[i] if short.count(short[i]) == 1 else key}={_value(value)}"
                 for i, (key, value) in enumerate(line.keys.items())
             ]  # fmt: skip
@@ -373,22 +394,22 @@ def draw(plot: Plot, out: Path) -> None:
     figure = Figure(figsize=(7.2 if columns == 1 else 5.2 * columns, 0.4 + 3.9 * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     looks: dict[str, int] = {}
-    for axis, (env, lines) in zip(axes, plot.panels.items()):
+    for axis, (name, lines) in zip(axes, plot.panels.items()):
         for line in lines:
-            name = line.label.rpartition(" (")[0]  # one colour for one name in all panels
-            i = looks.setdefault(name, len(looks))
+            label = line.label.rpartition(" (")[0]  # one colour for one name in all panels
+            i = looks.setdefault(label, len(looks))
             colour, dash = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
             marker = "o" if len(line.x) == 1 else None
             axis.plot(line.x, line.mean, color=colour, linestyle=dash, linewidth=1.8, marker=marker, label=line.label)
             if line.band:
                 axis.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
-        axis.set_title(env, fontsize=11, loc="left")
+        axis.set_title(name, fontsize=11, loc="left")
         axis.xaxis.set_major_locator(MaxNLocator(6))
         axis.xaxis.set_major_formatter(FuncFormatter(_steps if plot.x == "step" else lambda value, _: f"{value:g}"))
         axis.grid(True, color="0.9", linewidth=0.8)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.set_xlabel(X[plot.x][1])
+        axis.set_xlabel(STEPS[plot.kinds[name]] if plot.x == "step" else X[plot.x][1])
         axis.margins(x=0.01)
         axis.set_xlim(left=0)
         if len(lines) > 1 or line.band:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlx import process
-from rlx.errors import UserError
+from rlx.errors import UserError, choices_hint, shown
 
 
 class NotARun(UserError):
@@ -26,12 +26,27 @@ def _run_files(root: Path) -> Iterator[Path]:
             yield directory
 
 
+def newest_first(root: Path) -> list[Path]:
+    """All run directories under `root` by when they were started, in a sweep's directory or not."""
+    return sorted(find(root), key=lambda path: (str(record(path).get("started")), path.name), reverse=True)
+
+
 def resolve(name: str, runs_dir: str = "runs") -> Path:
-    """A run directory by path, or `latest` for the newest under runs_dir. Raises NotARun."""
-    if name == "latest":
+    """A run directory by path, `latest` for the newest under runs_dir, latest:ALGO for the newest of an algorithm.
+
+    Raises NotARun.
+    """
+    word, colon, algo = name.partition(":")
+    if word == "latest":
         found = find(Path(runs_dir))
         if not found:
-            raise NotARun(f"latest: there is no run under {runs_dir}/ yet (rlx train starts one)")
+            raise NotARun(f"{name}: there is no run under {runs_dir}/ yet (rlx train starts one)")
+        if colon:
+            of = {path: str(record(path).get("algo")) for path in found}
+            found = [path for path in found if of[path] == algo]
+            if not found:
+                known = choices_hint(algo, set(of.values()), "latest:")
+                raise NotARun(f"{name}: there is no run of {shown(algo)} under {runs_dir}/{known}")
         return max(found, key=lambda path: (path / "run.json").stat().st_mtime)
     path = Path(name)
     if not path.exists():
@@ -39,6 +54,16 @@ def resolve(name: str, runs_dir: str = "runs") -> Path:
     if not (path / "config.yaml").is_file() or not (path / "run.json").is_file():
         raise NotARun(f"{name}: not a run directory (no config.yaml and run.json; `rlx ls` lists the runs there are)")
     return path
+
+
+def record(path: Path) -> dict[str, Any]:
+    """What run.json says; {} if it is missing or damaged."""
+    return _json(path / "run.json")
+
+
+def place(path: Path) -> str:
+    """The world of a run: env or task."""
+    return "task" if "task" in record(path) else "env"
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -99,16 +124,16 @@ def _newest_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def show(path: Path) -> dict[str, Any]:
-    """Everything others build on: {run, algo, env, seed, step, status, weights_sha256, eval, metrics}, and more."""
-    record, status = _json(path / "run.json"), _json(path / "status.json")
+    """What others build on: {run, algo, env or task, seed, step, status, weights_sha256, eval, metrics}, and more."""
+    known, status = record(path), _json(path / "status.json")
     checkpoint = _newest_checkpoint(path)
     metrics = _last_metrics(path / "metrics.jsonl")
     drawing = _text(path / "policy.txt")
     return {
         "run": str(path),
-        "algo": record.get("algo"),
-        "env": record.get("env"),
-        "seed": record.get("seed"),
+        "algo": known.get("algo"),
+        **({"task": known["task"]} if "task" in known else {"env": known.get("env")}),
+        "seed": known.get("seed"),
         "step": status.get("step", 0),
         "checkpoint": checkpoint.get("step"),
         "total_steps": status.get("total_steps"),
@@ -117,11 +142,12 @@ def show(path: Path) -> dict[str, Any]:
         "weights_sha256": status.get("weights_sha256") or checkpoint.get("weights_sha256"),
         "eval": status.get("evaluation"),
         "metrics": metrics,
-        "device": record.get("device"),
-        "versions": record.get("versions"),
-        "notices": record.get("notices", []),
-        "resumes": record.get("resumes", []),
-        "started": record.get("started"),
-        "command": record.get("command"),
+        "device": known.get("device"),
+        "versions": known.get("versions"),
+        "notices": known.get("notices", []),
+        "resumes": known.get("resumes", []),
+        "started": known.get("started"),
+        **{name: known[name] for name in ("init", "reward_model") if name in known},
+        "command": known.get("command"),
         **({"policy": drawing} if drawing else {}),
     }

@@ -2,6 +2,7 @@
 
 words       flags and overrides, checked before Hydra sees them       composing   the search path, compose as data
 sweep       every job checked before the first one starts             messages    errors as one line
+chain       runs that start from one another
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rlx import __version__, registry
+from rlx import __version__, registry, worlds
 from rlx.errors import ConfigError
+from rlx.launch import chain, words
 from rlx.launch import sweep as sweeps
-from rlx.launch import words
 from rlx.launch.blame import check_size
 from rlx.launch.composing import BASE, check_hydra, compose, compose_all, compose_in, plain, set_threads
 from rlx.launch.messages import one_line
@@ -66,10 +67,15 @@ def train(argv: list[str], progress: Any = None) -> Outcome:
         print(f"rlx {__version__}, Hydra {hydra.__version__}")
         return Outcome()
     given.overrides = [_without_plus(word) for word in given.overrides]
+    if name := chain.find(given):
+        if given.trains:
+            return _chain(name, given, progress)
+        given.overrides = []  # --help
     parsed = words.overrides(given.overrides, given.multirun, given.config_dir)
     given.overrides = [override.input_line or "" for override in parsed]
     _job = _Job(progress, ["rlx", "train", *argv])
     check_size(given.config_dir)
+    worlds.choose(given.overrides, given.config_dir)  # before anything is composed: they may not fit together
     with one_line(given.overrides, given.config_dir):
         if given.trains and given.multirun:
             _job.outcome.sweep = sweeps.check(given, parsed)
@@ -85,6 +91,22 @@ def train(argv: list[str], progress: Any = None) -> Outcome:
     return _job.outcome
 
 
+def _chain(name: str, given: words.Words, progress: Any) -> Outcome:
+    """The runs of a chain, one after the other; the outcome holds the last."""
+    global _job
+    _job = _Job(progress)
+
+    def start(raw: dict[str, Any], command: list[str]) -> Path:
+        for path, _ in _job.outcome.runs:
+            _job.progress.passed(path)
+        _job.outcome.runs.clear()
+        _start(raw, command)
+        return _job.outcome.runs[-1][0]
+
+    chain.run(name, given, start)
+    return _job.outcome
+
+
 def _without_plus(word: str) -> str:
     """+experiment=NAME, as other programs have it, is experiment=NAME here."""
     key, equals, value = word.partition("=")
@@ -92,7 +114,8 @@ def _without_plus(word: str) -> str:
 
 
 def _hydra(given: words.Words) -> None:
-    main = hydra.main(**BASE, config_path=str(registry.conf_dir().resolve()), config_name="config")
+    first = worlds.primary(given.overrides, given.config_dir)
+    main = hydra.main(**BASE, config_path=str(registry.conf_dir().resolve()), config_name=first)
     try:
         with _argv(["rlx train", *given.argv()]), _full_errors():
             main(task)()
@@ -173,7 +196,8 @@ def _swept(cfg: DictConfig, hydra_cfg: Any) -> float | None:
     name, error, score = str(number), None, None
     try:
         raw = plain(cfg)
-        name = f"{number}_{raw['env']['name']}_{raw['algo']['name']}_s{raw['seed']}"
+        where = next(raw[place]["name"] for place in registry.WORLDS.values() if place in raw)
+        name = f"{number}_{where}_{raw['algo']['name']}_s{raw['seed']}"
         score = _start(raw, ["rlx", "train", *overrides], parent=place, name=name)
     except (ConfigError, runner.RunFailed) as failure:
         error = str(failure)
@@ -187,7 +211,7 @@ def _start(raw: dict[str, Any], command: list[str], **place: Any) -> float | Non
 
     path, found = runner.start(raw, command, _step(), announce=_announce(), **place)
     _job.outcome.runs.append((path, found))
-    return (found["evaluation"] or {}).get("mean_reward")
+    return (found["evaluation"] or {}).get("score")
 
 
 def _step() -> Callable[..., None]:
@@ -211,7 +235,7 @@ def resume(path: Path, argv: list[str], progress: Any = None) -> tuple[Path, dic
         key = word.partition("=")[0].lstrip("+~")
         if key.startswith("hydra"):
             raise ConfigError(f"{word}: only rlx train takes it; a resume changes keys of the run")
-        if key in ("preset", "experiment") or (key in registry.groups() and not word.startswith("~")):
+        if key in ("preset", "as", "experiment") or (key in registry.groups() and not word.startswith("~")):
             raise ConfigError(f"{word}: cannot change in a run that has begun (start a new one with rlx train)")
     changes = [override.input_line or "" for override in words.overrides(argv)]
     if changes:

@@ -17,7 +17,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from rlx import registry
+from rlx import registry, worlds
 from rlx.config import find_target
 from rlx.errors import ConfigError
 from rlx.launch.messages import one_line
@@ -57,10 +57,11 @@ Plugins.instance().register(RlxSearchPath)
 
 @contextlib.contextmanager
 def compose_all(given: Words | None = None) -> Iterator[Callable[[list[str]], DictConfig]]:
-    """compose(overrides), Hydra's own section included, as `rlx train` with these words would."""
+    """compose(overrides), Hydra's own section included, as `rlx train` with these words would: those overrides decide
+    in which world."""
     given = given or Words()
     GlobalHydra.instance().clear()
-    name = given.flags.get("--config-name") or "config"
+    name, place = given.flags.get("--config-name"), given.config_dir
     RlxSearchPath.extra = given.config_dir
     try:
         entry = hydra.initialize_config_dir(str(registry.conf_dir().resolve()), job_name="rlx", **BASE)
@@ -69,7 +70,8 @@ def compose_all(given: Words | None = None) -> Iterator[Callable[[list[str]], Di
     with entry:
 
         def compose(overrides: list[str]) -> DictConfig:
-            composed = hydra.compose(name, overrides=overrides, return_hydra_config=True)
+            first = name or worlds.primary(overrides, place)
+            composed = hydra.compose(first, overrides=overrides, return_hydra_config=True)
             HydraConfig.instance().set_config(composed)  # for ${hydra:...} in it
             return composed
 

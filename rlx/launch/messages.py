@@ -18,7 +18,7 @@ from rlx import registry
 from rlx.errors import ConfigError, choices_hint, closest, did_you_mean, shown
 from rlx.launch.blame import near, not_keys, not_utf8, not_yaml, source
 
-NOUNS = {"algo": "algorithm", "env": "environment"}
+NOUNS = {"algo": "algorithm", "env": "environment", "task": "task", "as": "library"}
 EXTRAS = {
     "submitit_local": "slurm", "submitit_slurm": "slurm", "joblib": "joblib", "ray": "ray", "optuna": "sweep",
 }  # fmt: skip
@@ -96,8 +96,8 @@ def _missing_file(error: MissingConfigException) -> str:
         return f"env={name}: no such environment of rlx; for a Gymnasium id: env=gym env.id={name}"
     if misnamed := [near(path) for folder in registry.conf_dirs() if (path := folder / f"{file}.yml").exists()]:
         more = f"rename {misnamed[0]} to .yaml"
-    where = f"rlx list {group}s" if group in NOUNS else ""
-    wanted = re.search(r"In '(?!config'|hydra/)([^']+)'", str(error))
+    where = f"rlx list {group}s" if group in NOUNS and group != "as" else ""
+    wanted = re.search(r"In '(?!config'|language'|hydra/)([^']+)'", str(error))
     return f"{group}={name}: no such {noun}{choices_hint(name, choices, more=more, where=where)}" + (
         f", wanted by {wanted.group(1)}.yaml" if wanted else ""
     )
@@ -120,7 +120,7 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
     if not within and isinstance(parent, DictConfig):
         inner = {
             str(name): f"{group}.{name}"
-            for group in ("model", "env", "algo")
+            for group in ("model", "env", "task", "algo")
             if isinstance(parent.get(group), DictConfig)
             for name in parent[group]
         }

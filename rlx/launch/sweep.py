@@ -61,21 +61,21 @@ def check(given: words.Words, parsed: list[Override]) -> Sweep:
         here = str(settings.launcher.get("_target_", "")).rpartition(".")[2] in HERE
         tried: set[str] = set()
         for job in itertools.islice(_worth_checking(grid), MAX_CHECKED):
-            _check_job(compose(list(job)), here, tried)
+            _check_job(compose(list(job)), list(job), here, tried)
         directory = Path(settings.sweep.dir).absolute()
     return Sweep(_make(directory), math.prod(len(values) for values in grid) if own else None)
 
 
-def _check_job(composed: DictConfig, here: bool, tried: set[str]) -> None:
+def _check_job(composed: DictConfig, job: list[str], here: bool, tried: set[str]) -> None:
     raw = plain(composed)
     set_threads(raw.get("threads"))
     from rlx import runner
 
-    cfg, module = runner.typed(raw)
-    key = json.dumps([raw["device"], raw["env"], raw["algo"]["implementation"]], default=str)
-    if here and key not in tried:
+    places = [raw.get(place) for place in registry.WORLDS.values()]
+    key = json.dumps([raw["device"], *places, raw["algo"]["implementation"]], default=str)
+    runner.ready(raw, job, trying=here and key not in tried)
+    if here:
         tried.add(key)
-        runner.check(cfg, module)
 
 
 def _grid(parsed: list[Override], own: bool) -> list[list[str]]:
@@ -97,12 +97,12 @@ def _grid(parsed: list[Override], own: bool) -> list[list[str]]:
 
 
 def _worth_checking(grid: list[list[str]]) -> Any:
-    """Every combination of groups and environments; of the other keys, each value once."""
+    """Every combination of groups, environments, tasks and runs to start from; of the other keys, each value once."""
     groups = registry.groups()
 
     def interacts(values: list[str]) -> bool:
         key = values[0].lstrip("+").partition("=")[0]
-        return key in groups or key.startswith("env.") or key == "device"
+        return key in (*groups, "device", "init", "algo.reward_model") or key.startswith(("env.", "task."))
 
     first = [values if interacts(values) else values[:1] for values in grid]
     yield from itertools.product(*first)

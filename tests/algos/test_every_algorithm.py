@@ -1,4 +1,5 @@
-"""What every algorithm must do, built-in ones and those that come later: each YAML of conf/algo is tested here."""
+"""What every algorithm of the control world must do, built-in ones and those that come later: each YAML of conf/algo
+that learns in an environment is tested here, and the others in test_every_language_algorithm.py."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ from rlx.algos import q_learning
 from rlx.errors import ConfigError
 from rlx.run import Run
 
-ALGORITHMS = sorted(registry.options("algo"))
+ALGORITHMS = sorted(registry.algorithms_of("control"))
 TABULAR = [name for name in ALGORITHMS if config("unused", algo=name)["algo"]["implementation"] == "q_learning"]
 # An environment that all of them serve: Discrete observations and actions, episodes that end and that are cut.
 SERVED = {"env": "gym", "env.name": "signs", "env.id": "probe_envs:Signs-v0"}

@@ -1,0 +1,118 @@
+"""Direct preference optimisation: the preferences train the policy itself, without a reward model or sampling.
+
+    draw N pairs (x, y chosen, y rejected), once; pi_ref = pi at the start
+    for each step:
+        minimise  -log sigmoid( beta [ (l(y_c) - l_ref(y_c)) - (l(y_r) - l_ref(y_r)) ] )
+        l(y) = sum over the tokens of y, the end token included, the prompt not
+
+Rafailov et al. 2023, arXiv:2305.18290, eq. 7. A pair is the best and the worst of `candidates` samples of the policy
+by the task's hidden reward, or the task's own.
+Left out: the variants that change the loss's shape (IPO, cDPO, KTO).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from rlx.errors import ConfigError
+from rlx.functional import preference, schedules
+from rlx.language import exhibit, preferences
+from rlx.language.learner import Learner, parts
+from rlx.language.policy import Policy
+from rlx.language.ranks import Ranks
+from rlx.language.rollout import Groups, logprobs
+from rlx.ranges import Count, NonNegative, Positive, Unit, Whole
+from rlx.run import Metrics, Run
+
+
+@dataclass
+class Config:
+    name: str
+    implementation: str
+    data: Literal["policy", "task"]  # samples of the policy compared by the task's reward; or the task's own pairs
+    num_pairs: Count  # N
+    candidates: Count  # samples of a prompt of which the best and the worst are a pair
+    temperature: Positive  # of the policy: in sampling, learning and the reference alike
+    beta: Positive
+    batch_size: Count  # pairs a step
+    micro_batch: Whole  # pairs of one backward pass; 0: all
+    lr: Positive
+    anneal_lr: bool  # linearly to 0 over total_steps
+    adam_beta1: Unit
+    adam_beta2: Unit
+    adam_eps: Positive
+    weight_decay: NonNegative
+    max_grad_norm: NonNegative  # 0: no clipping
+
+    def __post_init__(self) -> None:
+        if self.candidates < 2:
+            raise ValueError(f"candidates={self.candidates}: a pair needs at least 2")
+        if self.batch_size > self.num_pairs:
+            raise ValueError(f"batch_size={self.batch_size}: must be at most num_pairs={self.num_pairs}")
+
+
+def check(cfg: Any, task: Any) -> None:
+    """Raises ConfigError where there is nothing to compare."""
+    if cfg.init is None and cfg.algo.data == "policy":
+        raise ConfigError(
+            f"init=null: {cfg.algo.name} compares samples of a policy (init=latest:sft, or algo.data=task)"
+        )
+    preferences.check(cfg.algo, task)
+
+
+def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo: Config = cfg.algo
+    policy, ranks = Policy.new(cfg, run), Ranks()
+    learner = Learner(
+        policy.model, betas=(algo.adam_beta1, algo.adam_beta2), eps=algo.adam_eps,
+        weight_decay=algo.weight_decay, max_grad_norm=algo.max_grad_norm,
+    )  # fmt: skip
+    reference = policy.frozen()
+    pairs = preferences.draw(policy, algo, run.rng("data"), algo.num_pairs, algo.candidates, run.resumed)
+    pairs = pairs if run.resumed else preferences.best_and_worst(pairs)
+    run.track(policy=policy.model, reference=reference, optimizer=learner, data=pairs)
+    shuffle = run.rng("minibatches")
+
+    while run.step < cfg.total_steps:
+        lr = algo.lr * schedules.linear(run.step / cfg.total_steps) if algo.anneal_lr else algo.lr
+        index = torch.from_numpy(shuffle.choice(len(pairs), algo.batch_size, replace=False)).to(run.device)
+        for rows in parts(ranks.part(algo.batch_size), algo.micro_batch):
+            groups = pairs.batch(index[rows])
+            chosen, rejected = summed(policy.model, groups, algo.temperature).unbind(-1)
+            with torch.no_grad():
+                ref_chosen, ref_rejected = summed(reference, groups, algo.temperature).unbind(-1)
+            total = preference.dpo(chosen, rejected, ref_chosen, ref_rejected, algo.beta).sum() / algo.batch_size
+            with torch.no_grad():  # the rewards that the policy stands for (section 4)
+                won, lost = algo.beta * (chosen - ref_chosen), algo.beta * (rejected - ref_rejected)
+            told = {
+                "rewards/chosen": won,
+                "rewards/rejected": lost,
+                "rewards/margins": won - lost,
+                "rewards/accuracies": (won > lost).float(),
+                "logps/chosen": chosen,
+                "logps/rejected": rejected,
+            }
+            learner.add(total, {name: x.sum() / algo.batch_size for name, x in told.items()})
+        info = learner.step(lr)
+
+        run.step += 1
+        metrics = {**info, "learning_rate": lr, "epoch": run.step * algo.batch_size / len(pairs)}
+        run.exhibit = partial(exhibit.of_pairs, cfg, run, policy, reference, groups, metrics)
+        yield run.step, metrics
+
+
+def summed(model: Any, groups: Groups, temperature: float) -> Tensor:
+    """Log-prob of each completion, its end token included: [P, 2]."""
+    logprob, _ = logprobs(model(*groups.rows(slice(None))), groups.tokens, temperature)
+    return logprob.masked_fill(~groups.mask, 0.0).sum(-1)
+
+
+def load_policy(cfg: Any, run: Run) -> Policy:
+    """The policy a checkpoint holds."""
+    return Policy.restore(cfg, run)

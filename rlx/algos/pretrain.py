@@ -1,0 +1,80 @@
+"""Pretraining: predict the next token of a corpus.
+
+    for each step:
+        draw B texts y (each begins with nothing and ends with the end token)
+        minimise  -sum log pi(y_t | y_<t) / number of tokens
+
+Radford et al. 2018, section 3.1; the loss is that of Bengio et al. 2003. The task makes the corpus, fresh text at each
+step, so the loss is that of text never seen before.
+Left out: texts cut to equal lengths and packed into rows, which a corpus of short texts does not need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rlx.functional import schedules
+from rlx.functional.reduce import reduce_tokens
+from rlx.language.learner import Learner, parts
+from rlx.language.policy import Policy
+from rlx.language.ranks import Ranks
+from rlx.language.rollout import logprobs
+from rlx.ranges import Count, NonNegative, Positive, Unit, Whole
+from rlx.run import Metrics, Run
+
+NEEDS = ("text",)  # of the task
+
+
+@dataclass
+class Config:
+    name: str
+    implementation: str
+    batch_size: Count  # B
+    micro_batch: Whole  # rows of one backward pass; 0: all
+    temperature: Positive  # of the samples that evaluation draws
+    lr: Positive
+    anneal_lr: bool  # linearly to 0 over total_steps
+    adam_beta1: Unit
+    adam_beta2: Unit
+    adam_eps: Positive
+    weight_decay: NonNegative
+    max_grad_norm: NonNegative  # 0: no clipping
+
+
+def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo: Config = cfg.algo
+    policy, ranks = Policy.new(cfg, run), Ranks()
+    learner = Learner(
+        policy.model, betas=(algo.adam_beta1, algo.adam_beta2), eps=algo.adam_eps,
+        weight_decay=algo.weight_decay, max_grad_norm=algo.max_grad_norm,
+    )  # fmt: skip
+    run.track(policy=policy.model, optimizer=learner)
+    rng = run.rng("text")
+
+    while run.step < cfg.total_steps:
+        lr = algo.lr * schedules.linear(run.step / cfg.total_steps) if algo.anneal_lr else algo.lr
+
+        # Text
+        texts = policy.task.text(rng, algo.batch_size)
+        start, _ = policy.prompts([""] * algo.batch_size)
+        tokens, mask = policy.completions(texts)
+
+        # Learn
+        num_tokens = int(mask.sum())
+        for rows in parts(ranks.part(algo.batch_size), algo.micro_batch):
+            logits = policy.model(start[rows], None, tokens[rows, None])[:, 0]
+            logprob, _ = logprobs(logits, tokens[rows])
+            right = (logits.argmax(-1) == tokens[rows]).float().masked_fill(~mask[rows], 0.0)
+            loss = reduce_tokens(-logprob, mask[rows], "dapo", num_tokens=num_tokens)
+            learner.add(loss, {"mean_token_accuracy": right.sum() / num_tokens})
+        info = learner.step(lr)
+
+        run.step += 1
+        yield run.step, {**info, "learning_rate": lr, "num_tokens": num_tokens}
+
+
+def load_policy(cfg: Any, run: Run) -> Policy:
+    """The policy a checkpoint holds."""
+    return Policy.restore(cfg, run)

@@ -1,0 +1,165 @@
+"""A reward model from comparisons: pairs, or K completions ranked.
+
+    draw N prompts with K samples of pi (cfg.init) each, ranked by the task's hidden reward, once
+    for each step:
+        minimise  mean over prompts of the mean over its pairs i better than j of -log sigmoid(r_i - r_j)
+    shift and scale r so that samples of pi have mean 0 and standard deviation 1
+
+Christiano et al. 2017, arXiv:1706.03741 (pairs, K = 2); Ouyang et al. 2022, arXiv:2203.02155, eq. 1 (all pairs of one
+ranking in one batch element); Ziegler et al. 2019, arXiv:1909.08593, section 2.1 (best of K, and the normalisation).
+r is the policy's body with one output, read after the last token. Pairs of equal reward were not compared and count
+nothing (loss=plackett_luce and best_of take equal ones in the order they were drawn). Judged by its pairwise accuracy
+on rankings it never saw.
+Left out: several people who disagree, and a margin that grows with how clear a comparison was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlx.errors import ConfigError, UserError
+from rlx.functional import preference, schedules
+from rlx.language import preferences
+from rlx.language.learner import Learner, parts
+from rlx.language.policy import Policy
+from rlx.language.ranks import Ranks
+from rlx.language.rollout import Groups, collect
+from rlx.language.scorer import Scorer
+from rlx.ranges import Count, NonNegative, Positive, Unit, Whole
+from rlx.run import Metrics, Run
+
+
+@dataclass
+class Config:
+    name: str
+    implementation: str
+    data: Literal["policy", "task"]  # samples of the policy ranked by the task's reward; or the task's own pairs
+    loss: Literal["pairs", "plackett_luce", "best_of"]
+    num_rankings: Count  # N
+    group_size: Count  # K
+    temperature: Positive  # of the samples
+    normalise_on: Count  # samples of the policy that score 0 on average in the end
+    batch_size: Count  # prompts a step
+    micro_batch: Whole  # prompts of one backward pass; 0: all
+    lr: Positive
+    anneal_lr: bool  # linearly to 0 over total_steps
+    adam_beta1: Unit
+    adam_beta2: Unit
+    adam_eps: Positive
+    weight_decay: NonNegative
+    max_grad_norm: NonNegative  # 0: no clipping
+
+    def __post_init__(self) -> None:
+        if self.group_size < 2:
+            raise ValueError(f"group_size={self.group_size}: a comparison needs at least 2 completions")
+        if self.data == "task" and self.group_size != 2:
+            raise ValueError(f"group_size={self.group_size}: the pairs of data=task have 2")
+        if self.batch_size > self.num_rankings:
+            raise ValueError(f"batch_size={self.batch_size}: must be at most num_rankings={self.num_rankings}")
+
+
+def loss(algo: Config, score: Tensor, reward: Tensor) -> Tensor:
+    """Of each ranking: scores and rewards [P, K], the best first -> [P]."""
+    if algo.loss == "plackett_luce":
+        return preference.plackett_luce(score)
+    if algo.loss == "best_of":
+        return preference.best_of(score)
+    compared, x = pairs(score, reward)
+    return (preference.bradley_terry(*x) * compared).sum(-1) / compared.sum(-1).clamp(min=1)
+
+
+def pairs(score: Tensor, reward: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Of [P, K], the best first: which of the K (K - 1) / 2 pairs differ in reward, and the scores of both sides."""
+    i, j = torch.triu_indices(score.shape[-1], score.shape[-1], offset=1, device=score.device)
+    return (reward[..., i] > reward[..., j]).to(score.dtype), (score[..., i], score[..., j])
+
+
+@torch.no_grad()
+def accuracy(score: Tensor, reward: Tensor, num_pairs: Tensor | None = None) -> Tensor:
+    """The share of the pairs of different reward that the scores put in order; equal scores are half right. Of a part
+    of a batch: give the whole batch's number of such pairs, then the parts add up."""
+    compared, (better, worse) = pairs(score, reward)
+    right = (better > worse).to(score.dtype) + 0.5 * (better == worse)
+    return (right * compared).sum() / (compared.sum() if num_pairs is None else num_pairs).clamp(min=1)
+
+
+def check(cfg: Any, task: Any) -> None:
+    """Raises ConfigError where there is nothing to compare."""
+    if cfg.init is None:
+        raise ConfigError(
+            f"init=null: {cfg.algo.name} ranks samples of a policy (init=latest:pretrain, or another run)"
+        )
+    preferences.check(cfg.algo, task)
+
+
+def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo: Config = cfg.algo
+    policy, ranks = Policy.new(cfg, run), Ranks()  # whose samples are compared; it learns nothing here
+    policy.model.requires_grad_(False)
+    run.track(sampler=policy.model)
+    scorer = Scorer.new(cfg, policy, run.generator("scorer"))
+    learner = Learner(
+        scorer, betas=(algo.adam_beta1, algo.adam_beta2), eps=algo.adam_eps,
+        weight_decay=algo.weight_decay, max_grad_norm=algo.max_grad_norm,
+    )  # fmt: skip
+    data = preferences.draw(policy, algo, run.rng("data"), algo.num_rankings, algo.group_size, run.resumed)
+    run.track(scorer=scorer, optimizer=learner, data=data)
+    shuffle = run.rng("minibatches")
+
+    while run.step < cfg.total_steps:
+        lr = algo.lr * schedules.linear(run.step / cfg.total_steps) if algo.anneal_lr else algo.lr
+        index = torch.from_numpy(shuffle.choice(len(data), algo.batch_size, replace=False)).to(run.device)
+        num_pairs = pairs(data.reward[index], data.reward[index])[0].sum()
+        for rows in parts(ranks.part(algo.batch_size), algo.micro_batch):
+            groups = data.batch(index[rows])
+            score = scorer.raw(groups)  # gain and bias are of no concern here; a run made longer has some already
+            told = {
+                "accuracy": accuracy(score, groups.reward, num_pairs),
+                "margin": (score[:, 0] - score[:, -1]).sum() / algo.batch_size,
+            }
+            learner.add(loss(algo, score, groups.reward).sum() / algo.batch_size, told)
+        info = learner.step(lr)
+
+        run.step += 1
+        if run.step >= cfg.total_steps:
+            rng = np.random.default_rng([cfg.seed, 6])  # the same samples again where the run is made longer
+            scorer.normalise(samples(policy, algo, rng, algo.normalise_on))
+        yield run.step, {**info, "learning_rate": lr, "epoch": run.step * algo.batch_size / len(data)}
+
+
+def samples(policy: Policy, algo: Config, rng: np.random.Generator, num: int) -> Groups:
+    """At least `num` completions of held-out prompts, in groups of K."""
+    prompts = policy.task.prompts(rng, -(-num // algo.group_size), held_out=True)
+    return collect(policy, prompts, algo.group_size, rng, algo.temperature, Ranks())
+
+
+def evaluate(cfg: Any, run: Run, prompts: int, seed: int) -> dict[str, float]:
+    """{accuracy over the pairs of fresh rankings, score_mean, score_std of their completions, correlation of score and
+    hidden reward, rankings}."""
+    policy = Policy.restore(cfg, run, "sampler")
+    scorer = Scorer.new(cfg, policy, torch.Generator())
+    scorer.load_state_dict(run.state("scorer"))
+    groups = samples(policy, cfg.algo, np.random.default_rng([seed, 1]), prompts * cfg.algo.group_size)
+    with torch.no_grad():
+        score = scorer(groups)
+    order = torch.argsort(groups.reward, dim=-1, descending=True, stable=True)
+    both = torch.stack([score.flatten(), groups.reward.flatten()])
+    return {
+        "accuracy": float(accuracy(score.gather(-1, order), groups.reward.gather(-1, order))),
+        "score_mean": float(score.mean()),
+        "score_std": float(score.std()),
+        "correlation": float(torch.corrcoef(both)[0, 1].nan_to_num()),
+        "rankings": prompts,
+        "seed": seed,
+    }
+
+
+def load_policy(cfg: Any, run: Run) -> Policy:
+    """There is none in it."""
+    raise UserError(f"{run.dir}: a reward model writes no completions (rlx eval shows how it ranks them)")

@@ -1,0 +1,258 @@
+"""RLHF: PPO on a reward model's score, less a penalty for leaving the reference.
+
+    for each iteration:
+        sample completions of P prompts, G each, from pi_old; score them: s = r(x, y) of the reward model
+        a completion without an end token: s is replaced by a fixed value, or that is added to it
+        token rewards  r_t = -beta (log pi_old - log pi_ref)_t + [t is the last token] s
+        advantages by GAE (gamma 1), returns = advantages + values
+        for K epochs, in minibatches: minimise the means over tokens of
+            -min(rho A, clip(rho, 1 - eps, 1 + eps) A),  A whitened over the minibatch's tokens
+            c_v .5 max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2)
+        beta *= 1 + clip(KL / target - 1, -.2, .2) n / horizon          (KL: summed over tokens)
+
+Ziegler et al. 2019, arXiv:1909.08593, section 2.2, with the details of their code: ddof 0, c_v .1, one pass of GAE,
+values that start at 0, a missing end token replaces the score by -1. The value network of Stiennon et al. 2020,
+arXiv:2009.01325, and Ouyang et al. 2022, arXiv:2203.02155, starts from the reward model: `value_init`. Policy and
+critic are two networks here; theirs of 2019 share a trunk.
+`reward_model: null` scores by the task itself. `reward` in the metrics is always the task's, which the policy never
+sees where a reward model stands between: where it falls while `objective/scores` rises, the model is being gamed (Gao
+et al. 2022, arXiv:2210.10760).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rlx.errors import ConfigError
+from rlx.functional import kl, returns, schedules
+from rlx.functional import policy as pg
+from rlx.functional import value as vf
+from rlx.functional.reduce import reduce_tokens
+from rlx.language import exhibit
+from rlx.language.diagnose import Diagnosis
+from rlx.language.learner import Learner, parts
+from rlx.language.policy import Policy
+from rlx.language.ranks import Ranks
+from rlx.language.rollout import Groups, collect, completion_metrics, forward_logprobs, logprobs
+from rlx.language.scorer import Scorer, make_critic
+from rlx.ranges import Count, NonNegative, Positive, Unit, Whole
+from rlx.run import Metrics, Run
+
+
+@dataclass
+class Config:
+    name: str
+    implementation: str
+    reward_model: str | None  # the run whose scores are the reward; None: the task's own
+    num_prompts: Count  # P
+    group_size: Count  # G
+    temperature: Positive  # of the policy, in sampling, learning and the reference alike
+    missing_end: Literal["none", "replace", "add"]
+    missing_end_value: float
+    kl_coef: NonNegative  # beta, at the start
+    kl_target: NonNegative  # nats a completion; 0: beta stays
+    kl_horizon: Positive  # completions
+    whiten_rewards: bool  # without the shift
+    gamma: Unit
+    gae_lambda: Unit
+    num_epochs: Count  # K
+    num_minibatches: Count
+    micro_batch: Whole  # completions of one backward pass; 0: the minibatch
+    clip_coef: NonNegative  # eps
+    clip_vloss: NonNegative  # c; 0: no value clipping
+    vf_coef: NonNegative  # c_v
+    value_init: Literal["zero", "reward_model"]
+    lr: Positive
+    anneal_lr: bool  # linearly to 0 over total_steps
+    adam_beta1: Unit
+    adam_beta2: Unit
+    adam_eps: Positive
+    weight_decay: NonNegative
+    max_grad_norm: NonNegative  # 0: no clipping
+
+    def __post_init__(self) -> None:
+        if self.num_minibatches > self.num_prompts * self.group_size:
+            most = self.num_prompts * self.group_size
+            raise ValueError(
+                f"num_minibatches={self.num_minibatches}: must be at most num_prompts * group_size = {most}"
+            )
+        if self.value_init == "reward_model" and self.reward_model is None:
+            raise ValueError("value_init=reward_model: there is none (reward_model=RUN, or value_init=zero)")
+
+
+def check(cfg: Any, task: Any) -> None:
+    """Raises ConfigError where there is no policy to hold on to."""
+    if cfg.init is None and cfg.algo.kl_coef:
+        raise ConfigError(
+            f"init=null: {cfg.algo.name} stays near a reference (init=latest:pretrain, or algo.kl_coef=0)"
+        )
+
+
+def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo: Config = cfg.algo
+    policy, ranks, beta = Policy.new(cfg, run), Ranks(), AdaptiveKL(algo)
+    scorer, critic = judges(cfg, run, policy)
+    learner = Learner(
+        nn.ModuleList([policy.model, critic]), betas=(algo.adam_beta1, algo.adam_beta2), eps=algo.adam_eps,
+        weight_decay=algo.weight_decay, max_grad_norm=algo.max_grad_norm,
+    )  # fmt: skip
+    reference = policy.frozen()
+    run.track(policy=policy.model, critic=critic, reference=reference, optimizer=learner, kl_coef=beta)
+    if scorer:
+        run.track(scorer=scorer)
+    ask, draw, shuffle = run.rng("prompts"), run.rng("sampling"), run.rng("minibatches")
+    diagnosis = Diagnosis(cfg, run, policy.task)
+
+    while run.step < cfg.total_steps:
+        lr = algo.lr * schedules.linear(run.step / cfg.total_steps) if algo.anneal_lr else algo.lr
+
+        # Sample
+        groups = collect(
+            policy, policy.task.prompts(ask, algo.num_prompts), algo.group_size, draw, algo.temperature, ranks
+        )
+        ref_logprob = forward_logprobs(reference, groups, algo.temperature)
+        with torch.no_grad():
+            score = scorer(groups) if scorer else groups.reward
+            value = critic(*groups.rows(slice(None)))[..., 0]
+
+        # Reward and advantage
+        score = missing_end(algo, score, groups.ended)
+        divergence = kl.k1(groups.logprob, ref_logprob).masked_fill(~groups.mask, 0.0)
+        reward = token_rewards(score, divergence, groups.mask, beta.coef)
+        if algo.whiten_rewards:
+            mean = reward[groups.mask].mean()
+            reward = (returns.whiten(reward, groups.mask, ddof=0) + mean).masked_fill(~groups.mask, 0.0)
+        advantage = token_gae(reward, value, groups.mask, algo.gamma, algo.gae_lambda)
+
+        # Learn
+        batch = {"logprob": groups.logprob, "value": value, "advantage": advantage, "return_": advantage + value}
+        steps: list[dict[str, float]] = []
+        for _ in range(algo.num_epochs):
+            order = torch.from_numpy(shuffle.permutation(algo.num_prompts * algo.group_size)).to(run.device)
+            for index in order.tensor_split(algo.num_minibatches):
+                some = rows_of(groups, batch, index, algo)
+                for rows in parts(ranks.part(len(index)), algo.micro_batch):
+                    part = {name: x[rows] for name, x in some.items()}
+                    learner.add(*loss(algo, policy.model, critic, part, int(some["mask"].sum())))
+                steps.append(learner.step(lr))
+        run.step += len(steps)
+        coef, spent = beta.coef, float(divergence.sum(-1).mean())
+        beta.adapt(spent, algo.num_prompts * algo.group_size)
+
+        info = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
+        metrics = {
+            **completion_metrics(groups),
+            **info,
+            "kl": spent,
+            "objective/kl": spent,
+            "objective/scores": float(score.mean()),
+            "objective/non_score_reward": -coef * spent,
+            "objective/rlhf_reward": float(score.mean()) - coef * spent,
+            "kl_coef": coef,
+            "val/explained_variance": float(vf.explained_variance(value[groups.mask], batch["return_"][groups.mask])),
+            "learning_rate": lr,
+        }
+        diagnosis.hear(metrics, groups)
+        run.exhibit = partial(exhibit.of_groups, cfg, run, policy, groups, advantage, ref_logprob, metrics)
+        yield run.step, metrics
+
+
+def judges(cfg: Any, run: Run, policy: Policy) -> tuple[Scorer | None, nn.Module]:
+    """The reward model, if there is one, and the critic as it begins. (Tracked, they are what was saved.)"""
+    scorer = None
+    if cfg.algo.reward_model:
+        scorer = Scorer.new(cfg, policy, torch.Generator()).requires_grad_(False)
+        if not run.resumed:
+            scorer.load_state_dict(run.saved(cfg.algo.reward_model).tracked["scorer"])
+    body = scorer.model.state_dict() if scorer and cfg.algo.value_init == "reward_model" else None
+    return scorer, make_critic(cfg, policy, body)
+
+
+def missing_end(algo: Config, score: Tensor, ended: Tensor) -> Tensor:
+    """The score of completions that were cut."""
+    if algo.missing_end == "replace":
+        return torch.where(ended, score, algo.missing_end_value)
+    if algo.missing_end == "add":
+        return torch.where(ended, score, score + algo.missing_end_value)
+    return score
+
+
+def token_rewards(score: Tensor, divergence: Tensor, mask: Tensor, beta: float) -> Tensor:
+    """r_t = -beta KL_t + [t is the last token] s: [P, G], [P, G, L] -> [P, G, L]. They sum to s - beta sum KL_t."""
+    last = mask & ~torch.cat([mask[..., 1:], torch.zeros_like(mask[..., :1])], -1)
+    return -beta * divergence + last * score.unsqueeze(-1)
+
+
+def token_gae(reward: Tensor, value: Tensor, mask: Tensor, gamma: float, gae_lambda: float) -> Tensor:
+    """GAE along the tokens of [P, G, L]; a completion is over after its last one, cut or ended."""
+    over = ~torch.cat([mask[..., 1:], torch.zeros_like(mask[..., :1])], -1)
+    next_value = torch.cat([value[..., 1:], value[..., :1]], -1)
+    reward, value, next_value, over = (x.movedim(-1, 0) for x in (reward, value, next_value, over))  # time first
+    return returns.gae(reward, value, next_value, over, over, gamma, gae_lambda).movedim(0, -1).masked_fill(~mask, 0.0)
+
+
+def rows_of(groups: Groups, batch: Mapping[str, Tensor], index: Tensor, algo: Config) -> dict[str, Tensor]:
+    """The completions `index` (of all P G) with what the loss needs of them; advantages are whitened over them."""
+    own = torch.div(index, algo.group_size, rounding_mode="floor")
+    mask = groups.mask.flatten(0, 1)[index]
+    some = {name: x.flatten(0, 1)[index] for name, x in batch.items()}
+    some["advantage"] = returns.whiten(some["advantage"], mask, ddof=0)
+    seen = groups.prompt_mask if groups.prompt_mask is not None else torch.ones_like(groups.prompt, dtype=torch.bool)
+    tokens = groups.tokens.flatten(0, 1)[index]
+    return {**some, "mask": mask, "tokens": tokens, "prompt": groups.prompt[own], "prompt_mask": seen[own]}
+
+
+def loss(
+    algo: Config, model: nn.Module, critic: nn.Module, batch: Mapping[str, Tensor], num_tokens: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What some completions [B, L] add to the loss of their minibatch of `num_tokens`, and to its diagnostics."""
+    mask, tokens, old = batch["mask"], batch["tokens"], batch["logprob"]
+    padding = None if bool(batch["prompt_mask"].all()) else batch["prompt_mask"]
+    inputs = (batch["prompt"], padding, tokens.unsqueeze(1))
+    logprob, entropy = logprobs(model(*inputs)[:, 0], tokens, algo.temperature)
+    value = critic(*inputs)[:, 0, :, 0]
+
+    def mean(x: Tensor) -> Tensor:
+        return reduce_tokens(x, mask, "dapo", num_tokens=num_tokens)
+
+    policy_loss = mean(pg.ppo_clip(logprob, old, batch["advantage"], algo.clip_coef, algo.clip_coef))
+    if algo.clip_vloss:
+        value_loss = mean(vf.value_loss_clipped(value, batch["value"], batch["return_"], algo.clip_vloss))
+    else:
+        value_loss = mean(vf.value_loss(value, batch["return_"]))
+    return policy_loss + algo.vf_coef * value_loss, {
+        "loss/policy_avg": policy_loss,
+        "loss/value_avg": value_loss,
+        "entropy": mean(entropy),
+        "policy/approxkl_avg": mean(pg.approx_kl(logprob, old)),
+        "policy/clipfrac_avg": mean(pg.clip_fraction(logprob, old, algo.clip_coef, algo.clip_coef)),
+    }
+
+
+class AdaptiveKL:
+    """beta, moved so that the KL of a completion keeps to its target (0: beta stays)."""
+
+    def __init__(self, algo: Config) -> None:
+        self.algo, self.coef = algo, algo.kl_coef
+
+    def adapt(self, divergence: float, completions: int) -> None:
+        if self.algo.kl_target:
+            rule = kl.adaptive_kl_controller
+            self.coef = float(rule(self.coef, divergence, self.algo.kl_target, completions, self.algo.kl_horizon))
+
+    def state_dict(self) -> dict[str, float]:
+        return {"coef": self.coef}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self.coef = state["coef"]
+
+
+def load_policy(cfg: Any, run: Run) -> Policy:
+    """The policy a checkpoint holds."""
+    return Policy.restore(cfg, run)

@@ -1,0 +1,120 @@
+"""Supervised fine-tuning: imitate demonstrations, the loss on the answer only.
+
+    for each step:
+        draw B prompts x with their answers y (the end token is part of y)
+        minimise  -sum log pi(y_t | x, y_<t) / number of tokens of all y
+
+Ouyang et al. 2022, arXiv:2203.02155, section 3.1. Every `check_every` steps one completion each of `check_prompts`
+held-out prompts is sampled; the run is done where at least task.sft_stop of them are right. A small model learns such
+a task within a few dozen steps, at a moment that the seed decides: stopped by a step count, it can do nothing yet, or
+leaves reinforcement learning nothing to do.
+Left out: several answers packed into one row, and anything but fresh demonstrations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rlx.functional import schedules
+from rlx.functional.reduce import reduce_tokens
+from rlx.language.learner import Learner, parts
+from rlx.language.policy import Policy
+from rlx.language.ranks import Ranks
+from rlx.language.rollout import logprobs
+from rlx.language.tasks.base import score
+from rlx.ranges import Count, NonNegative, Positive, Unit, Whole
+from rlx.run import Metrics, Run
+
+NEEDS = ("answer",)  # of the task
+
+
+@dataclass
+class Config:
+    name: str
+    implementation: str
+    batch_size: Count  # B
+    micro_batch: Whole  # rows of one backward pass; 0: all
+    lr: Positive
+    anneal_lr: bool  # linearly to 0 over total_steps
+    adam_beta1: Unit
+    adam_beta2: Unit
+    adam_eps: Positive
+    weight_decay: NonNegative
+    max_grad_norm: NonNegative  # 0: no clipping
+    check_every: Count  # steps
+    check_prompts: Count
+    temperature: Positive  # of those samples
+
+
+def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo: Config = cfg.algo
+    policy = Policy.new(cfg, run)
+    learner = Learner(
+        policy.model, betas=(algo.adam_beta1, algo.adam_beta2), eps=algo.adam_eps,
+        weight_decay=algo.weight_decay, max_grad_norm=algo.max_grad_norm,
+    )  # fmt: skip
+    goal, ranks = Goal(cfg.task.sft_stop), Ranks()
+    run.track(policy=policy.model, optimizer=learner, goal=goal)
+    rng = run.rng("prompts")
+
+    while run.step < cfg.total_steps and not goal.reached:
+        lr = algo.lr * schedules.linear(run.step / cfg.total_steps) if algo.anneal_lr else algo.lr
+
+        # Demonstrations
+        prompts = policy.task.prompts(rng, algo.batch_size)
+        prompt, prompt_mask = policy.prompts(prompts)
+        answer, mask = policy.completions([policy.task.answer(prompt) for prompt in prompts])
+
+        # Learn
+        num_tokens, mine = int(mask.sum()), ranks.part(algo.batch_size)
+        for rows in parts(mine, algo.micro_batch):
+            logits = policy.model(prompt[rows], None if prompt_mask is None else prompt_mask[rows], answer[rows, None])
+            logits, tokens, inside = logits[:, 0], answer[rows], mask[rows]
+            logprob, _ = logprobs(logits, tokens)
+            right = (logits.argmax(-1) == tokens).float().masked_fill(~inside, 0.0)
+            loss = reduce_tokens(-logprob, inside, "dapo", num_tokens=num_tokens)
+            learner.add(loss, {"mean_token_accuracy": right.sum() / num_tokens})
+        info = learner.step(lr)
+
+        run.step += 1
+        if run.step % algo.check_every == 0:
+            goal.check(sampled_accuracy(policy, run.rng("check"), algo.check_prompts, algo.temperature))
+        yield (
+            run.step,
+            {
+                **info,
+                "learning_rate": lr,
+                **({"sampled_accuracy": goal.accuracy} if run.step % algo.check_every == 0 else {}),
+            },
+        )
+
+
+class Goal:
+    """The sampled accuracy at which a run is done (0: it goes on to total_steps)."""
+
+    def __init__(self, wanted: float) -> None:
+        self.wanted, self.accuracy, self.reached = wanted, 0.0, False
+
+    def check(self, accuracy: float) -> None:
+        self.accuracy, self.reached = accuracy, bool(self.wanted) and accuracy >= self.wanted
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"accuracy": self.accuracy, "reached": self.reached}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.accuracy, self.reached = state["accuracy"], state["reached"]
+
+
+def sampled_accuracy(policy: Policy, rng: np.random.Generator, num: int, temperature: float) -> float:
+    prompts = policy.task.prompts(rng, num, held_out=True)
+    found, texts = policy.generate(prompts, 1, rng, temperature)
+    return float(score(policy.task, prompts, texts, found.ended.tolist())["correct"].mean())
+
+
+def load_policy(cfg: Any, run: Run) -> Policy:
+    """The policy a checkpoint holds."""
+    return Policy.restore(cfg, run)

@@ -1,0 +1,118 @@
+"""A language model with the tokenizer and the task it belongs to: made new, taken from another run, or restored."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlx.language.gpt import GPT, GPTConfig
+from rlx.language.hf import HFModel, HFTokenizer
+from rlx.language.sample import Completions, generate, noise
+from rlx.language.tasks import make_task
+from rlx.language.tasks.base import Task
+from rlx.language.tokenizer import Tokenizer
+from rlx.run import Run
+
+
+@dataclass
+class Completion:
+    """One completion as text, without its end token; `logprob` is that of the whole of it."""
+
+    text: str
+    logprob: float
+    ended: bool
+
+
+def make_tokenizer(cfg: GPTConfig, task: Task) -> Any:
+    """The task's characters, or the tokenizer of the Hugging Face model."""
+    return HFTokenizer(cfg.path) if cfg.path else Tokenizer(task.alphabet)
+
+
+def make_model(
+    cfg: GPTConfig, task: Task, tokenizer: Any, generator: torch.Generator, outputs: int = 0, weights: bool = False
+) -> Any:
+    """A new model that can read the task; `outputs` numbers instead of a token's logits (1: a score). That of a
+    directory has its own `weights` where they are asked for."""
+    torch.set_float32_matmul_precision(cfg.matmul)
+    if cfg.path:
+        with torch.random.fork_rng(devices=[]):  # what is not loaded is drawn from torch's own generator
+            torch.manual_seed(generator.initial_seed())
+            return HFModel(cfg.path, outputs, weights, cfg.dtype)
+    context = cfg.context or needed(task)
+    return GPT(cfg, outputs or tokenizer.num_outputs, tokenizer.num_inputs, context, generator)
+
+
+def needed(task: Task) -> int:
+    """Tokens of the longest sequence: the beginning, the prompt, the completion with its end."""
+    return 1 + task.prompt_length + task.max_new
+
+
+class Policy:
+    """pi(completion | prompt): what the language algorithms train, and what evaluation and `rlx sample` use."""
+
+    def __init__(self, model: Any, tokenizer: Any, task: Any, device: torch.device) -> None:
+        self.model, self.tokenizer, self.task, self.device = model, tokenizer, task, device  # task: a Task
+
+    @classmethod
+    def new(cls, cfg: Any, run: Run) -> Policy:
+        """The policy a run starts with: that of the run cfg.init, or a new one. (Tracked, it is what was saved.)"""
+        task = make_task(cfg.task)
+        tokenizer = make_tokenizer(cfg.model, task)
+        given = cfg.init or run.resumed
+        model = make_model(cfg.model, task, tokenizer, run.generator("model"), weights=not given)
+        if cfg.init and not run.resumed:
+            model.load_state_dict(run.saved(cfg.init).tracked["policy"])
+        return cls(model.to(run.device), tokenizer, task, run.device)
+
+    @classmethod
+    def restore(cls, cfg: Any, run: Run, name: str = "policy") -> Policy:
+        """The policy of a run in progress or of a checkpoint, where it is tracked by that name."""
+        task = make_task(cfg.task)
+        tokenizer = make_tokenizer(cfg.model, task)
+        model = make_model(cfg.model, task, tokenizer, torch.Generator())
+        model.load_state_dict(run.state(name))
+        return cls(model.to(run.device), tokenizer, task, run.device)
+
+    def frozen(self) -> Any:
+        """A copy of the model as it is now, which learns nothing: the reference."""
+        return copy.deepcopy(self.model).requires_grad_(False)
+
+    def prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Token ids [P, S] and their mask (None where nothing is padded), on the device."""
+        ids, mask = self.tokenizer.prompts(prompts)
+        return ids.to(self.device), None if bool(mask.all()) else mask.to(self.device)
+
+    def completions(self, completions: Sequence[str], ended: Sequence[bool] | None = None) -> tuple[Tensor, Tensor]:
+        """Token ids and mask [B, L] of the longest, on the device."""
+        length = max(map(len, completions), default=0) + 1
+        ids, mask = self.tokenizer.completions(completions, length, ended)
+        return ids.to(self.device), mask.to(self.device)
+
+    def generate(
+        self, prompts: Sequence[str], size: int, rng: np.random.Generator | None, temperature: float = 1.0
+    ) -> tuple[Completions, list[str]]:
+        """`size` completions of each prompt, drawn from `rng` or (None) the likeliest token each time; as text too."""
+        uniform = None if rng is None else noise(rng, len(prompts) * size, self.task.max_new)
+        ids, mask = self.prompts(prompts)
+        found = generate(
+            self.model, ids, mask, size=size, max_new=self.task.max_new, end=self.tokenizer.end,
+            uniform=uniform, temperature=temperature,
+        )  # fmt: skip
+        return found, self.decode(found)
+
+    def decode(self, found: Completions) -> list[str]:
+        """The texts, without end tokens."""
+        return self.tokenizer.decode(found.tokens.cpu(), (found.lengths - found.ended.long()).cpu())
+
+    def complete(
+        self, prompts: Sequence[str], rng: np.random.Generator | None = None, temperature: float = 1.0
+    ) -> list[Completion]:
+        """One completion of each prompt. UserError for one that is too long or has an unknown character."""
+        found, texts = self.generate(prompts, 1, rng, temperature)
+        return [Completion(*row) for row in zip(texts, found.logprob.sum(-1).tolist(), found.ended.tolist())]

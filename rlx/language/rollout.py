@@ -1,0 +1,141 @@
+"""What a language algorithm learns from: P prompts, G completions of each, and what they were worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from rlx.functional.reduce import masked_mean
+from rlx.language.policy import Policy
+from rlx.language.ranks import Ranks
+from rlx.language.sample import Completions, generate, noise
+from rlx.language.tasks.base import score
+
+
+@dataclass
+class Groups:
+    """P prompts with G completions each. Masks go by position; the end token is inside."""
+
+    prompts: list[str]  # P
+    texts: list[str]  # P G, without end tokens
+    prompt: Tensor  # [P, S] ids, padded on the left
+    prompt_mask: Tensor | None  # [P, S] bool; None: no padding
+    tokens: Tensor  # [P, G, L] ids
+    mask: Tensor  # [P, G, L] bool
+    logprob: Tensor  # [P, G, L] under the policy that drew them, at its temperature
+    ended: Tensor  # [P, G] bool
+    reward: Tensor  # [P, G] float32
+    correct: Tensor  # [P, G] float32, 0 or 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each completion, its end token counted: [P, G]."""
+        return self.mask.sum(-1)
+
+    def rows(self, index: Tensor | slice) -> tuple[Tensor, Tensor | None, Tensor]:
+        """What the model reads of some groups: prompt, its mask, completions."""
+        return self.prompt[index], None if self.prompt_mask is None else self.prompt_mask[index], self.tokens[index]
+
+    def select(self, index: Tensor) -> Groups:
+        """Only the groups `index`."""
+        kept, size = index.tolist(), self.tokens.shape[1]
+        texts = [text for i in kept for text in self.texts[i * size : (i + 1) * size]]
+        prompt, prompt_mask, tokens = self.rows(index)
+        rest = (getattr(self, name)[index] for name in ("mask", "logprob", "ended", "reward", "correct"))
+        return Groups([self.prompts[i] for i in kept], texts, prompt, prompt_mask, tokens, *rest)
+
+
+def join(policy: Policy, parts: Sequence[Groups]) -> Groups:
+    """The groups of several collections as one."""
+    if len(parts) == 1:
+        return parts[0]
+    prompts = [prompt for part in parts for prompt in part.prompts]
+    texts = [text for part in parts for text in part.texts]
+    longest = max(part.tokens.shape[-1] for part in parts)
+    wide = ("tokens", "mask", "logprob")
+    columns = {name: [getattr(part, name) for part in parts] for name in (*wide, "ended", "reward", "correct")}
+    for name in wide:
+        columns[name] = [pad(x, (0, longest - x.shape[-1])) for x in columns[name]]
+    return Groups(prompts, texts, *policy.prompts(prompts), **{name: torch.cat(x) for name, x in columns.items()})
+
+
+def collect(
+    policy: Policy, prompts: Sequence[str], size: int, rng: np.random.Generator, temperature: float, ranks: Ranks
+) -> Groups:
+    """Sample `size` completions of each prompt, with the task's reward of each. Each rank samples its groups, and has
+    all of them afterwards."""
+    task, prompts = policy.task, list(prompts)
+    ids, mask = policy.prompts(prompts)
+    mine = ranks.part(len(prompts))
+    uniform = noise(rng, len(prompts) * size, task.max_new)
+    found = generate(
+        policy.model, ids[mine], None if mask is None else mask[mine], size=size, max_new=task.max_new,
+        end=policy.tokenizer.end, uniform=uniform[:, mine.start * size : mine.stop * size], temperature=temperature,
+    )  # fmt: skip
+    if ranks.count > 1:
+        missing = task.max_new - found.tokens.shape[1]
+        drawn = (found.tokens, found.mask, found.logprob)
+        tokens, inside, logprob = (ranks.gather(pad(x, (0, missing))) for x in drawn)
+        longest = int(inside.sum(-1).max())
+        found = Completions(tokens[:, :longest], inside[:, :longest], logprob[:, :longest], ranks.gather(found.ended))
+    texts = policy.decode(found)
+    told = score(task, [prompt for prompt in prompts for _ in range(size)], texts, found.ended.tolist())
+
+    def groups(x: Tensor) -> Tensor:
+        return x.unflatten(0, (len(prompts), size))
+
+    reward, correct = (torch.from_numpy(told[name]).float().to(policy.device) for name in ("reward", "correct"))
+    columns = (found.tokens, found.mask, found.logprob, found.ended, reward, correct)
+    return Groups(prompts, texts, ids, mask, *map(groups, columns))
+
+
+def step_rewards(task: Any, groups: Groups) -> tuple[Tensor, Tensor]:
+    """The task's reward of each step at the step's last token, and 1 there: [P, G, L] each."""
+    P, G, L = groups.tokens.shape
+    reward, end = torch.zeros(P * G, L), torch.zeros(P * G, L)
+    ended = groups.ended.flatten().tolist()
+    for row, (text, whole) in enumerate(zip(groups.texts, ended)):
+        for index, value in task.step_rewards(groups.prompts[row // G], text, whole):
+            reward[row, index], end[row, index] = value, 1.0
+    return (x.view(P, G, L).to(groups.tokens.device) for x in (reward, end))  # type: ignore[return-value]
+
+
+def logprobs(
+    logits: Tensor, tokens: Tensor, temperature: float = 1.0, learn_entropy: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Log-prob of each token and entropy of the distribution it was drawn from; logits [..., V] -> [...] each. The
+    entropy carries a gradient only where it is learnt from."""
+    every = (logits / temperature if temperature != 1 else logits).log_softmax(-1)
+    with torch.set_grad_enabled(learn_entropy):
+        entropy = -(every.exp() * every).sum(-1)
+    return every.gather(-1, tokens.unsqueeze(-1)).squeeze(-1), entropy
+
+
+def forward_logprobs(model: Any, groups: Groups, temperature: float) -> Tensor:
+    """Log-probs of all tokens under another model, or this one as it is now: [P, G, L], without a gradient."""
+    with torch.no_grad():
+        return logprobs(model(*groups.rows(slice(None))), groups.tokens, temperature)[0]
+
+
+def completion_metrics(groups: Groups) -> dict[str, float]:
+    """What TRL logs of the completions and their rewards, under its names; `accuracy` is the share that is correct."""
+    lengths = groups.lengths.float()
+    std = groups.reward.std(-1) if groups.reward.shape[-1] > 1 else torch.zeros(len(groups.reward))
+    ended = groups.ended.float()
+    return {
+        "reward": float(groups.reward.mean()),
+        "reward_std": float(std.mean()),
+        "frac_reward_zero_std": float((std < 1e-8).float().mean()),
+        "accuracy": float(groups.correct.mean()),
+        "completions/mean_length": float(lengths.mean()),
+        "completions/min_length": float(lengths.min()),
+        "completions/max_length": float(lengths.max()),
+        "completions/clipped_ratio": float(1 - ended.mean()),
+        "completions/mean_terminated_length": float(masked_mean(lengths, groups.ended)),
+    }

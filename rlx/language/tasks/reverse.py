@@ -1,0 +1,12 @@
+"""Reversing: `3142657=` -> `7562413`."""
+
+from __future__ import annotations
+
+from rlx.language.tasks.sequence import SequenceConfig, SequenceTask
+
+Config = SequenceConfig
+
+
+class Task(SequenceTask):
+    def order(self, sequence: str) -> str:
+        return sequence[::-1]

@@ -1,0 +1,10 @@
+"""The verbs of the command line. What they print is in `report`, errors and exit codes are in `exits`.
+
+Nothing here imports torch, hydra or gymnasium until a verb needs it. The order of the imports is that of `rlx --help`.
+"""
+
+from rlx.verbs.base import app, errors  # isort: skip
+from rlx.verbs import training, policies, looking, machine  # isort: skip
+from rlx.verbs.looking import ORDERS
+
+__all__ = ["ORDERS", "app", "errors", "looking", "machine", "policies", "training"]

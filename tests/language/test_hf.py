@@ -1,0 +1,123 @@
+"""model=hf: a tiny Llama with random weights and a tokenizer of characters, made here, behind the interfaces of GPT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+transformers = pytest.importorskip("transformers")
+
+from rlx import runner  # noqa: E402
+from rlx.errors import ConfigError, UserError  # noqa: E402
+from rlx.language.hf import HFModel, HFTokenizer  # noqa: E402
+from rlx.language.sample import generate, noise  # noqa: E402
+from rlx.launch import composing  # noqa: E402
+
+CHARACTERS = "01="
+P, S, G, L = 3, 4, 2, 5
+
+
+def make(path: Path, tied: bool = False, begin: bool = True) -> Path:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    words = {word: i for i, word in enumerate([*CHARACTERS, "</s>", "<s>", "<unk>"])}
+    own = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    own.pre_tokenizer, own.decoder = pre_tokenizers.Split("", "isolated"), decoders.Fuse()
+    special = {"eos_token": "</s>", "unk_token": "<unk>", **({"bos_token": "<s>"} if begin else {})}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=own, **special).save_pretrained(path)
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(words), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, bos_token_id=words["<s>"], eos_token_id=words["</s>"],
+        tie_word_embeddings=tied, initializer_range=0.5,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    prompt = torch.randint(3, (P, S), generator=generator)
+    mask = torch.ones(P, S, dtype=torch.bool)
+    mask[1, :2] = False
+    return prompt, mask, torch.randint(3, (P, G, L), generator=generator)
+
+
+def test_log_probs_are_those_that_transformers_computes_of_each_sequence_alone(tmp_path, batch):
+    path = make(tmp_path)
+    model, (prompt, mask, completion) = HFModel(str(path)), batch
+    plain = transformers.AutoModelForCausalLM.from_pretrained(path).eval()
+    with torch.no_grad():
+        ours = model(prompt, mask, completion)
+        for p in range(P):
+            for g in range(G):
+                tokens = torch.cat([prompt[p][mask[p]], completion[p, g]])[None]
+                theirs = plain(input_ids=tokens).logits[0, -L - 1 : -1]
+                assert_close(ours[p, g], theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_sampling_with_its_cache_and_the_parallel_forward_agree(tmp_path, batch):
+    model, (prompt, mask, _) = HFModel(str(make(tmp_path))), batch
+    uniform = noise(np.random.default_rng(0), P * G, L)
+    found = generate(model, prompt, mask, size=G, max_new=L, end=3, uniform=uniform)
+    tokens = found.tokens.view(P, G, -1)
+    with torch.no_grad():
+        every = model(prompt, mask, tokens).log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).flatten(0, 1).squeeze(-1)
+    assert found.mask.any() and not found.ended.all()
+    assert_close(every.masked_fill(~found.mask, 0.0), found.logprob, rtol=1e-4, atol=1e-5)
+
+
+def test_the_tokenizer_goes_there_and_back(tmp_path):
+    words = HFTokenizer(str(make(tmp_path)))
+    ids, mask = words.completions(["01=", "1"], 9)
+    assert mask.sum(-1).tolist() == [4, 2] and ids[0, 3] == ids[1, 1] == words.end
+    assert words.decode(ids, mask.sum(-1) - 1) == ["01=", "1"]
+    ids, mask = words.prompts(["", "01"])
+    assert mask.tolist() == [[False, False, True], [True, True, True]] and set(ids[:, -3:][mask].tolist()) >= {4}
+    with pytest.raises(UserError, match="does not know"):
+        words.prompts(["0x"])
+
+
+TINY = [
+    "task=parity", "task.length=6", "task.reward=dense", "preset=none", "total_steps=4", "eval_prompts=8", "samples=2",
+    "tensorboard=false", "model=hf",
+]  # fmt: skip
+SMALL = {
+    "sft": ["algo.batch_size=8"],
+    "grpo": ["algo.num_prompts=4", "algo.group_size=4", "algo.kl_coef=0.1"],
+    "dpo": ["algo.data=task", "algo.num_pairs=8", "algo.batch_size=4"],
+    "rlhf_ppo": ["algo.num_prompts=4", "algo.group_size=2", "algo.kl_coef=0"],
+}
+
+
+def train(place: Path, algo: str, path: Path) -> Path:
+    with composing.compose_all() as compose:
+        words = [f"algo={algo}", *TINY, *SMALL[algo], f"model.path={path}", f"runs_dir={place / 'runs'}"]
+        raw = composing.plain(compose(words))
+    return runner.start(raw, ["rlx", "train"], lambda *_: None)[0]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("algo", list(SMALL))
+def test_the_same_algorithms_run_and_learn_from_it(algo, tied, tmp_path):
+    path = make(tmp_path / "model", tied)
+    run = train(tmp_path, algo, path)
+    cfg, policy = runner.open_policy(run)
+    start = HFModel(str(path)).state_dict()
+    changed = [name for name, x in policy.model.state_dict().items() if not torch.equal(x, start[name])]
+    assert any("embed" in name for name in changed) and any("layers.1" in name for name in changed)
+    assert runner.evaluate_policy(policy, cfg, 8, 0)["prompts"] == 8
+
+
+def test_what_is_no_model_is_refused_in_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "nowhere"):
+        with pytest.raises(ConfigError, match="not the directory of a Hugging Face model") as error:
+            train(tmp_path, "sft", path)
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "runs").exists()

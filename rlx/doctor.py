@@ -11,7 +11,7 @@ EXTRAS = {
     "box2d": "Box2D", "mujoco": "mujoco", "atari": "ale_py", "minigrid": "minigrid", "envpool": "envpool",
     "sweep": "optuna", "joblib": "hydra_plugins.hydra_joblib_launcher",
     "slurm": "hydra_plugins.hydra_submitit_launcher", "ray": "hydra_plugins.hydra_ray_launcher",
-    "bench": "stable_baselines3",
+    "hf": "transformers", "bench": "stable_baselines3",
 }  # fmt: skip
 
 

@@ -57,6 +57,8 @@ def saved(path: str) -> Saved:
     """The end of the run at `path`. Raises ConfigError."""
     directory = Path(path)
     files = sorted((directory / "checkpoints").glob("final_*.safetensors"), reverse=True)
+    if not directory.is_dir():
+        raise ConfigError(f"{path}: is gone; this run has no checkpoint yet, and begins with its weights")
     if not files:
         raise ConfigError(f"{path}: has no final checkpoint (rlx resume {path} finishes it)")
     try:

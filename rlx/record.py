@@ -9,6 +9,7 @@ import platform
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -50,6 +51,8 @@ def versions() -> dict[str, str]:
     for name in ("numpy", "gymnasium", "hydra-core", "tensorboard"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
+    if "transformers" in sys.modules:  # a model of Hugging Face
+        found["transformers"] = metadata.version("transformers")
     return found
 
 

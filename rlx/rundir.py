@@ -27,7 +27,8 @@ from rlx.files import remove_temporaries, sync_directory, write_atomically, writ
 FROZEN = (
     "seed", "runs_dir", "env", "task", "init", "model", "algo.name", "algo.implementation", "algo.num_envs",
     "algo.num_steps", "algo.critic", "algo.optimizer", "algo.dueling", "algo.prioritized", "algo.buffer_ram_mb",
-    "algo.reward_model",
+    "algo.reward_model", "algo.value_init", "algo.kl_coef", "algo.data", "algo.num_pairs", "algo.candidates",
+    "algo.num_rankings",
 )  # fmt: skip
 MOVABLE = ("env.workers", "env.step_timeout", "env.replay")
 NAMES = ("runs_dir", "env.name", "task.name", "algo.name")

@@ -56,6 +56,7 @@ def choose(words: Sequence[str], config_dir: Path | None = None) -> str:
     for sign in signs[1:]:
         if sign.world != signs[0].world:
             raise ConfigError(_conflict(signs[0], sign, config_dir))
+    _check_as(signs)
     return signs[0].world if signs else "control"
 
 
@@ -75,6 +76,15 @@ def _signs(word: str, config_dir: Path | None) -> Iterator[Sign]:
         for name in _names(value, registry.options(key, config_dir)):
             if world := _world(key, name, config_dir):
                 yield Sign(word, key, name, world)
+
+
+def _check_as(signs: Sequence[Sign]) -> None:
+    """as=trl makes GRPO that of a library; over one of its relatives it would undo what that is named for."""
+    chosen = [sign for sign in signs if sign.key == "as" and sign.name != "none"]
+    algos = [sign.name for sign in signs if sign.key == "algo"]
+    others = [name for name in algos if name != "grpo"] or ([] if algos else ["sft"])
+    if chosen and others:
+        raise ConfigError(f"{chosen[0].word}: is for algo=grpo; {others[0]} has no values of other libraries")
 
 
 def _known() -> set[str]:

@@ -22,6 +22,7 @@ VALUE = "tests/functional/test_value.py"
 POLICY = "tests/functional/test_policy.py"
 REGION = "tests/functional/test_trust_region.py"
 ROLLOUT = "tests/control/test_rollout.py"
+DPO, RLHF = "tests/algos/test_dpo.py", "tests/algos/test_rlhf_ppo.py"
 
 MUTANTS: list[Mutant] = [
     # Returns and advantages
@@ -123,6 +124,46 @@ MUTANTS: list[Mutant] = [
     ("a generator is not restored", "run.py",
      "self._rngs[name].bit_generator.state = self._saved_rngs.pop(name)", "self._saved_rngs.pop(name)",
      "tests/algos/test_every_algorithm.py -k killed and ppo"),
+    # Language models
+    ("DPO takes means over tokens", "algos/dpo.py",
+     ".masked_fill(~groups.mask, 0.0).sum(-1)", ".masked_fill(~groups.mask, 0.0).mean(-1)", DPO),
+    ("DPO counts the padding", "algos/dpo.py", ".masked_fill(~groups.mask, 0.0)", "", DPO),
+    ("DPO's reference learns too", "algos/dpo.py", "reference = policy.frozen()", "reference = policy.model", DPO),
+    ("RLHF: the KL is paid to the policy", "algos/rlhf_ppo.py",
+     "-beta * divergence + last", "beta * divergence + last", RLHF),
+    ("RLHF: GAE runs over the last token", "algos/rlhf_ppo.py",
+     "next_value, over, over, gamma", "next_value, torch.zeros_like(over), over, gamma", RLHF),
+    ("RLHF: whitened with ddof 1", "algos/rlhf_ppo.py",
+     'some["advantage"], mask, ddof=0', 'some["advantage"], mask, ddof=1', RLHF),
+    ("RLHF: a missing end adds to the score", "algos/rlhf_ppo.py",
+     "torch.where(ended, score, algo.missing_end_value)",
+     "torch.where(ended, score, score + algo.missing_end_value)", RLHF),
+    ("RLHF: KL a token instead of a completion", "algos/rlhf_ppo.py",
+     "float(divergence.sum(-1).mean())", "float(divergence.mean())", "tests/algos/test_rlhf_ppo_step.py"),
+    ("RLHF: the learner forgets the temperature", "algos/rlhf_ppo.py",
+     "model(*inputs)[:, 0], tokens, algo.temperature", "model(*inputs)[:, 0], tokens",
+     "tests/algos/test_rlhf_ppo_step.py"),
+    ("the reward model is taught ties", "algos/reward_model.py",
+     "reward[..., i] > reward[..., j]", "reward[..., i] >= reward[..., j]", "tests/algos/test_reward_model.py"),
+    ("the reward model reads before the last token", "language/scorer.py",
+     "groups.lengths[..., None, None]", "(groups.lengths - 1)[..., None, None]", "tests/language/test_scorer.py"),
+    ("SFT learns no end token", "algos/sft.py",
+     "for prompt in prompts])\n\n        # Learn",
+     "for prompt in prompts], [False] * len(prompts))\n\n        # Learn", "tests/algos/test_sft.py"),
+    ("a token loss is divided per micro-batch", "algos/pretrain.py",
+     "num_tokens=num_tokens)\n", "num_tokens=int(mask[rows].sum()))\n",
+     "tests/algos/test_every_language_algorithm.py -k in_parts_is_the_batch and pretrain"),
+    ("GRPO: sampled and learnt at different temperatures", "algos/grpo.py",
+     "groups.tokens[some], algo.temperature", "groups.tokens[some], 1.0", "tests/language/test_grpo_train.py"),
+    ("GRPO: a micro-batch is divided by its own counts", "algos/grpo.py",
+     "algo.reduction, max_new, **counts)", "algo.reduction, max_new)",
+     "tests/language/test_grpo.py tests/language/test_grpo_train.py"),
+    ("sampling: tokens behind the end count", "language/sample.py",
+     "alive = alive & (token != end)", "alive = alive & (token >= 0)", "tests/language/test_sample.py"),
+    ("the cache forgets the prompt's padding", "language/gpt.py",
+     "wide = None if bias is None else F.pad(bias, (0, length))", "wide = None", "tests/language/test_gpt.py"),
+    ("a completion sees the others of its group", "language/gpt.py",
+     "_scores(q, k, own)", "_scores(q, k.mean(2, keepdim=True).expand_as(k), own)", "tests/language/test_gpt.py"),
 ]  # fmt: skip
 
 

@@ -45,8 +45,10 @@ class GPTConfig:
             raise ValueError(f"d_model={self.d_model}: must be a multiple of num_heads={self.num_heads}")
         if self.positions == "rotary" and (self.d_model // self.num_heads) % 2:
             raise ValueError(f"d_model={self.d_model}: rotary positions need an even d_model / num_heads")
-        if (self.name == "hf") != (self.path is not None):
-            raise ValueError(f"path={self.path}: name=hf needs the directory of a model, and only that takes one")
+        if self.name == "hf" and self.path is None:
+            raise ValueError("path=null: name=hf needs the directory of a local model (model.path=DIR)")
+        if self.name == "gpt" and self.path is not None:
+            raise ValueError(f"path={self.path}: only name=hf reads a model from a directory (model=hf)")
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -65,7 +65,7 @@ def explain(error: BaseException, overrides: list[str]) -> str:
         if isinstance(link, MissingConfigException) and link.missing_cfg_file:
             return _missing_file(link)
         if missing := re.search(r"Missing mandatory value: (\S+)", str(link)):
-            key = missing[1]
+            key = _whole_key(missing[1], link)
             return f"{key}: needs a value, e.g. {key}={'CartPole-v1' if key == 'env.id' else 'VALUE'}"
         if isinstance(link, InterpolationResolutionError) and link.full_key:
             return _interpolation(link)
@@ -73,6 +73,16 @@ def explain(error: BaseException, overrides: list[str]) -> str:
         if isinstance(link, OmegaConfBaseException) and link.key is not None and link.parent_node is not None:
             return _unknown_key(link)
     return _hydra_text(_first_line(error), overrides)
+
+
+def _whole_key(key: str, error: BaseException) -> str:
+    """With its section, which OmegaConf leaves out where it goes through a section key by key."""
+    full = getattr(error, "full_key", None)
+    if full and str(full).endswith(key):
+        return str(full)
+    node = getattr(error, "parent_node", None)
+    section = node._get_full_key(None) if isinstance(node, DictConfig) else ""
+    return f"{section}.{key}" if section and "." not in key else key
 
 
 def _first_line(error: BaseException) -> str:

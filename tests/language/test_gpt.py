@@ -186,8 +186,8 @@ def test_initial_weights_are_the_generators_alone():
     [
         ({"d_model": 9}, "d_model=9: must be a multiple of num_heads=2"),
         ({"d_model": 6, "positions": "rotary"}, "d_model=6: rotary positions need an even d_model / num_heads"),
-        ({"name": "hf"}, "path=None: name=hf needs the directory"),
-        ({"path": "x"}, "path=x: name=hf needs the directory"),
+        ({"name": "hf"}, "path=null: name=hf needs the directory"),
+        ({"path": "x"}, "path=x: only name=hf reads a model"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused_in_one_line(changes, fault):

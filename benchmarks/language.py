@@ -48,13 +48,14 @@ class Stage:
         return [f"algo={self.algo or self.name}", f"task={task}", f"seed={seed}", *self.overrides]
 
 
-GRPO = ("grpo", "dr_grpo", "rloo", "dapo", "gspo", "cispo", "reinforce_pp")
 TASKS: dict[str, tuple[Stage, ...]] = {
     "add2": (
         Stage("sft"),
         Stage("grpo", "sft", at_least=0.9),
-        *(Stage(name, "sft") for name in GRPO[1:]),
-        Stage("dpo", "sft"),
+        Stage("dr_grpo", "sft"),
+        Stage("rloo", "sft"),
+        Stage("dpo", "sft", judged="sampled_accuracy"),
+        *(Stage(name, "sft") for name in ("dapo", "gspo", "cispo", "reinforce_pp")),
     ),
     "sort": (Stage("grpo", at_least=0.95),),
     "parity": (Stage("sft"), Stage("grpo", "sft"), Stage("grpo_process", "sft")),
@@ -216,7 +217,7 @@ Made by `make results-lm`; one JSON file a cell beside this page. Rule: the fina
 judged on {PROMPTS:,} fresh prompts (seed {EVAL_SEED}) that no run is trained on where the task has enough of them; it
 holds where {NEEDED} of {len(SEEDS)} seeds (1 to {len(SEEDS)}) do. *start*: the same number for the run it starts from;
 *more* asks for more than that. `greedy_accuracy`: the likeliest completion is right; `reward` (names): the mean of the
-hidden rule over sampled names; `accuracy` (reward_model): pairs in the right order. CPU seconds: of the stage's whole
+hidden rule over sampled names; `sampled_accuracy`: a sample is right; `accuracy` (reward_model): pairs in the right order. CPU seconds: of the stage's whole
 process, with imports, evaluations and checkpoints, on one core of a shared machine. IQM: interquartile mean over the
 seeds with a 95 % percentile bootstrap interval.
 

@@ -217,9 +217,9 @@ Made by `make results-lm`; one JSON file a cell beside this page. Rule: the fina
 judged on {PROMPTS:,} fresh prompts (seed {EVAL_SEED}) that no run is trained on where the task has enough of them; it
 holds where {NEEDED} of {len(SEEDS)} seeds (1 to {len(SEEDS)}) do. *start*: the same number for the run it starts from;
 *more* asks for more than that. `greedy_accuracy`: the likeliest completion is right; `reward` (names): the mean of the
-hidden rule over sampled names; `sampled_accuracy`: a sample is right; `accuracy` (reward_model): pairs in the right order. CPU seconds: of the stage's whole
-process, with imports, evaluations and checkpoints, on one core of a shared machine. IQM: interquartile mean over the
-seeds with a 95 % percentile bootstrap interval.
+hidden rule over sampled names; `sampled_accuracy`: a sample is right; `accuracy` (reward_model): pairs in the right
+order. CPU seconds: of the stage's whole process, with imports, evaluations and checkpoints, on one core of a shared
+machine. IQM: interquartile mean over the seeds with a 95 % percentile bootstrap interval.
 
 """
 PICTURE = """

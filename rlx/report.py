@@ -73,6 +73,8 @@ class Live:
         here = {name: text for name, text in self.SHOWN.items() if metrics.get(name) is not None}
         if "reward" in here:
             here.pop("loss", None)
+        if metrics.get("eval/greedy_accuracy") != metrics.get("eval/score"):  # a task that has no right answer
+            here.pop("eval/greedy_accuracy", None)
         parts += [text.format(metrics[name]) for name, text in here.items()]
         self._print("  ".join(parts))
 

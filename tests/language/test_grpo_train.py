@@ -58,6 +58,15 @@ def test_a_step_follows_the_gradient_of_its_completions():
     assert_close(weights(run) - before, -0.3 * clipped / (clipped.abs() + 1), rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_sampler_learner_and_reference_divide_the_logits_by_the_same_temperature(temperature):
+    """On the first pass they are one policy: no log-prob differs, no KL, no gradient of it."""
+    _, (metrics,) = train(algo(**SMALL, temperature=temperature, kl_coef=10.0), **PARITY)
+    assert metrics[grpo.GAP] < 1e-6 and metrics["kl"] == pytest.approx(0, abs=1e-12)
+    _, (without,) = train(algo(**SMALL, temperature=temperature), **PARITY)
+    assert metrics["grad_norm"] == pytest.approx(without["grad_norm"], rel=1e-6)
+
+
 @pytest.mark.parametrize("reduction", ["grpo", "dapo", "dr_grpo", "sequence"])
 def test_micro_batches_change_nothing(reduction):
     cfg = dict(SMALL, reduction=reduction, num_epochs=2, num_minibatches=2, kl_coef=0.1, ent_coef=0.05)

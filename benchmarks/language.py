@@ -43,6 +43,7 @@ class Stage:
     judged: str = "greedy_accuracy"
     at_least: float | None = None  # None: more than where it started
     needs: tuple[str, ...] = ()  # other stages, as {NAME} in the overrides
+    claims: bool = True  # to reach something; not where it is there to go wrong
 
     def words(self, task: str, seed: int) -> list[str]:
         return [f"algo={self.algo or self.name}", f"task={task}", f"seed={seed}", *self.overrides]
@@ -69,7 +70,7 @@ TASKS: dict[str, tuple[Stage, ...]] = {
         Stage(
             "rlhf_ppo_beta0", "pretrain", "rlhf_ppo", judged="reward",
             overrides=("algo.reward_model={reward_model}", "algo.kl_coef=0", "algo.kl_target=0", "total_steps=400"),
-            needs=("reward_model",),
+            needs=("reward_model",), claims=False,
         ),
         Stage("dpo", "pretrain", judged="reward"),
     ),
@@ -173,7 +174,7 @@ def summary(task: str, stage: Stage, cells: Sequence[dict[str, Any]]) -> dict[st
     scores = np.array([cell["score"] for cell in done])
     starts = np.array([cell.get("start", np.nan) for cell in done], float)
     passed: int | None = None
-    if stage.at_least is not None or stage.starts:
+    if stage.claims and (stage.at_least is not None or stage.starts):
         passed = int((scores >= stage.at_least).sum() if stage.at_least is not None else (scores > starts).sum())
     interval = None
     if len(scores) >= len(SEEDS):
@@ -231,6 +232,16 @@ near 0 the proxy goes on rising while the true reward falls behind; with the ada
 """
 
 
+def gamed(cells: Sequence[dict[str, Any]], least: float = 0.1) -> int:
+    """Runs whose true reward ends at least so far below its own peak while the proxy ends above what it was there."""
+    count = 0
+    for cell in cells:
+        reward, score = (np.array(cell["curves"][key])[:, 1] for key in ("reward", "objective/scores"))
+        peak = int(reward.argmax())
+        count += bool(reward[-1] <= reward[peak] - least and score[-1] > score[peak])
+    return count
+
+
 def draw(cells: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Proxy and true reward over the KL, with and without a penalty."""
     from matplotlib.figure import Figure
@@ -274,7 +285,12 @@ def publish() -> list[dict[str, Any]]:
     pictured = any(names[name] for name in ("rlhf_ppo", "rlhf_ppo_beta0"))
     if pictured:
         draw(names, PAGE.with_suffix(".png"))
-    PAGE.write_text(INTRODUCTION + table(rows) + "\n" + (PICTURE if pictured else ""))
+    text = INTRODUCTION + table(rows) + "\n" + (PICTURE if pictured else "")
+    for name, said in (("rlhf_ppo_beta0", "With beta 0"), ("rlhf_ppo", "With the adaptive beta")):
+        if runs := [cell for cell in names[name] if "curves" in cell]:
+            text += f"\n{said} the true reward ends at least .1 below its own peak, the proxy above what it was there, "
+            text += f"in {gamed(runs)} of {len(runs)} seeds."
+    PAGE.write_text(text + "\n")
     (RESULTS / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
     return rows
 

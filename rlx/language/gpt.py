@@ -84,12 +84,13 @@ class Block(nn.Module):
 
 @dataclass
 class Cache:
-    """What sampling goes on with: a pair of keys and values [P, H, G, S + L, d_head] a layer, those of a group's prompt
-    repeated for each of its completions."""
+    """What sampling goes on with: a pair of keys and values [S + L, d_head, P, H, G] a layer, those of a group's prompt
+    repeated for each of its completions. All completions side by side in the last axes: one token of each is then a
+    few long vector operations."""
 
     pairs: list[Pair]
     layers: list[Layer]
-    bias: Tensor | None  # [P, 1, 1, S + L]: what nobody may look at
+    bias: Tensor | None  # [S + L, P, 1, 1]: what nobody may look at
     start: int  # S
     length: Tensor  # [P] tokens of each prompt
 
@@ -202,35 +203,32 @@ class GPT(nn.Module):
                 turn = here.expand_as(prompt).flatten()
                 q, k = self._turn(q, turn), self._turn(k, turn)
             q, k, v = (_prompts(part, num) for part in (q, k, v))
-            keys, values = x.new_empty(2, num, self.heads, size, start + length, self.d // self.heads)
-            keys[..., :start, :], values[..., :start, :] = (
-                k.unsqueeze(2),
-                v.unsqueeze(2),
-            )
+            keys, values = x.new_empty(2, start + length, self.d // self.heads, num, self.heads, size)
+            keys[:start], values[:start] = (part.permute(2, 3, 0, 1).unsqueeze(-1) for part in (k, v))
             pairs.append((keys, values))
             x = self._finish(
                 layer,
                 x,
                 _attend(q, k, v, bias, causal).permute(0, 2, 1, 3).reshape(len(x), -1),
             )
-        wide = None if bias is None else F.pad(bias, (0, length))
+        wide = None if bias is None else F.pad(bias, (0, length)).permute(3, 0, 1, 2)
         return _norm(x.view(num, -1, self.d)[:, -1:]), Cache(pairs, layers, wide, start, _lengths(prompt, mask))
 
     def extend(self, cache: Cache, token: Tensor, t: int) -> Tensor:
         """Token t of every completion, [P, G] -> the features after it [P, G, D]."""
         num, size = token.shape
         at, new = cache.length[:, None] + t, cache.start + t
-        bias = None if cache.bias is None else cache.bias[..., : new + 1]
+        bias = None if cache.bias is None else cache.bias[: new + 1]
         x = self._embed(token, at)
         for layer, (keys, values) in zip(cache.layers, cache.pairs):
             q, k, v = self._heads(layer, x)
             if self.cfg.positions == "rotary":
                 turn = at.expand(num, size).flatten()
                 q, k = self._turn(q, turn), self._turn(k, turn)
-            q, k, v = (_prompts(part, num) for part in (q, k, v))  # [P, H, G, d_head]
-            keys[..., new, :], values[..., new, :] = k, v
-            told = _decode(q, keys[..., : new + 1, :], values[..., : new + 1, :], bias)
-            x = self._finish(layer, x, told.permute(0, 2, 1, 3).reshape(len(x), -1))
+            q, k, v = (part.unflatten(0, (num, size)).permute(3, 0, 2, 1) for part in (q, k, v))  # [d_head, P, H, G]
+            keys[new], values[new] = k, v
+            told = _decode(q.contiguous(), keys[: new + 1], values[: new + 1], bias)
+            x = self._finish(layer, x, told.permute(1, 3, 2, 0).reshape(len(x), -1))
         return _norm(x.view(num, size, self.d))
 
     # -- parts of a layer ------------------------------------------------------------------------------------------
@@ -306,11 +304,11 @@ def _attend_both(
 
 
 def _decode(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """One token of each completion over all before it: q [P, H, G, d_head], k and v [P, H, G, S + t, d_head]."""
-    score = (k * (q * q.shape[-1] ** -0.5).unsqueeze(-2)).sum(-1)  # one query each: quicker than as matrices
+    """One token of each completion over all before it: q [d_head, P, H, G], k and v [S + t, d_head, P, H, G]."""
+    score = (k * (q * q.shape[0] ** -0.5)).sum(1)  # [S + t, P, H, G]
     if bias is not None:
         score = score + bias
-    return (score.softmax(-1).unsqueeze(-1) * v).sum(-2)
+    return (score.softmax(0).unsqueeze(1) * v).sum(0)
 
 
 def _lengths(prompt: Tensor, mask: Tensor | None) -> Tensor:

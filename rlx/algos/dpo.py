@@ -21,18 +21,18 @@ import torch
 from torch import Tensor
 
 from rlx.errors import ConfigError
-from rlx.functional import preference, schedules
+from rlx.functional import preference
 from rlx.language import exhibit, preferences
-from rlx.language.learner import Learner, parts
+from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import Groups, logprobs
-from rlx.ranges import Count, NonNegative, Positive, Unit, Whole
+from rlx.ranges import Count, Positive, Whole
 from rlx.run import Metrics, Run
 
 
 @dataclass
-class Config:
+class Config(AdamW):
     name: str
     implementation: str
     data: Literal["policy", "task"]  # samples of the policy compared by the task's reward; or the task's own pairs
@@ -42,13 +42,6 @@ class Config:
     beta: Positive
     batch_size: Count  # pairs a step
     micro_batch: Whole  # pairs of one backward pass; 0: all
-    lr: Positive
-    anneal_lr: bool  # linearly to 0 over total_steps
-    adam_beta1: Unit
-    adam_beta2: Unit
-    adam_eps: Positive
-    weight_decay: NonNegative
-    max_grad_norm: NonNegative  # 0: no clipping
 
     def __post_init__(self) -> None:
         if self.candidates < 2:
@@ -69,10 +62,7 @@ def check(cfg: Any, task: Any) -> None:
 def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
     algo: Config = cfg.algo
     policy, ranks = Policy.new(cfg, run), Ranks()
-    learner = Learner(
-        policy.model, betas=(algo.adam_beta1, algo.adam_beta2), eps=algo.adam_eps,
-        weight_decay=algo.weight_decay, max_grad_norm=algo.max_grad_norm,
-    )  # fmt: skip
+    learner = Learner.of(algo, policy.model)
     reference = policy.frozen()
     pairs = preferences.draw(policy, algo, run.rng("data"), algo.num_pairs, algo.candidates, run.resumed)
     pairs = pairs if run.resumed else preferences.best_and_worst(pairs)
@@ -80,7 +70,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
     shuffle = run.rng("minibatches")
 
     while run.step < cfg.total_steps:
-        lr = algo.lr * schedules.linear(run.step / cfg.total_steps) if algo.anneal_lr else algo.lr
+        lr = algo.rate(run.step / cfg.total_steps)
         index = torch.from_numpy(shuffle.choice(len(pairs), algo.batch_size, replace=False)).to(run.device)
         for rows in parts(ranks.part(algo.batch_size), algo.micro_batch):
             groups = pairs.batch(index[rows])

@@ -31,12 +31,12 @@ from numpy.random import Generator
 from torch import Tensor
 
 from rlx.errors import ConfigError
-from rlx.functional import kl, returns, schedules
+from rlx.functional import kl, returns
 from rlx.functional import policy as pg
 from rlx.functional.reduce import masked_mean, reduce_tokens
 from rlx.language import exhibit
 from rlx.language.diagnose import Diagnosis
-from rlx.language.learner import Learner, parts
+from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import (
@@ -48,14 +48,14 @@ from rlx.language.rollout import (
     logprobs,
     step_rewards,
 )
-from rlx.ranges import Count, NonNegative, Positive, Unit, Whole
+from rlx.ranges import Count, NonNegative, Positive, Whole
 from rlx.run import Metrics, Run
 
 GAP = "sampling/sampling_logp_difference/max"  # between the log-probs of sampling and of learning
 
 
 @dataclass
-class Config:
+class Config(AdamW):
     name: str
     implementation: str
     num_prompts: Count  # P
@@ -84,13 +84,6 @@ class Config:
     num_epochs: Count  # mu
     num_minibatches: Count  # of whole groups
     micro_batch: Whole  # groups of one backward pass; 0: the minibatch
-    lr: Positive
-    anneal_lr: bool  # linearly to 0 over total_steps
-    adam_beta1: Unit
-    adam_beta2: Unit
-    adam_eps: Positive
-    weight_decay: NonNegative
-    max_grad_norm: NonNegative  # 0: no clipping
 
     def __post_init__(self) -> None:
         process, charged = self.supervision == "process", bool(self.kl_coef) and self.kl_in == "reward"
@@ -159,17 +152,14 @@ def check(cfg: Any, task: Any) -> None:
 def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
     algo: Config = cfg.algo
     policy, ranks = Policy.new(cfg, run), Ranks()
-    learner = Learner(
-        policy.model, betas=(algo.adam_beta1, algo.adam_beta2), eps=algo.adam_eps,
-        weight_decay=algo.weight_decay, max_grad_norm=algo.max_grad_norm,
-    )  # fmt: skip
+    learner = Learner.of(algo, policy.model)
     reference = policy.frozen() if algo.kl_coef else None
     run.track(policy=policy.model, optimizer=learner, **({"reference": reference} if reference else {}))
     ask, draw, shuffle = run.rng("prompts"), run.rng("sampling"), run.rng("minibatches")
     diagnosis = Diagnosis(cfg, run, policy.task)
 
     while run.step < cfg.total_steps:
-        lr = algo.lr * schedules.linear(run.step / cfg.total_steps) if algo.anneal_lr else algo.lr
+        lr = algo.rate(run.step / cfg.total_steps)
 
         # Sample
         groups, drawn = sample(algo, policy, ask, draw, ranks)

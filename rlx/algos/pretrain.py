@@ -15,46 +15,35 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rlx.functional import schedules
 from rlx.functional.reduce import reduce_tokens
-from rlx.language.learner import Learner, parts
+from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import logprobs
-from rlx.ranges import Count, NonNegative, Positive, Unit, Whole
+from rlx.ranges import Count, Positive, Whole
 from rlx.run import Metrics, Run
 
 NEEDS = ("text",)  # of the task
 
 
 @dataclass
-class Config:
+class Config(AdamW):
     name: str
     implementation: str
     batch_size: Count  # B
     micro_batch: Whole  # rows of one backward pass; 0: all
     temperature: Positive  # of the samples that evaluation draws
-    lr: Positive
-    anneal_lr: bool  # linearly to 0 over total_steps
-    adam_beta1: Unit
-    adam_beta2: Unit
-    adam_eps: Positive
-    weight_decay: NonNegative
-    max_grad_norm: NonNegative  # 0: no clipping
 
 
 def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
     algo: Config = cfg.algo
     policy, ranks = Policy.new(cfg, run), Ranks()
-    learner = Learner(
-        policy.model, betas=(algo.adam_beta1, algo.adam_beta2), eps=algo.adam_eps,
-        weight_decay=algo.weight_decay, max_grad_norm=algo.max_grad_norm,
-    )  # fmt: skip
+    learner = Learner.of(algo, policy.model)
     run.track(policy=policy.model, optimizer=learner)
     rng = run.rng("text")
 
     while run.step < cfg.total_steps:
-        lr = algo.lr * schedules.linear(run.step / cfg.total_steps) if algo.anneal_lr else algo.lr
+        lr = algo.rate(run.step / cfg.total_steps)
 
         # Text
         texts = policy.task.text(rng, algo.batch_size)

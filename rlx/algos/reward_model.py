@@ -24,19 +24,19 @@ import torch
 from torch import Tensor
 
 from rlx.errors import ConfigError, UserError
-from rlx.functional import preference, schedules
+from rlx.functional import preference
 from rlx.language import preferences
-from rlx.language.learner import Learner, parts
+from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import Groups, collect
 from rlx.language.scorer import Scorer
-from rlx.ranges import Count, NonNegative, Positive, Unit, Whole
+from rlx.ranges import Count, Positive, Whole
 from rlx.run import Metrics, Run
 
 
 @dataclass
-class Config:
+class Config(AdamW):
     name: str
     implementation: str
     data: Literal["policy", "task"]  # samples of the policy ranked by the task's reward; or the task's own pairs
@@ -47,13 +47,6 @@ class Config:
     normalise_on: Count  # samples of the policy that score 0 on average in the end
     batch_size: Count  # prompts a step
     micro_batch: Whole  # prompts of one backward pass; 0: all
-    lr: Positive
-    anneal_lr: bool  # linearly to 0 over total_steps
-    adam_beta1: Unit
-    adam_beta2: Unit
-    adam_eps: Positive
-    weight_decay: NonNegative
-    max_grad_norm: NonNegative  # 0: no clipping
 
     def __post_init__(self) -> None:
         if self.group_size < 2:
@@ -104,16 +97,13 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
     policy.model.requires_grad_(False)
     run.track(sampler=policy.model)
     scorer = Scorer.new(cfg, policy, run.generator("scorer"))
-    learner = Learner(
-        scorer, betas=(algo.adam_beta1, algo.adam_beta2), eps=algo.adam_eps,
-        weight_decay=algo.weight_decay, max_grad_norm=algo.max_grad_norm,
-    )  # fmt: skip
+    learner = Learner.of(algo, scorer)
     data = preferences.draw(policy, algo, run.rng("data"), algo.num_rankings, algo.group_size, run.resumed)
     run.track(scorer=scorer, optimizer=learner, data=data)
     shuffle = run.rng("minibatches")
 
     while run.step < cfg.total_steps:
-        lr = algo.lr * schedules.linear(run.step / cfg.total_steps) if algo.anneal_lr else algo.lr
+        lr = algo.rate(run.step / cfg.total_steps)
         index = torch.from_numpy(shuffle.choice(len(data), algo.batch_size, replace=False)).to(run.device)
         num_pairs = pairs(data.reward[index], data.reward[index])[0].sum()
         for rows in parts(ranks.part(algo.batch_size), algo.micro_batch):

@@ -30,13 +30,13 @@ import torch
 from torch import Tensor, nn
 
 from rlx.errors import ConfigError
-from rlx.functional import kl, returns, schedules
+from rlx.functional import kl, returns
 from rlx.functional import policy as pg
 from rlx.functional import value as vf
 from rlx.functional.reduce import reduce_tokens
 from rlx.language import exhibit
 from rlx.language.diagnose import Diagnosis
-from rlx.language.learner import Learner, parts
+from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import Groups, collect, completion_metrics, forward_logprobs, logprobs
@@ -46,7 +46,7 @@ from rlx.run import Metrics, Run
 
 
 @dataclass
-class Config:
+class Config(AdamW):
     name: str
     implementation: str
     reward_model: str | None  # the run whose scores are the reward; None: the task's own
@@ -68,13 +68,6 @@ class Config:
     clip_vloss: NonNegative  # c; 0: no value clipping
     vf_coef: NonNegative  # c_v
     value_init: Literal["zero", "reward_model"]
-    lr: Positive
-    anneal_lr: bool  # linearly to 0 over total_steps
-    adam_beta1: Unit
-    adam_beta2: Unit
-    adam_eps: Positive
-    weight_decay: NonNegative
-    max_grad_norm: NonNegative  # 0: no clipping
 
     def __post_init__(self) -> None:
         if self.num_minibatches > self.num_prompts * self.group_size:
@@ -98,10 +91,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
     algo: Config = cfg.algo
     policy, ranks, beta = Policy.new(cfg, run), Ranks(), AdaptiveKL(algo)
     scorer, critic = judges(cfg, run, policy)
-    learner = Learner(
-        nn.ModuleList([policy.model, critic]), betas=(algo.adam_beta1, algo.adam_beta2), eps=algo.adam_eps,
-        weight_decay=algo.weight_decay, max_grad_norm=algo.max_grad_norm,
-    )  # fmt: skip
+    learner = Learner.of(algo, nn.ModuleList([policy.model, critic]))
     reference = policy.frozen()
     run.track(policy=policy.model, critic=critic, reference=reference, optimizer=learner, kl_coef=beta)
     if scorer:
@@ -110,7 +100,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
     diagnosis = Diagnosis(cfg, run, policy.task)
 
     while run.step < cfg.total_steps:
-        lr = algo.lr * schedules.linear(run.step / cfg.total_steps) if algo.anneal_lr else algo.lr
+        lr = algo.rate(run.step / cfg.total_steps)
 
         # Sample
         groups = collect(

@@ -19,32 +19,24 @@ from typing import Any
 
 import numpy as np
 
-from rlx.functional import schedules
 from rlx.functional.reduce import reduce_tokens
-from rlx.language.learner import Learner, parts
+from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import logprobs
 from rlx.language.tasks.base import score
-from rlx.ranges import Count, NonNegative, Positive, Unit, Whole
+from rlx.ranges import Count, Positive, Whole
 from rlx.run import Metrics, Run
 
 NEEDS = ("answer",)  # of the task
 
 
 @dataclass
-class Config:
+class Config(AdamW):
     name: str
     implementation: str
     batch_size: Count  # B
     micro_batch: Whole  # rows of one backward pass; 0: all
-    lr: Positive
-    anneal_lr: bool  # linearly to 0 over total_steps
-    adam_beta1: Unit
-    adam_beta2: Unit
-    adam_eps: Positive
-    weight_decay: NonNegative
-    max_grad_norm: NonNegative  # 0: no clipping
     check_every: Count  # steps
     check_prompts: Count
     temperature: Positive  # of those samples
@@ -53,16 +45,13 @@ class Config:
 def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
     algo: Config = cfg.algo
     policy = Policy.new(cfg, run)
-    learner = Learner(
-        policy.model, betas=(algo.adam_beta1, algo.adam_beta2), eps=algo.adam_eps,
-        weight_decay=algo.weight_decay, max_grad_norm=algo.max_grad_norm,
-    )  # fmt: skip
+    learner = Learner.of(algo, policy.model)
     goal, ranks = Goal(cfg.task.sft_stop), Ranks()
     run.track(policy=policy.model, optimizer=learner, goal=goal)
     rng = run.rng("prompts")
 
     while run.step < cfg.total_steps and not goal.reached:
-        lr = algo.lr * schedules.linear(run.step / cfg.total_steps) if algo.anneal_lr else algo.lr
+        lr = algo.rate(run.step / cfg.total_steps)
 
         # Demonstrations
         prompts = policy.task.prompts(rng, algo.batch_size)

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rlx.functional import schedules
 from rlx.language.ranks import Ranks
 from rlx.optim import Adam, Flat
+from rlx.ranges import NonNegative, Positive, Unit
+
+
+@dataclass
+class AdamW:
+    """The keys of an algorithm's optimiser, which its Config has beside its own. Loshchilov and Hutter 2019,
+    arXiv:1711.05101."""
+
+    lr: Positive
+    anneal_lr: bool  # linearly to 0 over total_steps
+    adam_beta1: Unit
+    adam_beta2: Unit
+    adam_eps: Positive
+    weight_decay: NonNegative
+    max_grad_norm: NonNegative  # 0: no clipping
+
+    def rate(self, progress: float) -> float:
+        """The learning rate after this share of the run."""
+        return self.lr * schedules.linear(progress) if self.anneal_lr else self.lr
 
 
 class Learner:
@@ -34,6 +55,17 @@ class Learner:
             parameter.grad = grad
         self._info: dict[str, float] = {}
         self.optimizer = Adam(self.flat.data, eps, betas, weight_decay)
+
+    @classmethod
+    def of(cls, cfg: AdamW, module: nn.Module) -> Learner:
+        """With the optimiser that a configuration describes."""
+        return cls(
+            module,
+            betas=(cfg.adam_beta1, cfg.adam_beta2),
+            eps=cfg.adam_eps,
+            weight_decay=cfg.weight_decay,
+            max_grad_norm=cfg.max_grad_norm,
+        )
 
     def add(self, loss: Tensor, info: Mapping[str, Tensor] | None = None) -> None:
         """Add a part's gradient to the step's, and its share of the loss and of the diagnostics `info` (0-dim tensors;

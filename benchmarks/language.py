@@ -24,12 +24,11 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks.measure import BenchmarkFailed
-from benchmarks.results import NEEDED, SEEDS, dumped, iqm, read_cell, thinned
+from benchmarks.results import NEEDED, SEEDS, bootstrap, dumped, iqm, read_cell, thinned
 
 RESULTS = measure.ROOT / "docs" / "results" / "language"
 PAGE = measure.ROOT / "docs" / "results" / "language.md"
 PROMPTS, EVAL_SEED = 1_000, 1_000_003
-INTERVALS = 10_000  # bootstrap samples
 
 
 @dataclass(frozen=True)
@@ -166,8 +165,6 @@ def _short(cell: dict[str, Any]) -> str:
 
 def summary(task: str, stage: Stage, cells: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """IQM over the seeds with a 95 % bootstrap interval (from 10 seeds on), the worst seed, and whether it holds."""
-    from scipy import stats
-
     done = [cell for cell in cells if "score" in cell]
     if not done:
         return None
@@ -178,9 +175,7 @@ def summary(task: str, stage: Stage, cells: Sequence[dict[str, Any]]) -> dict[st
         passed = int((scores >= stage.at_least).sum() if stage.at_least is not None else (scores > starts).sum())
     interval = None
     if len(scores) >= len(SEEDS):
-        rng = np.random.default_rng(0)
-        found = stats.bootstrap((scores,), iqm, n_resamples=INTERVALS, method="percentile", rng=rng)
-        interval = [float(found.confidence_interval.low), float(found.confidence_interval.high)]
+        interval = bootstrap(scores)
     return {
         "task": task, "stage": stage.name, "judged": stage.judged, "starts": stage.starts, "at_least": stage.at_least,
         "seeds": len(cells), "failed": len(cells) - len(done), "passed": passed,

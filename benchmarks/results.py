@@ -186,6 +186,12 @@ def iqm(x: np.ndarray, axis: int = -1) -> Any:
     return stats.trim_mean(x, 0.25, axis=axis)
 
 
+def bootstrap(x: np.ndarray) -> list[float]:
+    """95 % interval of the IQM of one number a seed: percentile bootstrap of 10,000 samples."""
+    found = stats.bootstrap((x,), iqm, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0))
+    return [float(found.confidence_interval.low), float(found.confidence_interval.high)]
+
+
 def summary(target: Target, cells: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """IQM over seeds with a 95 % bootstrap interval (from 10 seeds on), the worst seed, and whether the rule holds.
 
@@ -201,8 +207,7 @@ def summary(target: Target, cells: Sequence[dict[str, Any]]) -> dict[str, Any] |
     failed = len(cells) - len(done)
     interval = None
     if len(means) >= len(SEEDS) and not failed:
-        found = stats.bootstrap((means,), iqm, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0))
-        interval = [float(found.confidence_interval.low), float(found.confidence_interval.high)]
+        interval = bootstrap(means)
     return {
         "algo": target.algo, "env": target.env, "threshold": None if math.isnan(least) else float(least),
         "judged": "exact" if target.exact else "sampled",

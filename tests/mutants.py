@@ -154,7 +154,7 @@ MUTANTS: list[Mutant] = [
      "num_tokens=num_tokens)\n", "num_tokens=int(mask[rows].sum()))\n",
      "tests/algos/test_every_language_algorithm.py -k in_parts_is_the_batch and pretrain"),
     ("GRPO: sampled and learnt at different temperatures", "algos/grpo.py",
-     "groups.tokens[some], algo.temperature", "groups.tokens[some], 1.0", "tests/language/test_grpo_train.py"),
+     "temperature, learn = algo.temperature,", "temperature, learn = 1.0,", "tests/language/test_grpo_train.py"),
     ("GRPO: a micro-batch is divided by its own counts", "algos/grpo.py",
      "algo.reduction, max_new, **counts)", "algo.reduction, max_new)",
      "tests/language/test_grpo.py tests/language/test_grpo_train.py"),

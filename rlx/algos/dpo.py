@@ -99,7 +99,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
 
 def summed(model: Any, groups: Groups, temperature: float) -> Tensor:
     """Log-prob of each completion, its end token included: [P, 2]."""
-    logprob, _ = logprobs(model(*groups.rows(slice(None))), groups.tokens, temperature)
+    logprob = logprobs(model(*groups.rows(slice(None))), groups.tokens, temperature)
     return logprob.masked_fill(~groups.mask, 0.0).sum(-1)
 
 

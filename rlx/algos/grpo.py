@@ -45,7 +45,7 @@ from rlx.language.rollout import (
     completion_metrics,
     forward_logprobs,
     join,
-    logprobs,
+    logprobs_entropy,
     step_rewards,
 )
 from rlx.ranges import Count, NonNegative, Positive, Whole
@@ -178,7 +178,8 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
                 for rows in parts(ranks.part(len(index)), algo.micro_batch):
                     some = index[rows]
                     logits = policy.model(*groups.rows(some))
-                    logprob, entropy = logprobs(logits, groups.tokens[some], algo.temperature, algo.ent_coef > 0)
+                    temperature, learn = algo.temperature, algo.ent_coef > 0
+                    logprob, entropy = logprobs_entropy(logits, groups.tokens[some], temperature, learn)
                     seen = {name: x[some].flatten(0, 1) for name, x in batch.items()}
                     told = loss(algo, policy.task.max_new, logprob.flatten(0, 1), entropy.flatten(0, 1), seen, counts)
                     learner.add(*told)

@@ -54,7 +54,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
         num_tokens = int(mask.sum())
         for rows in parts(ranks.part(algo.batch_size), algo.micro_batch):
             logits = policy.model(start[rows], None, tokens[rows, None])[:, 0]
-            logprob, _ = logprobs(logits, tokens[rows])
+            logprob = logprobs(logits, tokens[rows])
             right = (logits.argmax(-1) == tokens[rows]).float().masked_fill(~mask[rows], 0.0)
             loss = reduce_tokens(-logprob, mask[rows], "dapo", num_tokens=num_tokens)
             learner.add(loss, {"mean_token_accuracy": right.sum() / num_tokens})

@@ -39,7 +39,7 @@ from rlx.language.diagnose import Diagnosis
 from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
-from rlx.language.rollout import Groups, collect, completion_metrics, forward_logprobs, logprobs
+from rlx.language.rollout import Groups, collect, completion_metrics, forward_logprobs, logprobs_entropy
 from rlx.language.scorer import Scorer, make_critic
 from rlx.ranges import Count, NonNegative, Positive, Unit, Whole
 from rlx.run import Metrics, Run
@@ -205,7 +205,7 @@ def loss(
     mask, tokens, old = batch["mask"], batch["tokens"], batch["logprob"]
     padding = None if bool(batch["prompt_mask"].all()) else batch["prompt_mask"]
     inputs = (batch["prompt"], padding, tokens.unsqueeze(1))
-    logprob, entropy = logprobs(model(*inputs)[:, 0], tokens, algo.temperature)
+    logprob, entropy = logprobs_entropy(model(*inputs)[:, 0], tokens, algo.temperature)
     value = critic(*inputs)[:, 0, :, 0]
 
     def mean(x: Tensor) -> Tensor:

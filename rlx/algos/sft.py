@@ -63,7 +63,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
         for rows in parts(mine, algo.micro_batch):
             logits = policy.model(prompt[rows], None if prompt_mask is None else prompt_mask[rows], answer[rows, None])
             logits, tokens, inside = logits[:, 0], answer[rows], mask[rows]
-            logprob, _ = logprobs(logits, tokens)
+            logprob = logprobs(logits, tokens)
             right = (logits.argmax(-1) == tokens).float().masked_fill(~inside, 0.0)
             loss = reduce_tokens(-logprob, inside, "dapo", num_tokens=num_tokens)
             learner.add(loss, {"mean_token_accuracy": right.sum() / num_tokens})

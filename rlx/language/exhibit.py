@@ -80,7 +80,7 @@ def fresh(model: Any, groups: Groups, group: int, members: Tensor, temperature: 
     """Log-probs under a model as it is now: [members, L]."""
     prompt, mask, tokens = groups.rows(slice(group, group + 1))
     tokens = tokens[:, members]
-    return logprobs(model(prompt, mask, tokens), tokens, temperature)[0][0]
+    return logprobs(model(prompt, mask, tokens), tokens, temperature)[0]
 
 
 def rows(

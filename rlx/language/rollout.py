@@ -106,21 +106,34 @@ def step_rewards(task: Any, groups: Groups) -> tuple[Tensor, Tensor]:
     return (x.view(P, G, L).to(groups.tokens.device) for x in (reward, end))  # type: ignore[return-value]
 
 
-def logprobs(
+def logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-prob of each token; logits [..., V] -> [...]."""
+    return _of(_every(logits, temperature), tokens)
+
+
+def logprobs_entropy(
     logits: Tensor, tokens: Tensor, temperature: float = 1.0, learn_entropy: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Log-prob of each token and entropy of the distribution it was drawn from; logits [..., V] -> [...] each. The
-    entropy carries a gradient only where it is learnt from."""
-    every = (logits / temperature if temperature != 1 else logits).log_softmax(-1)
+    """The same, and the entropy of the distribution each token was drawn from, which carries a gradient only where it
+    is learnt from."""
+    every = _every(logits, temperature)
     with torch.set_grad_enabled(learn_entropy):
         entropy = -(every.exp() * every).sum(-1)
-    return every.gather(-1, tokens.unsqueeze(-1)).squeeze(-1), entropy
+    return _of(every, tokens), entropy
+
+
+def _every(logits: Tensor, temperature: float) -> Tensor:
+    return (logits / temperature if temperature != 1 else logits).log_softmax(-1)
+
+
+def _of(every: Tensor, tokens: Tensor) -> Tensor:
+    return every.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
 def forward_logprobs(model: Any, groups: Groups, temperature: float) -> Tensor:
     """Log-probs of all tokens under another model, or this one as it is now: [P, G, L], without a gradient."""
     with torch.no_grad():
-        return logprobs(model(*groups.rows(slice(None))), groups.tokens, temperature)[0]
+        return logprobs(model(*groups.rows(slice(None))), groups.tokens, temperature)
 
 
 def completion_metrics(groups: Groups) -> dict[str, float]:

@@ -13,7 +13,7 @@ from rlx.language.rollout import (
     completion_metrics,
     forward_logprobs,
     join,
-    logprobs,
+    logprobs_entropy,
     step_rewards,
 )
 
@@ -95,7 +95,7 @@ def test_logprobs_and_entropy_are_those_of_the_categorical_distribution():
     logits, tokens = torch.randn(2, 3, 5, requires_grad=True), torch.randint(0, 5, (2, 3))
     theirs = torch.distributions.Categorical(logits=logits / 0.7)
     for learn in (False, True):
-        logprob, entropy = logprobs(logits, tokens, 0.7, learn)
+        logprob, entropy = logprobs_entropy(logits, tokens, 0.7, learn)
         assert_close(logprob, theirs.log_prob(tokens))
         assert_close(entropy, theirs.entropy())
         assert entropy.requires_grad == learn

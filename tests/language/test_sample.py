@@ -45,7 +45,7 @@ def draw(model, prompt, size=4, seed=0, max_new=L, uniform=None, mask=None, **op
 def fresh(model, prompt, found, size, temperature=1.0):
     """Log-probs of what was drawn, by the parallel forward pass."""
     tokens = found.tokens.view(len(prompt), size, -1)
-    return logprobs(model(prompt, None, tokens), tokens, temperature)[0].flatten(0, 1)
+    return logprobs(model(prompt, None, tokens), tokens, temperature).flatten(0, 1)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
@@ -53,7 +53,7 @@ def test_frequencies_are_the_models_probabilities(temperature):
     """All 31 completions of two letters and at most four tokens, 20,000 draws, chi-squared."""
     tiny = policy(letters=2, max_new=4)
     all_of_them, draws = Everything(tiny), 20_000
-    logprob, _ = logprobs(all_of_them.logits(), all_of_them.tokens, temperature)
+    logprob = logprobs(all_of_them.logits(), all_of_them.tokens, temperature)
     probability = logprob.masked_fill(~all_of_them.mask, 0.0).sum(-1).exp().detach()
     assert_close(probability.sum(), torch.tensor(1.0))
     found, texts = tiny.generate([""], draws, np.random.default_rng(0), temperature)

@@ -115,7 +115,7 @@ class Everything:
 
     def logprob(self, model: Any = None) -> Tensor:
         """Of each token [N, L], 0 outside the mask."""
-        return logprobs(self.logits(model), self.tokens)[0].masked_fill(~self.mask, 0.0)
+        return logprobs(self.logits(model), self.tokens).masked_fill(~self.mask, 0.0)
 
     def groups(self, index: Tensor, reward: Tensor, logprob: Tensor) -> Groups:
         """Groups [P, G] of these completions; reward [N], logprob [N, L]."""

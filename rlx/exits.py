@@ -10,7 +10,7 @@ import re
 import sys
 from typing import Any
 
-from rlx import report
+from rlx import printing
 from rlx.errors import UserError, choices_hint, closest, shown
 from rlx.signals import Interrupted, RunFailed
 
@@ -26,13 +26,13 @@ def code_of(error: BaseException) -> int:
     if isinstance(error, UserError):
         return say(str(error))
     if isinstance(error, Interrupted):
-        print(f"rlx: {error}; go on with: rlx resume {report.quoted(error.path)}", file=sys.stderr)
-        print(f"run: {report.near(error.path)}")
+        print(f"rlx: {error}; go on with: rlx resume {printing.quoted(error.path)}", file=sys.stderr)
+        print(f"run: {printing.near(error.path)}")
         return error.code
     if isinstance(error, KeyboardInterrupt):
         return say("interrupted", 130)
     if isinstance(error, RunFailed):
-        path = report.near(error.path)
+        path = printing.near(error.path)
         say(f"{error} (traceback in {path}/rlx.log)", 1)
         print(f"run: {path}")
         return 1

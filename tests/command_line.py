@@ -104,7 +104,7 @@ def _serve() -> None:
     import gymnasium  # noqa: F401
     import torch
 
-    from rlx import cli, launch, report, runner, verbs  # noqa: F401
+    from rlx import cli, launch, printing, runner, verbs  # noqa: F401
     from rlx.algos import ppo  # noqa: F401
     from rlx.analysis import runs  # noqa: F401
     from rlx.control import evaluate  # noqa: F401

@@ -11,14 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from rlx import report
+from rlx import printing
 from rlx.errors import UserError, choices_hint, shown
 from rlx.verbs.base import RUNS, Json, RunName, app, errors, run_path
 
 ORDERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "time": lambda row: str(row["started"] or ""),
-    "return": report.ranking,
-    "env": lambda row: report.place_of(row)[1],
+    "return": printing.ranking,
+    "env": lambda row: printing.place_of(row)[1],
     "algo": lambda row: str(row["algo"]),
     "status": lambda row: str(row["status"]),
 }
@@ -48,7 +48,7 @@ def ls(
         if as_json:
             print(json.dumps(rows))
         elif rows:
-            report.listing(rows)
+            printing.listing(rows)
         else:
             print(f"no runs under {directory} yet: rlx train algo=ppo env=cartpole")
 
@@ -63,7 +63,7 @@ def show(run: RunName, as_json: Json = False) -> None:
         if as_json:
             print(json.dumps(found))
         else:
-            report.details(found)
+            printing.details(found)
 
 
 @app.command()
@@ -101,7 +101,7 @@ def plot(
         if as_json:
             print(json.dumps(found.to_json()))
         else:
-            report.plotted(found, picture)
+            printing.plotted(found, picture)
 
 
 @app.command()

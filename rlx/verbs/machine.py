@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rlx import __version__, report
+from rlx import __version__, printing
 from rlx.errors import UserError, choices_hint, shown
 from rlx.verbs.base import app, errors
 
@@ -34,7 +34,7 @@ def list_(
             raise UserError(f"list {shown(what)}: no such list{choices_hint(what, LISTS)}")
         found = registry.options(LISTS[what])
         lines = [(name, registry.first_comment(path)) for name, path in found.items() if name != "none"]
-        report.table(lines or [("nothing", "")])
+        printing.table(lines or [("nothing", "")])
 
 
 @app.command()

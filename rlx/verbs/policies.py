@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rlx import report
+from rlx import printing
 from rlx.errors import UserError
 from rlx.verbs.base import Checkpoint, Json, RunName, app, errors, run_path
 
@@ -60,7 +60,7 @@ def eval(
         if as_json:
             print(json.dumps(found))
         else:
-            report.evaluated(found, seed)
+            printing.evaluated(found, seed)
 
 
 def _on_task(path: Path) -> bool:
@@ -131,7 +131,7 @@ def sample(
         if as_json:
             print(json.dumps(found))
         else:
-            report.sampled(found)
+            printing.sampled(found)
 
 
 def _check_gif(gif: Path) -> None:

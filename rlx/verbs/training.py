@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rlx import report
+from rlx import printing
 from rlx.verbs.base import PASS, RunName, app, errors, run_path
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
@@ -19,17 +19,17 @@ def train(ctx: typer.Context, overrides: Overrides = None) -> None:
     with errors():
         from rlx import launch
 
-        live = report.Live()
+        live = printing.Live()
         try:
             outcome = launch.train(_argv_after("train", [*(overrides or []), *ctx.args]), live)
         finally:
             live.finish()
         if sweep := outcome.sweep:
-            if not report.sweep(sweep.directory, sweep.jobs(), sweep.planned, sweep.error):
+            if not printing.sweep(sweep.directory, sweep.jobs(), sweep.planned, sweep.error):
                 raise typer.Exit(1)
             return
         for path, found in outcome.runs:
-            report.finished(path, found)
+            printing.finished(path, found)
 
 
 def _argv_after(verb: str, fallback: list[str]) -> list[str]:
@@ -47,9 +47,9 @@ def resume(ctx: typer.Context, run: RunName, overrides: Overrides = None) -> Non
         path = run_path(run)
         from rlx import launch
 
-        live = report.Live()
+        live = printing.Live()
         try:
             path, found = launch.resume(path, [*(overrides or []), *ctx.args], live)
         finally:
             live.finish()
-        report.finished(path, found)
+        printing.finished(path, found)

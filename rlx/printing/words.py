@@ -1,0 +1,59 @@
+"""Paths, numbers and tables as the command line writes them."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def quoted(path: Path | str) -> str:
+    """A path as the shell takes it."""
+    return shlex.quote(str(near(Path(path))))
+
+
+def near(path: Path) -> Path:
+    """The path from the working directory, where that is above it."""
+    with contextlib.suppress(ValueError):
+        return path.relative_to(Path.cwd())
+    return path
+
+
+def table(lines: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> None:
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    for line in lines:
+        cells = [cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths))]
+        print("  ".join(cells).rstrip())
+
+
+def score(row: Mapping[str, Any]) -> str:
+    try:
+        found = row["eval"]
+        return f"{found['score']:.3f}" if "task" in row else f"{found['mean_reward']:.2f}"
+    except (TypeError, KeyError, ValueError):  # not evaluated, or a damaged file
+        return "-"
+
+
+def ranking(row: Mapping[str, Any]) -> float:
+    """A run's score in its last evaluation, to sort by."""
+    found = score(row)
+    return float("-inf") if found == "-" else float(found)
+
+
+def number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def place_of(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Where a run of `rlx ls` learns: env or task, and its name."""
+    place = "task" if "task" in row else "env"
+    return place, str(row.get(place))
+
+
+def heading(places: Iterable[str]) -> str:
+    """Of a column of environments, tasks or both."""
+    return "/".join(sorted(set(places))) or "env"

@@ -59,8 +59,8 @@ complete -c rlx -f -a '(__rlx_complete)'
 
 FLAGS: dict[str, tuple[str, ...]] = {  # of each verb; a test holds them against the verbs themselves
     "train": (
-        "--multirun", "--cfg", "--info", "--config-dir", "--config-name", "--package", "--resolve", "--run", "--help",
-        "--hydra-help", "--version",
+        "--multirun", "--continue", "--cfg", "--info", "--config-dir", "--config-name", "--package", "--resolve",
+        "--run", "--help", "--hydra-help", "--version",
     ),
     "resume": ("--help",),
     "eval": (

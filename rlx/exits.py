@@ -26,7 +26,8 @@ def code_of(error: BaseException) -> int:
     if isinstance(error, UserError):
         return say(str(error))
     if isinstance(error, Interrupted):
-        print(f"rlx: {error}; go on with: rlx resume {printing.quoted(error.path)}", file=sys.stderr)
+        again = error.again or f"rlx resume {printing.quoted(error.path)}"
+        print(f"rlx: {error}; go on with: {again}", file=sys.stderr)
         print(f"run: {printing.near(error.path)}")
         return error.code
     if isinstance(error, KeyboardInterrupt):

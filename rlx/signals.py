@@ -17,13 +17,18 @@ class RunFailed(Exception):
         self.path = path
 
 
+class Pruned(Exception):
+    """A search has seen enough of this run; its progress callback raises this, and the run keeps what it has."""
+
+
 class Interrupted(BaseException):
     """A signal asked the run to stop. `code` is the exit code, 128 + signal; `saved` the step of the newest
-    checkpoint, from which a resume goes on (None: there is none)."""
+    checkpoint, from which a resume goes on (None: there is none), `again` the command that goes on where that is not
+    `rlx resume PATH`."""
 
-    def __init__(self, number: int, path: Path, text: str, saved: int | None) -> None:
+    def __init__(self, number: int, path: Path, text: str, saved: int | None, again: str | None = None) -> None:
         super().__init__(text)
-        self.code, self.path, self.saved = 128 + number, path, saved
+        self.code, self.path, self.saved, self.again = 128 + number, path, saved, again
 
 
 class Signals:

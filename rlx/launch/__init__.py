@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,13 +24,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rlx import __version__, registry, worlds
-from rlx.errors import ConfigError
+from rlx.apart import Died, apart
+from rlx.errors import ConfigError, UserError
 from rlx.launch import chain, words
 from rlx.launch import sweep as sweeps
 from rlx.launch.blame import check_size
 from rlx.launch.composing import BASE, check_hydra, compose, compose_all, compose_in, plain, set_threads
 from rlx.launch.messages import one_line
 from rlx.launch.sweep import Sweep
+from rlx.signals import Interrupted
 
 
 @dataclass
@@ -78,17 +82,34 @@ def train(argv: list[str], progress: Any = None) -> Outcome:
     worlds.choose(given.overrides, given.config_dir)  # before anything is composed: they may not fit together
     with one_line(given.overrides, given.config_dir):
         if given.trains and given.multirun:
-            _job.outcome.sweep = sweeps.check(given, parsed)
+            _job.outcome.sweep = sweeps.check(given, parsed, _job.command)
             _fix(given, "hydra.sweep.dir", _job.outcome.sweep.directory)
         elif given.trains and _chooses_directory(given):
             _job.directory = _chosen_directory(given)
             _fix(given, "hydra.run.dir", Path("."))  # Hydra would make it before anything was validated
         elif package := given.flags.get("--package"):
             _check_package(given, package)
-        _hydra(given)
+        with _watching():
+            _hydra(given)
         if _job.failure:
             raise _job.failure
     return _job.outcome
+
+
+@contextlib.contextmanager
+def _watching() -> Iterator[None]:
+    """Of a sweep, the jobs are shown together; one that is interrupted says how to go on."""
+    if (sweep := _job.outcome.sweep) is None:
+        yield
+        return
+    try:
+        with _job.progress.watching(sweep) if _job.progress is not None else contextlib.nullcontext():
+            yield
+    except (Interrupted, KeyboardInterrupt) as stop:
+        number = stop.code - 128 if isinstance(stop, Interrupted) else signal.SIGINT
+        text = f"interrupted with {len(sweep.jobs())} of {sweep.planned or 'the'} jobs ended"
+        again = shlex.join([*_job.command, *(["--continue"] if "--continue" not in _job.command else [])])
+        raise Interrupted(number, sweep.directory, text, None, again) from None
 
 
 def _chain(name: str, given: words.Words, progress: Any) -> Outcome:
@@ -198,12 +219,26 @@ def _swept(cfg: DictConfig, hydra_cfg: Any) -> float | None:
         raw = plain(cfg)
         where = next(raw[place]["name"] for place in registry.WORLDS.values() if place in raw)
         name = f"{number}_{where}_{raw['algo']['name']}_s{raw['seed']}"
-        score = _start(raw, ["rlx", "train", *overrides], parent=place, name=name)
-    except (ConfigError, runner.RunFailed) as failure:
+        name, score = apart(lambda: _isolated(raw, ["rlx", "train", *overrides], place, name))
+    except (UserError, runner.RunFailed, Died) as failure:
         error = str(failure)
-        print(f"rlx: job {number} failed: {error}", file=sys.stderr)
     sweeps.record(place, number, name, overrides, error)
     return score
+
+
+def _isolated(raw: dict[str, Any], command: list[str], sweep: Path, name: str) -> tuple[str, float | None]:
+    """A job, in a process of its own: what it says goes to the sweep's output.log. One that has run before goes on."""
+    from rlx import runner
+
+    if hasattr(os, "fork"):
+        with open(sweep / "output.log", "ab") as log:
+            for stream in (1, 2):
+                os.dup2(log.fileno(), stream)
+    if path := sweeps.earlier(sweep, name):
+        _, found = runner.resume(path, run_config(path), command, lambda *_: None)
+    else:
+        path, found = runner.start(raw, command, lambda *_: None, parent=sweep, name=sweeps.free(sweep, name))
+    return path.name, (found["evaluation"] or {}).get("score")
 
 
 def _start(raw: dict[str, Any], command: list[str], **place: Any) -> float | None:

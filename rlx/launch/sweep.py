@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from rlx import registry
+from rlx import process, registry
+from rlx.analysis import runs
 from rlx.errors import ConfigError
+from rlx.files import write_json
 from rlx.launch import words
 from rlx.launch.composing import check_hydra, compose_all, plain, set_threads
 
@@ -28,15 +32,22 @@ class Sweep:
 
     directory: Path
     planned: int | None
+    keys: list[str]  # that differ between its jobs
     error: str | None = None  # what ended it before its time
 
+    def swept(self, overrides: Sequence[str]) -> list[str]:
+        """Those words of a job that other jobs have with another value."""
+        return [word for word in overrides if word.partition("=")[0] in self.keys]
+
     def jobs(self) -> list[dict[str, Any]]:
-        """The jobs that came to an end, in order: {job, run, overrides, error}."""
-        try:
-            lines = (self.directory / "jobs.jsonl").read_text().splitlines()
-        except OSError:
-            return []
-        return sorted((json.loads(line) for line in lines), key=lambda line: line["job"])
+        """The jobs that came to an end, in order: {job, run, overrides, error}; of one that was continued, its last."""
+        found: dict[int, dict[str, Any]] = {}
+        with contextlib.suppress(OSError):
+            for line in (self.directory / "jobs.jsonl").read_text().splitlines():
+                with contextlib.suppress(ValueError):  # torn, by a full disk
+                    job = json.loads(line)
+                    found[job["job"]] = job
+        return [found[number] for number in sorted(found)]
 
     def started(self) -> bool:
         return (self.directory / "multirun.yaml").exists()
@@ -49,8 +60,23 @@ def record(sweep: Path, number: int, name: str, overrides: list[str], error: str
         file.write(json.dumps(line) + "\n")
 
 
-def check(given: words.Words, parsed: list[Override]) -> Sweep:
-    """Validate the jobs of a grid and make the sweep's directory. Raises ConfigError before anything is written."""
+def earlier(sweep: Path, name: str) -> Path | None:
+    """The run of a job that was started before, where its sweep is continued."""
+    found = [path for path in (sweep / name, *sweep.glob(f"{name}_again*")) if (path / "config.yaml").is_file()]
+    return max(found, key=lambda path: (path / "run.json").stat().st_mtime) if found else None
+
+
+def free(sweep: Path, name: str) -> str:
+    """A name for the run of a job; another than its own where a killed one left a directory that is no run."""
+    names = itertools.chain([name], (f"{name}_again{i}" for i in itertools.count(1)))
+    return next(name for name in names if not (sweep / name).exists())
+
+
+def check(given: words.Words, parsed: list[Override], command: list[str]) -> Sweep:
+    """Validate the jobs of a grid and make the sweep's directory, or find the one to continue.
+
+    Raises ConfigError before anything is written.
+    """
     with compose_all(given) as compose:
         settings = compose([o.input_line or "" for o in parsed if not o.is_sweep_override()]).hydra
         check_hydra(settings)
@@ -63,7 +89,34 @@ def check(given: words.Words, parsed: list[Override]) -> Sweep:
         for job in itertools.islice(_worth_checking(grid), MAX_CHECKED):
             _check_job(compose(list(job)), list(job), here, tried)
         directory = Path(settings.sweep.dir).absolute()
-    return Sweep(_make(directory), math.prod(len(values) for values in grid) if own else None)
+    planned = math.prod(len(values) for values in grid) if own else None
+    keys = [override.get_key_element() for override in (*extra, *parsed) if override.is_sweep_override()]
+    asked = [word for word in given.overrides if not word.lstrip("+").startswith("hydra")]
+    if "--continue" in given.flags and (found := _same(directory, asked)):
+        return Sweep(found, planned, keys)
+    _make(directory)
+    write_json(
+        directory / "sweep.json",
+        {"asked": asked, "keys": keys, "planned": planned, "started": process.now(), "command": command},
+    )
+    return Sweep(directory, planned, keys)
+
+
+def _same(directory: Path, asked: list[str]) -> Path | None:
+    """The newest sweep of the same words, where `directory` is or would be. Raises ConfigError where it still runs."""
+    found = []
+    for file in {directory / "sweep.json", *directory.parent.glob("*/sweep.json")}:
+        with contextlib.suppress(OSError, ValueError):
+            said = json.loads(file.read_text())
+            if said["asked"] == asked and (file.parent == directory or not directory.exists()):
+                found.append((said["started"], file.parent))
+    if not found:
+        return None
+    path = max(found)[1]
+    for run in runs.find(path):
+        if runs.state(run) == "running":
+            raise ConfigError(f"--continue: the sweep {path} is still running ({run.name})")
+    return path
 
 
 def _check_job(composed: DictConfig, job: list[str], here: bool, tried: set[str]) -> None:
@@ -112,11 +165,10 @@ def _worth_checking(grid: list[list[str]]) -> Any:
                 yield [value if other == index else others[0] for other, others in enumerate(grid)]
 
 
-def _make(directory: Path) -> Path:
-    if (directory / "jobs.jsonl").exists():
+def _make(directory: Path) -> None:
+    if (directory / "jobs.jsonl").exists() or (directory / "sweep.json").exists():
         raise ConfigError(f"hydra.sweep.dir={directory}: holds another sweep already")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot create the sweep's directory {directory}: {error.strerror}") from None
-    return directory

@@ -24,7 +24,8 @@ SHORT = {
     "-h": "--help", "-r": "--run", "-m": "--multirun", "-c": "--cfg", "-p": "--package", "-i": "--info",
     "-cn": "--config-name", "-cd": "--config-dir", "-cp": "--config-path", "-sc": "--shell-completion",
 }  # fmt: skip
-SWITCHES = ("--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun")
+OWN = ("--continue",)  # not Hydra's
+SWITCHES = ("--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", *OWN)
 VALUED: dict[str, tuple[str, ...]] = {  # flag: the values it takes, () for any
     "--cfg": ("job", "hydra", "all"),
     "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
@@ -63,7 +64,7 @@ class Words:
 
     def argv(self) -> list[str]:
         """What Hydra's own parser takes: flags, then overrides."""
-        flags = [word for flag, value in self.flags.items() for word in (flag, value) if word is not None]
+        flags = [word for flag, value in self.flags.items() if flag not in OWN for word in (flag, value) if word]
         return [*flags, *self.overrides]
 
 
@@ -121,6 +122,8 @@ def _check_combination(words: Words) -> None:
     given = [flag for flag in ACTIONS if flag in words.flags]
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)}: only one of them at a time")
+    if "--continue" in words.flags and not words.multirun:
+        raise ConfigError("--continue: only with a sweep (rlx train -m ... --continue); of one run: rlx resume RUN")
     if "--resolve" in words.flags and not {"--cfg", "--help"} & set(words.flags):
         raise ConfigError("--resolve: only with --cfg (rlx train --cfg job --resolve)")
 

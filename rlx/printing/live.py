@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,12 @@ class Live:
         self.finish()
         with _to_the_end(1):
             print(f"run: {near(path)}", flush=True)
+
+    def watching(self, sweep: Any) -> AbstractContextManager[None]:
+        """A sweep while it runs."""
+        from rlx.printing.watch import watching
+
+        return watching(sweep)
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> None:
         now, tenth = time.monotonic(), 10 * step // self.total

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -44,6 +47,21 @@ class Crash(Corridor):
         return super().step(action)
 
 
+class Killed(Corridor):
+    """A Corridor whose process is killed at its `after`-th step, unless the file `once` is there; it makes it."""
+
+    def __init__(self, after: int, once: str, render_mode: str | None = None) -> None:
+        super().__init__(render_mode=render_mode)
+        self.left, self.once = after, Path(once)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.left -= 1
+        if self.left == 0 and not self.once.exists():
+            self.once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(action)
+
+
 class Words(Corridor):
     """An observation that no network takes."""
 
@@ -58,5 +76,6 @@ class Levers(Corridor):
 
 gym.register("Corridor-v0", Corridor, max_episode_steps=50)
 gym.register("Crash-v0", Crash, max_episode_steps=50)
+gym.register("Killed-v0", Killed, max_episode_steps=50)
 gym.register("Words-v0", Words, max_episode_steps=50)
 gym.register("Levers-v0", Levers, max_episode_steps=50)

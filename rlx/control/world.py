@@ -42,6 +42,11 @@ def sections(raw: Mapping[str, Any]) -> dict[str, type]:
     return {"env": EnvConfig, "model": ModelConfig}
 
 
+def large(cfg: Config) -> bool:
+    """Is its network better off on a GPU? None here is."""
+    return False
+
+
 def check(cfg: Config, module: ModuleType) -> None:
     """What can only be seen by trying: the environment, and whether it fits the algorithm. Raises ConfigError."""
     try:

@@ -51,6 +51,15 @@ def sections(raw: Mapping[str, Any]) -> dict[str, type]:
     return {"task": module.Config, "model": GPTConfig}
 
 
+LARGE = 10_000_000  # parameters from which on device=auto takes a GPU (an estimate, not measured)
+
+
+def large(cfg: Config) -> bool:
+    """Is its network better off on a GPU?"""
+    model = cfg.model
+    return model.path is not None or 12 * model.num_layers * model.d_model**2 >= LARGE
+
+
 # -- before a run begins ---------------------------------------------------------------------------------------
 
 

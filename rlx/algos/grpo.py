@@ -165,7 +165,9 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
         groups, drawn = sample(algo, policy, ask, draw, ranks)
 
         # Advantage
-        ref_logprob = forward_logprobs(reference, groups, algo.temperature) if reference else groups.logprob
+        ref_logprob = groups.logprob
+        if reference:
+            ref_logprob = forward_logprobs(reference, groups, algo.temperature, algo.micro_batch)
         advantage, mask = advantages(algo, policy.task, groups, ref_logprob)
 
         # Learn

@@ -21,6 +21,7 @@ et al. 2022, arXiv:2210.10760).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -106,7 +107,9 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
         groups = collect(
             policy, policy.task.prompts(ask, algo.num_prompts), algo.group_size, draw, algo.temperature, ranks
         )
-        ref_logprob = forward_logprobs(reference, groups, algo.temperature)
+        ref_logprob = forward_logprobs(
+            reference, groups, algo.temperature, most=math.ceil(algo.micro_batch / algo.group_size)
+        )
         with torch.no_grad():
             score = scorer(groups) if scorer else groups.reward
             value = critic(*groups.rows(slice(None)))[..., 0]

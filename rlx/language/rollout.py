@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from rlx.functional.reduce import masked_mean
+from rlx.language.learner import parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
 from rlx.language.sample import Completions, generate, noise
@@ -51,15 +52,15 @@ class Groups:
         return Groups([self.prompts[i] for i in kept], texts, prompt, prompt_mask, tokens, *rest)
 
 
-def join(policy: Policy, parts: Sequence[Groups]) -> Groups:
+def join(policy: Policy, several: Sequence[Groups]) -> Groups:
     """The groups of several collections as one."""
-    if len(parts) == 1:
-        return parts[0]
-    prompts = [prompt for part in parts for prompt in part.prompts]
-    texts = [text for part in parts for text in part.texts]
-    longest = max(part.tokens.shape[-1] for part in parts)
+    if len(several) == 1:
+        return several[0]
+    prompts = [prompt for part in several for prompt in part.prompts]
+    texts = [text for part in several for text in part.texts]
+    longest = max(part.tokens.shape[-1] for part in several)
     wide = ("tokens", "mask", "logprob")
-    columns = {name: [getattr(part, name) for part in parts] for name in (*wide, "ended", "reward", "correct")}
+    columns = {name: [getattr(part, name) for part in several] for name in (*wide, "ended", "reward", "correct")}
     for name in wide:
         columns[name] = [pad(x, (0, longest - x.shape[-1])) for x in columns[name]]
     return Groups(prompts, texts, *policy.prompts(prompts), **{name: torch.cat(x) for name, x in columns.items()})
@@ -130,10 +131,15 @@ def _of(every: Tensor, tokens: Tensor) -> Tensor:
     return every.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
-def forward_logprobs(model: Any, groups: Groups, temperature: float) -> Tensor:
-    """Log-probs of all tokens under another model, or this one as it is now: [P, G, L], without a gradient."""
+def forward_logprobs(model: Any, groups: Groups, temperature: float, most: int = 0) -> Tensor:
+    """Log-probs of all tokens under another model, or this one as it is now: [P, G, L], without a gradient, `most`
+    groups at a time (0: all)."""
     with torch.no_grad():
-        return logprobs(model(*groups.rows(slice(None))), groups.tokens, temperature)
+        found = [
+            logprobs(model(*groups.rows(some)), groups.tokens[some], temperature)
+            for some in parts(slice(0, len(groups.tokens)), most)
+        ]
+    return torch.cat(found) if len(found) > 1 else found[0]
 
 
 def completion_metrics(groups: Groups) -> dict[str, float]:

@@ -142,3 +142,10 @@ def test_completion_metrics_by_hand():
     }
     one = Groups(**{**vars(groups), "reward": torch.ones(2, 1)})
     assert completion_metrics(one)["frac_reward_zero_std"] == 1.0  # not NaN
+
+
+def test_log_probs_of_a_few_groups_at_a_time_are_those_of_all_at_once():
+    mine, groups = sampled(P=5)
+    whole = forward_logprobs(mine.model, groups, 0.7)
+    for most in (1, 2, 5, 9):
+        assert_close(forward_logprobs(mine.model, groups, 0.7, most), whole, **EXACT)

@@ -11,7 +11,9 @@ See `lanes` for the interface of what comes back, `spaces` for observations and 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
+import re
 import sys
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -24,6 +26,7 @@ from rlx.control.episodes import EVALUATION, PLAY, TRAIN, episode_seed
 from rlx.control.lanes import Envs
 from rlx.control.spaces import ActionDecoder, EnvError, EnvFault, observation_encoder
 from rlx.control.wrappers import find_wrapper, steps_per_step, wrapper_names
+from rlx.errors import choices_hint
 
 __all__ = [
     "EVALUATION",
@@ -216,12 +219,26 @@ def explain(cfg: EnvConfig, error: Exception) -> EnvError:
     extra = _extra_of(cfg.id)
     if isinstance(error, ImportError | gym.error.DependencyNotInstalled):
         return EnvError(f"env.id={cfg.id}: {install_hint(extra) if extra else line}")
+    if (found := re.search(r"unexpected keyword argument '(\w+)'", line)) and found[1] in cfg.kwargs:
+        return EnvError(f"env.kwargs.{found[1]}: {cfg.id} takes no such argument{_arguments(cfg.id, found[1])}")
+    if (found := re.match(r"(\w+)=", line)) and found[1] in cfg.kwargs:  # what the environment itself says
+        return EnvError(f"env.kwargs.{line}")
     if isinstance(error, TypeError) and cfg.kwargs:
         return EnvError(f"env.kwargs={cfg.kwargs}: {line.partition(' was raised from the')[0]}")
     if isinstance(error, gym.error.Error):
         return EnvError(f"env.id={cfg.id}: {line}")
     key = f"env.kwargs={cfg.kwargs}" if cfg.kwargs else f"env.id={cfg.id}"
     return EnvError(f"{key}: {type(error).__name__}: {line}")
+
+
+def _arguments(id: str, name: str) -> str:
+    """Those that the environment's constructor has, if that can be found out."""
+    with contextlib.suppress(Exception):
+        entry = gym.spec(id).entry_point
+        made = gym.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
+        known = [key for key in inspect.signature(made).parameters if key not in ("render_mode", "kwargs", "args")]
+        return choices_hint(name, known) if known else ""
+    return ""
 
 
 def _wrap(cfg: EnvConfig, env: gym.Env, name: str) -> gym.Env:

@@ -62,6 +62,7 @@ class Envs:
         self.limit = limit or NO_LIMIT
         self.clip_reward = clip_reward
         self.raw_observation_space = observation_space  # before it became an array
+        self.raw_action_space = action_space
         self.observation_space, self._encode = observation_encoder(observation_space, f"env.id={id}")
         self._actions = ActionDecoder(action_space, f"env.id={id}")
         self.action_space = self._actions.space

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,12 +12,13 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
+import psutil
 
 from rlx import config, registry
 from rlx.config import Count
 from rlx.control import evaluate
 from rlx.control.acting import make_one
-from rlx.control.envs import EnvConfig, EnvError
+from rlx.control.envs import EnvConfig, EnvError, Envs
 from rlx.control.heads import make_head
 from rlx.control.nets import SMALLEST_IMAGE, ModelConfig
 from rlx.errors import ConfigError
@@ -61,6 +63,7 @@ def check(cfg: Config, module: ModuleType) -> None:
                     f"env.id={cfg.env.id}: images of {shape[1]} by {shape[2]} are too small for the CNN: "
                     f"{SMALLEST_IMAGE} by {SMALLEST_IMAGE} at least (env.wrappers=[flatten] makes vectors of them)"
                 )
+            _fits_in_memory(cfg, envs)
             if own := getattr(module, "check", None):  # what the algorithm asks beyond its own section
                 own(cfg, envs)
         finally:
@@ -69,6 +72,18 @@ def check(cfg: Config, module: ModuleType) -> None:
         raise ConfigError(str(error)) from None
     except ValueError as error:
         raise (error if isinstance(error, ConfigError) else ConfigError(f"env.id={cfg.env.id}: {error}")) from None
+
+
+def _fits_in_memory(cfg: Config, envs: Envs) -> None:
+    """The observations of a rollout, its largest tensor, must fit into this machine's memory."""
+    sizes = {name: getattr(cfg.algo, name) for name in ("num_envs", "num_steps") if hasattr(cfg.algo, name)}
+    needed = math.prod(sizes.values()) * envs.obs.nbytes
+    if needed > (there := psutil.virtual_memory().total):
+        words = ", ".join(f"algo.{name}={value}" for name, value in sizes.items())
+        raise ConfigError(
+            f"{words}: the observations of a rollout would take {needed / 1e9:,.0f} GB, and this machine has "
+            f"{there / 1e9:,.0f} GB"
+        )
 
 
 def _fits(attribute: str, kind: str, cfg: Config, module: ModuleType) -> None:

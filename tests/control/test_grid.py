@@ -111,12 +111,12 @@ def test_pictures_show_the_cells_and_the_agent():
         ({"slip": "much"}, r"slip='much': must be a probability"),
         ({"step_reward": float("nan")}, r"step_reward=nan: must be a finite number"),
         ({"goal_reward": "x"}, r"goal_reward='x': must be a finite number"),
-        ({"walls": []}, r"unexpected keyword argument 'walls'"),
+        ({"walls": []}, r"walls: rlx/Grid-v0 takes no such argument"),
     ],
     ids=str,
 )
 def test_what_cannot_be_is_refused_in_one_line(kwargs, message):
-    with pytest.raises(EnvError, match=rf"^env\.kwargs=[^\n]*{message}[^\n]*$"):
+    with pytest.raises(EnvError, match=rf"^env\.kwargs[.=][^\n]*{message}[^\n]*$"):
         make_env(EnvConfig(name="grid", id="rlx/Grid-v0", kwargs=kwargs))
 
 

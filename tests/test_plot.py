@@ -17,7 +17,7 @@ from command_line import Forks
 from test_cli import imported
 
 from rlx import logger
-from rlx.analysis import plot
+from rlx.analysis import bands, curves, draw, plot, reading
 
 METRIC = "rollout/ep_rew_mean"
 
@@ -50,7 +50,7 @@ def make_run(
 
 
 def lines_of(root: Path, **options: Any) -> list[plot.Line]:
-    [lines] = plot.build(plot.find([str(root)]), options.pop("metric", METRIC), **options).panels.values()
+    [lines] = plot.build(reading.find([str(root)]), options.pop("metric", METRIC), **options).panels.values()
     return lines
 
 
@@ -90,20 +90,20 @@ def test_two_algorithms_are_told_apart_by_name_whatever_else_differs(tmp_path: P
 def test_of_many_keys_that_differ_those_that_tell_lines_apart_are_shown_and_the_rest_noted(tmp_path: Path) -> None:
     make_run(tmp_path, "a", ramp(1), b=1, c=1, d=1, e=1)
     make_run(tmp_path, "b", ramp(1), b=2, c=2, d=2, e=2)
-    found = plot.build(plot.find([str(tmp_path)]), METRIC)
+    found = plot.build(reading.find([str(tmp_path)]), METRIC)
     assert [line.label for line in found.panels["cartpole"]] == ["b=1 (1 seed)", "b=2 (1 seed)"]
     assert found.notes == ["the lines of cartpole differ in algo.c, algo.d, algo.e too"]
 
 
 def test_what_is_kept_apart_is_at_least_what_the_config_hash_leaves_out() -> None:
-    assert {"seed", *logger.MACHINE_KEYS} <= set(plot.APART)
+    assert {"seed", *logger.MACHINE_KEYS} <= set(reading.APART)
 
 
 def test_a_repeated_run_is_no_further_seed_and_the_longest_one_counts(tmp_path: Path) -> None:
     make_run(tmp_path, "1", ramp(1))
     make_run(tmp_path, "2", ramp(2))
     make_run(tmp_path, "3", ramp(3, end=50))
-    found = plot.build(plot.find([str(tmp_path)]), METRIC)
+    found = plot.build(reading.find([str(tmp_path)]), METRIC)
     assert [curve.path.name for curve in found.panels["cartpole"][0].curves] == ["2"]
     assert found.notes == ["2 earlier runs of the same configuration and seed left out"]
 
@@ -111,7 +111,7 @@ def test_a_repeated_run_is_no_further_seed_and_the_longest_one_counts(tmp_path: 
 def test_by_pools_what_is_not_named_and_says_so(tmp_path: Path) -> None:
     for i, (lr, weight) in enumerate([(1, "gae"), (2, "gae"), (1, "baseline")]):
         make_run(tmp_path, f"r{i}", ramp(i), lr=lr, weight=weight)
-    found = plot.build(plot.find([str(tmp_path)]), METRIC, by=["weight"])
+    found = plot.build(reading.find([str(tmp_path)]), METRIC, by=["weight"])
     assert sorted(line.label for line in found.panels["cartpole"]) == [
         "weight=baseline (1 seed)",
         "weight=gae (2 runs)",
@@ -120,10 +120,21 @@ def test_by_pools_what_is_not_named_and_says_so(tmp_path: Path) -> None:
     assert len(lines_of(tmp_path, by=["seed"])) == 1 and len(lines_of(tmp_path, by=["lr", "algo.weight"])) == 3
 
 
+def test_group_by_is_by_and_o_is_out_and_seconds_are_time(tmp_path: Path, forks: Forks) -> None:
+    for i, (lr, weight) in enumerate([(1, "gae"), (2, "gae"), (1, "baseline")]):
+        make_run(tmp_path / "runs", f"r{i}", ramp(i + 1), lr=lr, weight=weight)
+    one, other = (
+        forks("plot", "runs", "--json", *words, cwd=tmp_path)
+        for words in (("--by", "weight", "--x", "time"), ("--group-by", "weight", "--x", "seconds"))
+    )
+    assert one.code == 0 and one.out == other.out and "time/time_elapsed" in one.out
+    assert forks("plot", "runs/r*", "-o", "a.png", cwd=tmp_path).code == 0 and (tmp_path / "a.png").exists()
+
+
 def test_each_environment_is_a_panel(tmp_path: Path) -> None:
     make_run(tmp_path, "a", ramp(1), env="cartpole")
     make_run(tmp_path, "b", ramp(1), env="acrobot", gamma=0.9)
-    found = plot.build(plot.find([str(tmp_path)]), METRIC)
+    found = plot.build(reading.find([str(tmp_path)]), METRIC)
     assert {env: [line.label for line in lines] for env, lines in found.panels.items()} == {
         "acrobot": ["vpg (1 seed)"],
         "cartpole": ["vpg (1 seed)"],
@@ -155,18 +166,18 @@ def test_a_run_counts_only_within_its_own_range(tmp_path: Path) -> None:
 
 
 def test_the_bootstrap_interval_has_the_width_that_theory_gives() -> None:
-    """Of the mean of n = 50 normal numbers: 1.96 standard deviations of the sample over the root of n."""
+    """Of the mean of n = 50 normal numbers: t(49) = 2.01 standard deviations of the sample over the root of n."""
     y = np.random.default_rng(0).normal(size=(50, 3))
-    low, high = plot._bootstrap(y, ["one"] * 50)
-    error = y.std(0) / math.sqrt(50)
-    assert np.allclose((high - low) / 2, 1.96 * error, rtol=0.08)  # 2,000 resamples
+    low, high = bands.interval(y, ["one"] * 50)
+    error = y.std(0, ddof=1) / math.sqrt(50)
+    assert np.allclose((high - low) / 2, 2.0096 * error, rtol=0.08)  # 1,000 resamples
     assert np.allclose((high + low) / 2, y.mean(0), atol=0.2 * error.min())
 
 
 def test_a_stratified_interval_leaves_out_what_the_strata_differ_by() -> None:
     y = np.array([[0.0]] * 5 + [[100.0]] * 5)
-    assert [float(x[0]) for x in plot._bootstrap(y, ["a"] * 5 + ["b"] * 5)] == [50.0, 50.0]
-    low, high = plot._bootstrap(y, ["a"] * 10)
+    assert [float(x[0]) for x in bands.interval(y, ["a"] * 5 + ["b"] * 5)] == [50.0, 50.0]
+    low, high = bands.interval(y, ["a"] * 10)
     assert low[0] < 30 and high[0] > 70
 
 
@@ -180,10 +191,27 @@ def test_the_band_is_an_interval_from_five_seeds_on(tmp_path: Path) -> None:
     assert 100 < line.low[-1] < line.mean[-1] < line.high[-1] < 500
 
 
+def test_the_iqm_leaves_out_a_seed_that_fails(tmp_path: Path) -> None:
+    for seed, slope in enumerate((1, 2, 3, 4, 1000)):
+        make_run(tmp_path, f"s{seed}", ramp(slope), seed)
+    [line] = lines_of(tmp_path, stat="iqm")
+    assert np.allclose(line.mean, 3 * np.array(line.x)) and line.band == "bootstrap95"
+    assert draw.caption(plot.build(reading.find([str(tmp_path)]), METRIC, stat="iqm")).startswith(
+        "line: interquartile mean over seeds; band: 95 % interval"
+    )
+
+
+def test_one_run_of_each_of_several_configurations_says_nothing_of_seeds(tmp_path: Path) -> None:
+    for lr in range(6):
+        make_run(tmp_path, f"r{lr}", ramp(lr), lr=lr)
+    [line] = lines_of(tmp_path, by=["algo.name"])
+    assert line.band == "min-max" and line.high[-1] == 500
+
+
 def test_smoothing_is_the_mean_of_the_last_values() -> None:
     values = [3.0, 1.0, 4.0, 1.0, 5.0, 9.0]
     expected = [statistics.mean(values[max(0, i - 2) : i + 1]) for i in range(6)]
-    assert plot._smooth(values, 3) == pytest.approx(expected) and plot._smooth(values, 1) == values
+    assert curves.smoothed(values, 3) == pytest.approx(expected) and curves.smoothed(values, 1) == values
 
 
 def test_x_can_be_wall_time(tmp_path: Path) -> None:
@@ -203,7 +231,7 @@ def test_a_torn_line_is_left_out_and_unfinished_runs_are_named(tmp_path: Path) -
     (tmp_path / "e_broken" / "config.yaml").write_text("a: [")
     make_run(tmp_path, "f_empty", [], 6)
     (tmp_path / "f_empty" / "metrics.jsonl").unlink()
-    found = plot.build(plot.find([str(tmp_path)]), METRIC)
+    found = plot.build(reading.find([str(tmp_path)]), METRIC)
     assert [curve.seed for curve in found.panels["cartpole"][0].curves] == [1, 2, 3]
     said = [note.replace(f"{tmp_path}/", "") for note in found.notes]
     assert said == [
@@ -236,6 +264,9 @@ def test_what_is_no_number_is_no_point(tmp_path: Path) -> None:
         (["--out", "nix/a.png"], "the directory nix does not exist"),
         (["--out", "folder.png"], "is a directory"),
         (["--x", "tim"], "did you mean 'time'?"),
+        (["--stat", "median"], "did you mean 'mean'? (there are: iqm, mean)"),
+        (["nix*"], "nix*: no run matches"),
+        (["--profile", "--metric", "zzz"], "no run has it (there are: eval, "),
         (["--smooth", "0"], "must be >= 1"),
     ],
 )
@@ -288,11 +319,12 @@ def test_colours_are_the_same_in_every_panel_and_the_caption_says_what_the_band_
     for seed in range(2, 7):
         make_run(tmp_path, f"more{seed}", ramp(1), seed, lr=1)
     make_run(tmp_path, "two", ramp(1), 2, lr=2)
-    found = plot.build(plot.find([str(tmp_path)]), METRIC, by=["lr"], smooth=4)
-    assert plot.caption(found) == (
-        "line: mean over seeds; band: 95 % bootstrap interval from 5 seeds on, else smallest to largest seed; "
+    found = plot.build(reading.find([str(tmp_path)]), METRIC, by=["lr"], smooth=4)
+    assert draw.caption(found) == (
+        "line: mean over seeds; band: 95 % interval (t, bootstrapped standard error) from 5 seeds on, "
+        "else smallest to largest seed; "
         "mean of the last 4 log lines"
     )
-    plot.draw(found, tmp_path / "a.svg")
+    draw.draw(found, tmp_path / "a.svg")
     text = (tmp_path / "a.svg").read_text()
-    assert text.count(f"stroke: {plot.COLOURS[0].lower()}; stroke-width: 1.8") >= 4  # lr=0 in four panels
+    assert text.count(f"stroke: {draw.COLOURS[0].lower()}; stroke-width: 1.8") >= 4  # lr=0 in four panels

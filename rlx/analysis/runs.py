@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,26 @@ class NotARun(UserError):
 
 
 def find(root: Path) -> list[Path]:
-    """All run directories under `root`, oldest first."""
-    return sorted((file.parent for file in _run_files(root)), key=lambda path: (path.name, str(path)))
+    """All run directories under `root`, oldest first. None is looked for inside a run directory or behind a link."""
+    return sorted(map(Path, _walk(os.fspath(root))), key=lambda path: (path.name, str(path)))
 
 
-def _run_files(root: Path) -> Iterator[Path]:
-    for directory in root.rglob("run.json") if root.is_dir() else ():
-        if (directory.parent / "config.yaml").is_file():
-            yield directory
+def is_run(path: Path) -> bool:
+    return (path / "run.json").is_file() and (path / "config.yaml").is_file()
+
+
+def _walk(root: str) -> Iterator[str]:
+    try:
+        with os.scandir(root) as found:
+            entries = list(found)
+    except OSError:  # no directory, or one that may not be read
+        return
+    if {"run.json", "config.yaml"} <= {entry.name for entry in entries}:
+        yield root
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path)
 
 
 def newest_first(root: Path) -> list[Path]:
@@ -51,7 +64,7 @@ def resolve(name: str, runs_dir: str = "runs") -> Path:
     path = Path(name)
     if not path.exists():
         raise NotARun(f"{name}: no such run directory (`rlx ls` lists the runs there are)")
-    if not (path / "config.yaml").is_file() or not (path / "run.json").is_file():
+    if not is_run(path):
         raise NotARun(f"{name}: not a run directory (no config.yaml and run.json; `rlx ls` lists the runs there are)")
     return path
 
@@ -87,9 +100,14 @@ def state_of(status: dict[str, Any]) -> str:
     return "killed" if said == "running" and not process.lives(status) else said
 
 
+def status(path: Path) -> dict[str, Any]:
+    """What status.json says; {} if it is missing or damaged."""
+    return _json(path / "status.json")
+
+
 def state(path: Path) -> str:
-    """The same of a run directory."""
-    return state_of(_json(path / "status.json"))
+    """The state of a run directory."""
+    return state_of(status(path))
 
 
 def _last_metrics(path: Path) -> dict[str, Any]:
@@ -104,7 +122,8 @@ def _last_metrics(path: Path) -> dict[str, Any]:
             row = json.loads(line)
         except ValueError:  # the torn last line of a killed run
             continue
-        found |= {key: value for key, value in row.items() if not key.startswith("time/")}
+        if isinstance(row, dict):
+            found |= {key: value for key, value in row.items() if not key.startswith("time/")}
     return found
 
 
@@ -125,7 +144,7 @@ def _newest_checkpoint(path: Path) -> dict[str, Any]:
 
 def show(path: Path) -> dict[str, Any]:
     """What others build on: {run, algo, env or task, seed, step, status, weights_sha256, eval, metrics}, and more."""
-    known, status = record(path), _json(path / "status.json")
+    known, said = record(path), status(path)
     checkpoint = _newest_checkpoint(path)
     metrics = _last_metrics(path / "metrics.jsonl")
     drawing = _text(path / "policy.txt")
@@ -134,20 +153,20 @@ def show(path: Path) -> dict[str, Any]:
         "algo": known.get("algo"),
         **({"task": known["task"]} if "task" in known else {"env": known.get("env")}),
         "seed": known.get("seed"),
-        "step": status.get("step", 0),
+        "step": said.get("step", 0),
         "checkpoint": checkpoint.get("step"),
-        "total_steps": status.get("total_steps"),
-        "status": state_of(status),
-        "error": status.get("error"),
-        "weights_sha256": status.get("weights_sha256") or checkpoint.get("weights_sha256"),
-        "eval": status.get("evaluation"),
+        "total_steps": said.get("total_steps"),
+        "status": state_of(said),
+        "error": said.get("error"),
+        "weights_sha256": said.get("weights_sha256") or checkpoint.get("weights_sha256"),
+        "eval": said.get("evaluation"),
         "metrics": metrics,
         "device": known.get("device"),
         "versions": known.get("versions"),
         "notices": known.get("notices", []),
         "resumes": known.get("resumes", []),
         "started": known.get("started"),
-        **{name: known[name] for name in ("init", "reward_model") if name in known},
+        **{name: known[name] for name in ("init", "reward_model", "study", "trial", "params") if name in known},
         "command": known.get("command"),
         **({"policy": drawing} if drawing else {}),
     }

@@ -144,16 +144,17 @@ def _harmless(method: Callable[Concatenate[Dashboard, P], None]) -> Callable[Con
 class Dashboard:
     """TensorBoard events of one run, for the eye: nothing reads them back, no error here reaches the caller.
 
-    HPARAMS: only session_start_info at the start and session_end_info at the end, in the run's own directory,
-    and no experiment summary. TensorBoard then shows the union of all hyper-parameters, every scalar as a
-    metric, a run that died as unknown, and the runs that share `group_name` as one row of means.
+    HPARAMS: session_start_info at the start and session_end_info at the end, in the run's own directory.
+    TensorBoard shows a run that died as unknown, and the runs that share `group_name` as one row of means. The
+    columns are all hyper-parameters and all scalars, unless a sweep has said which (see `board`).
     """
 
     _closed = False
 
     @_harmless
-    def __init__(self, dir: str | Path, purge_step: int | None = None):
-        """Start a new event file. On resume from `step`, purge_step = step + 1 hides what came after it."""
+    def __init__(self, dir: str | Path, purge_step: int | None = None, suffix: str = ""):
+        """Start a new event file, its name with that ending. On resume from `step`, purge_step = step + 1 hides what
+        came after it."""
         from tensorboard.compat.proto import event_pb2  # 20 ms, and no tensorflow
 
         self._event = event_pb2.Event
@@ -161,11 +162,11 @@ class Dashboard:
         self.dir = Path(dir)
         self.dir.mkdir(parents=True, exist_ok=True)
         if purge_step is None:
-            self._open()
+            self._open(suffix)
             return
         for path in self.dir.glob("events.out.tfevents.*.end"):  # of all ends TensorBoard believes the first
             path.unlink()
-        self._open()
+        self._open(suffix)
         for _ in range(2):  # without fast loading TensorBoard does not purge at the first START of a run
             self._write(self._event(step=purge_step, session_log={"status": "START"}))
 
@@ -186,13 +187,27 @@ class Dashboard:
     @_harmless
     def text(self, tag: str, markdown: str, step: int = 0) -> None:
         tensor = {"dtype": "DT_STRING", "string_val": [markdown.encode()], "tensor_shape": {}}
-        self._summary(step, tag, metadata={"plugin_data": {"plugin_name": "text"}}, tensor=tensor)
+        self._add(step, tag, metadata={"plugin_data": {"plugin_name": "text"}}, tensor=tensor)
 
     @_harmless
     def image_gif(self, tag: str, gif_bytes: bytes, width: int, height: int, step: int) -> None:
         """A GIF, which browsers animate in the IMAGES tab; needs no moviepy."""
         image = {"width": width, "height": height, "colorspace": 3, "encoded_image_string": gif_bytes}
-        self._summary(step, tag, image=image)
+        self._add(step, tag, image=image)
+
+    @_harmless
+    def layout(self, layout: Any) -> None:
+        """The charts of the CUSTOM SCALARS tab: a layout_pb2.Layout."""
+        tensor = {"dtype": "DT_STRING", "string_val": [layout.SerializeToString()], "tensor_shape": {}}
+        plugin = {"plugin_data": {"plugin_name": "custom_scalars"}}
+        self._add(0, "custom_scalars__config__", metadata=plugin, tensor=tensor)
+
+    @_harmless
+    def hparams_columns(self, experiment: Any) -> None:
+        """The columns of the HPARAMS tab of the directories below: an api_pb2.Experiment."""
+        from tensorboard.plugins.hparams import plugin_data_pb2
+
+        self._hparams(plugin_data_pb2.HParamsPluginData(experiment=experiment))
 
     @_harmless
     def hparams_start(self, hparams: Mapping[str, Any], group_name: str) -> None:
@@ -242,9 +257,9 @@ class Dashboard:
         tag = f"_hparams_/{data.WhichOneof('data')}"
         null = {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": 0}]}}  # all is in the metadata
         plugin = {"plugin_name": "hparams", "content": data.SerializeToString()}
-        self._summary(0, tag, metadata={"plugin_data": plugin}, tensor=null)
+        self._add(0, tag, metadata={"plugin_data": plugin}, tensor=null)
 
-    def _summary(self, step: int, tag: str, **value: Any) -> None:
+    def _add(self, step: int, tag: str, **value: Any) -> None:
         self._write(self._event(step=step, summary={"value": [{"tag": tag, **value}]}))
 
     def _write(self, event: Any) -> None:

@@ -23,7 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rlx import __version__, registry, worlds
+from rlx import __version__, board, registry, worlds
 from rlx.apart import Died, apart
 from rlx.errors import ConfigError, UserError
 from rlx.launch import chain, words
@@ -110,6 +110,8 @@ def _watching() -> Iterator[None]:
         text = f"interrupted with {len(sweep.jobs())} of {sweep.planned or 'the'} jobs ended"
         again = shlex.join([*_job.command, *(["--continue"] if "--continue" not in _job.command else [])])
         raise Interrupted(number, sweep.directory, text, None, again) from None
+    finally:
+        board.finish(sweep.directory)
 
 
 def _chain(name: str, given: words.Words, progress: Any) -> Outcome:

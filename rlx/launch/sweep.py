@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from rlx import process, registry
+from rlx import board, process, registry, worlds
 from rlx.analysis import runs
 from rlx.errors import ConfigError
 from rlx.files import write_json
@@ -78,7 +78,8 @@ def check(given: words.Words, parsed: list[Override], command: list[str]) -> Swe
     Raises ConfigError before anything is written.
     """
     with compose_all(given) as compose:
-        settings = compose([o.input_line or "" for o in parsed if not o.is_sweep_override()]).hydra
+        composed = compose([o.input_line or "" for o in parsed if not o.is_sweep_override()])
+        settings, drawn = composed.hydra, bool(composed.get("tensorboard"))
         check_hydra(settings)
         own = str(settings.sweeper.get("_target_", "")).endswith("BasicSweeper")
         params = dict(settings.sweeper.get("params") or {}) if own else {}
@@ -99,6 +100,10 @@ def check(given: words.Words, parsed: list[Override], command: list[str]) -> Swe
         directory / "sweep.json",
         {"asked": asked, "keys": keys, "planned": planned, "started": process.now(), "command": command},
     )
+    if drawn:
+        values = {word[0].partition("=")[0].lstrip("+"): [one.partition("=")[2] for one in word] for word in grid}
+        world = worlds.choose(given.overrides, given.config_dir)
+        board.begin(directory, {key: some for key, some in values.items() if len(some) > 1}, registry.WORLDS[world])
     return Sweep(directory, planned, keys)
 
 

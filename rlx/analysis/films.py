@@ -1,0 +1,105 @@
+"""What a run has left to look at: the last film in its TensorBoard events, its last samples, its drawing of a policy.
+
+Reads the events without TensorBoard, a field at a time (protobuf's wire format; tensorflow/core/util/event.proto).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+TAG = b"eval/video"
+EVENT_SUMMARY, SUMMARY_VALUE, VALUE_TAG, VALUE_IMAGE, IMAGE_BYTES, EVENT_STEP = 5, 1, 1, 4, 4, 2
+
+
+def last_film(run: Path) -> tuple[int, bytes] | None:
+    """(step, GIF) of the last evaluation that was filmed; None where there is none."""
+    for path in sorted(run.glob("events.out.tfevents.*"), reverse=True):
+        found = None
+        for event in _records(path):
+            if TAG in event and (film := _film(event)):
+                found = film
+        if found:
+            return found
+    return None
+
+
+def last_samples(run: Path) -> tuple[int, str] | None:
+    """(step, text) of the last samples of a language run."""
+    files = sorted(path for path in (run / "samples").glob("*.txt") if path.stem.isdigit())
+    try:
+        return (int(files[-1].stem), files[-1].read_text("utf-8", errors="replace")) if files else None
+    except OSError:
+        return None
+
+
+def drawing(run: Path) -> str | None:
+    """What a tabular algorithm has learnt, in plain text."""
+    try:
+        return (run / "policy.txt").read_text("utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    """The events of a file; it may end in a torn one."""
+    try:
+        with open(path, "rb") as file:
+            while len(head := file.read(12)) == 12:
+                size = struct.unpack("<Q", head[:8])[0]
+                if size > 1 << 30 or len(data := file.read(size)) < size or len(file.read(4)) < 4:
+                    return
+                yield data
+    except OSError:
+        return
+
+
+def _film(event: bytes) -> tuple[int, bytes] | None:
+    step, found = 0, None
+    try:
+        for number, value in _fields(event):
+            if number == EVENT_STEP and isinstance(value, int):
+                step = value
+            if number == EVENT_SUMMARY and isinstance(value, bytes):
+                for one, inner in _fields(value):
+                    if one == SUMMARY_VALUE and isinstance(inner, bytes):
+                        parts = dict(_fields(inner))
+                        image = parts.get(VALUE_IMAGE)
+                        if parts.get(VALUE_TAG) == TAG and isinstance(image, bytes):
+                            gif = dict(_fields(image)).get(IMAGE_BYTES)
+                            found = gif if isinstance(gif, bytes) and gif[:4] == b"GIF8" else found
+    except (ValueError, IndexError):  # not what it should be
+        return None
+    return (step, found) if found else None
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """(number, value) of each field. Raises ValueError or IndexError for what is no message."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        kind = key & 7
+        if kind == 0:
+            value, at = _varint(message, at)
+            yield key >> 3, value
+            continue
+        if kind == 2:
+            size, at = _varint(message, at)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+        else:
+            raise ValueError(kind)
+        if at + size > len(message):
+            raise ValueError(size)
+        yield key >> 3, message[at : at + size]
+        at += size
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
+        if byte < 128:
+            return value, at

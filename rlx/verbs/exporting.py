@@ -1,0 +1,62 @@
+"""rlx report, export: what others get to see of runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlx import printing
+from rlx.errors import UserError, choices_hint, shown
+from rlx.files import write_atomically
+from rlx.verbs.base import Checkpoint, RunName, app, errors, run_path
+
+FORMS = ("safetensors", "onnx", "folder")
+
+
+@app.command()
+def report(
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN|DIRECTORY|PATTERN]...", help="Runs, or where to look (runs).")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page, .html.")] = Path("report.html"),
+    metric: Annotated[
+        str, typer.Option(help="Whose curves (those of learning and of evaluations).", show_default=False)
+    ] = "",
+    title: Annotated[str, typer.Option(help="Of the page.", show_default=False)] = "",
+) -> None:
+    """Everything about some runs, or a search, as one page that needs nothing else."""
+    with errors():
+        from rlx.analysis import report as reports
+        from rlx.analysis import report_page
+
+        reports.check_out(out)
+        found = reports.build(paths or (), metric, title)
+        page = report_page.html(found).encode("utf-8", "replace")
+        try:
+            write_atomically(out, page, durable=False)
+        except OSError as error:
+            raise UserError(f"--out={out}: {error}") from None
+        count = sum(len(row.runs) for row in found.rows)
+        print(f"{out}: {count} run{'s' * (count != 1)}, {len(page) / 1e3:,.0f} kB")
+
+
+@app.command()
+def export(
+    run: RunName,
+    to: Annotated[str, typer.Option(help="safetensors, onnx or folder.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to; a new file or directory.")] = None,
+    checkpoint: Checkpoint = "latest",
+) -> None:
+    """Write a run's policy for use without rlx: its tensors, an ONNX graph, or a folder with code that acts."""
+    with errors():
+        if to not in FORMS:
+            raise UserError(f"--to={shown(to)}: no such form{choices_hint(to, FORMS)}")
+        path = run_path(run)
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, "1")
+        from rlx import export as exporting
+
+        print(printing.near(exporting.export(path, to, out, checkpoint)))

@@ -1,0 +1,299 @@
+"""rlx report: what stands on the page, that it needs nothing else, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import shutil
+import subprocess
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Forks, entries
+from fake_runs import make_run, ramp, study_of
+from PIL import Image
+from test_cli import imported
+
+from rlx.analysis import films, report, report_charts, report_page
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+EVIL = "<script>alert(1)</script>\"'&"
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Parses a page; fails where its elements do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str]] = []
+        self.rows: list[list[str]] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words += f"{data} "
+        if "td" in self.open or "th" in self.open:
+            self.rows[-1][-1] += data
+
+    def cells(self, first: str) -> list[str]:
+        """The row that has this text in one of its cells."""
+        return next(row for row in self.rows if first in row)
+
+
+def page_of(*words: Path | str, **options: Any) -> tuple[Page, str]:
+    text = report_page.html(report.build([str(word) for word in words], **options))
+    return Page(text), text
+
+
+def gif(colour: int = 0) -> bytes:
+    made = io.BytesIO()
+    frames = [Image.new("L", (4, 4), colour + i) for i in range(2)]
+    frames[0].save(made, "GIF", save_all=True, append_images=frames[1:])
+    return made.getvalue()
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Three configurations: one of three seeds, one of which a run failed, one that was killed."""
+    here = tmp_path / "sweep"
+    for seed, score in ((1, 10.0), (2, 20.0), (3, 60.0)):
+        make_run(here, f"a{seed}", ramp(seed), seed=seed, lr=0.5, score=score, events=True, gif=gif(50 + seed))
+    make_run(here, "b1", ramp(1), seed=1, lr=0.25, score=5.0)
+    make_run(here, "b2", ramp(1, 50), seed=2, lr=0.25, status="failed", error="ValueError: at step\n50 <it> broke")
+    make_run(here, "c1", ramp(2, 50), seed=1, lr=0.125, status="running")
+    return here
+
+
+# -- what stands there -----------------------------------------------------------------------------------------------
+
+
+def test_a_row_for_each_configuration_with_its_score_and_what_became_of_its_runs(sweep: Path) -> None:
+    page, _ = page_of(sweep)
+    first, second, third = (page.cells(name) for name in ("lr=0.5", "lr=0.25", "lr=0.125"))
+    assert first[2:4] == ["3", "30"] and [first[5], first[6]] == ["60 (s3)", "10 (s1)"] and first[-1] == "3 finished"
+    assert second[2:5] == ["2", "5", ""] and second[-1] == "1 finished, 1 failed"
+    assert third[3] == "" and third[-1] == "1 killed" and third[5] == "100.0 (s1)"  # its last return
+    low, high = map(float, first[4].split(" to "))
+    assert low < 30 < high
+    assert page.cells("b2")[2:] == ["failed", "50", "ValueError: at step 50 <it> broke"]
+    assert page.cells("c1")[2] == "killed" and "6 runs of 3 configurations on cartpole" in page.words
+
+
+def test_the_curves_are_those_of_rlx_plot(sweep: Path) -> None:
+    found = report.build([str(sweep)])
+    _, text = page_of(sweep)
+    [line] = [line for line in found.plots[0].panels["cartpole"] if line.label.startswith("lr=0.5 ")]
+    [drawn] = re.findall(r'<polyline class="c0" data-name="lr=0.5" points="([^"]*)"', text)[:1]
+    [frame] = re.findall(r'<svg class="chart curves"[^>]*data-y="([^"]*)"', text)[:1]
+    y0, y1, b0, b1 = map(float, frame.split(","))
+    heights = [y0 + (float(point.split(",")[1]) - b0) / (b1 - b0) * (y1 - y0) for point in drawn.split()]
+    assert len(heights) == len(line.mean) and heights == pytest.approx(line.mean, abs=(y1 - y0) / 1000)
+    assert text.count("<polygon") == 2 and "lr=0.125" in text  # a band where there are several seeds
+
+
+def test_a_seed_that_ran_again_is_no_further_seed(tmp_path: Path) -> None:
+    for name, seed, score in (("1_first", 1, 0.0), ("2_again", 1, 40.0), ("3_other", 2, 60.0)):
+        make_run(tmp_path, name, ramp(1), seed=seed, score=score)
+    [row] = report.build([str(tmp_path)]).rows
+    assert row.estimate and row.estimate.value == 50.0 and len(row.runs) == 3
+
+
+def test_only_what_differs_is_listed(sweep: Path) -> None:
+    page, _ = page_of(sweep)
+    assert page.cells("algo.lr") == ["algo.lr", "0.5", "0.25", "0.125"]
+    assert "gamma" not in page.words and not any("total_steps" in cell for row in page.rows for cell in row)
+
+
+def test_the_last_film_of_the_best_run_is_there(sweep: Path) -> None:
+    import base64
+
+    _, text = page_of(sweep)
+    [film] = re.findall(r'src="data:image/gif;base64,([^"]*)"', text)
+    assert base64.b64decode(film) == gif(53)
+    assert films.last_film(sweep / "a1") == (100, gif(51)) and films.last_film(sweep / "b1") is None
+
+
+def test_torn_and_strange_events_are_no_film(sweep: Path) -> None:
+    [events] = [path for path in (sweep / "a1").glob("*tfevents*") if not path.name.endswith(".end")]
+    data = events.read_bytes()
+    for cut in range(0, len(data), 37):
+        events.write_bytes(data[:cut])
+        assert films.last_film(sweep / "a1") in (None, (50, gif(51)[:-1]), (100, gif(51)))
+    events.write_bytes(b"\xff" * 500)
+    assert films.last_film(sweep / "a1") is None
+
+
+def test_a_language_run_shows_its_last_samples(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "a", ramp(1), task="add2", score=0.5)
+    (run / "samples").mkdir()
+    for step, text in ((5, "old"), (50, f"  1.000  1+2=3 {EVIL}")):
+        (run / "samples" / f"{step:012d}.txt").write_text(text)
+    page, text = page_of(tmp_path)
+    assert EVIL in page.words and "old" not in page.words and "samples at step 50" in page.words
+    assert page.tags["script"] == 1
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_a_search_shows_its_trials_what_they_depend_on_and_what_mattered(suffix: str, tmp_path: Path) -> None:
+    page, text = page_of(study_of(tmp_path / "study", suffix))
+    assert "Search mine" in page.words and "Best: trial 3, 9" in page.words
+    assert "5 trials: 2 complete, 1 failed, 1 pruned, 1 waiting" in re.sub(r"\s+", " ", page.words.replace(" ,", ","))
+    assert page.cells("boom") == ["1", "failed", "", "0.1", "tanh", "1", "boom"]
+    bars = re.findall(r'>([\w.]+)</text><rect class="c0" x="180" y="\d+" width="([\d.]+)"', text)
+    assert [name for name, _ in bars] == ["algo.lr", "algo.activation"]
+    assert float(bars[0][1]) == pytest.approx(3 * float(bars[1][1]), abs=0.2)  # rounded to tenths of a pixel
+    kinds = Counter(re.findall(r'<(?:circle|path) class="(done|pruned|failed|running)"', text))
+    assert kinds == {"done": 6, "pruned": 3, "failed": 3, "running": 1}  # history and two parameters
+    assert "algo.lr (log)" in page.words and "trial 2, pruned, 2.5" in page.words
+
+
+def test_a_damaged_study_is_a_report_without_one(tmp_path: Path) -> None:
+    root = study_of(tmp_path / "study")
+    for name in ("trials.jsonl", "study.json", "importance.json"):
+        (root / name).write_text("[]")
+    page, _ = page_of(root)
+    assert "Search" not in page.words and "4 runs" in page.words
+
+
+def test_the_versions_the_machine_and_the_commands_are_there(sweep: Path) -> None:
+    page, _ = page_of(sweep)
+    for word in ("2.13.0", "Linux-6.1", "0123456789ab", "rlx train algo.lr=0.5 seed=3"):
+        assert word in page.words
+
+
+# -- what the page is ------------------------------------------------------------------------------------------------
+
+
+def test_whatever_a_run_is_called_it_runs_nothing(tmp_path: Path) -> None:
+    make_run(tmp_path, EVIL.replace("/", "_"), ramp(1), env=EVIL, weight=EVIL, score=1.0)
+    make_run(tmp_path, "b", ramp(1), env=EVIL, weight="x", status="failed", error=EVIL)
+    make_run(tmp_path, "c", ramp(1), env="two", name=EVIL)
+    make_run(tmp_path, "d", [(5, 1.0)], env="two", name=f"{EVIL}2")
+    root = study_of(tmp_path / "study")
+    (root / "study.json").write_text(json.dumps({"name": EVIL, "sampler": EVIL}))
+    (root / "importance.json").write_text(json.dumps({EVIL: 1.0}))
+    rows = [{"number": 0, "state": EVIL, "score": 1.0, "params": {EVIL: EVIL}, "error": EVIL, "values": {EVIL: 1}}]
+    (root / "trials.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    page, text = page_of(tmp_path, title=EVIL)
+    assert page.tags["script"] == 1 and not any(name.startswith("on") for name, _ in page.attributes)
+    assert "<script>alert" not in text and EVIL in page.words
+
+
+def test_a_page_refers_to_nothing_outside_itself(sweep: Path) -> None:
+    page, text = page_of(sweep, study_of(sweep.parent / "study"))
+    places = [value for name, value in page.attributes if name in ("src", "href", "action", "xlink:href")]
+    assert places and all(place.startswith("data:image/gif;base64,") for place in places)
+    assert "url(" not in text and "@import" not in text and "fetch(" not in text and "http://" not in text
+    assert page.tags["link"] == page.tags["iframe"] == 0 and "default-src 'none'" in text
+
+
+@pytest.mark.parametrize("count", [1, 200])
+def test_one_run_and_two_hundred_are_a_page(count: int, tmp_path: Path) -> None:
+    for i in range(count):
+        make_run(tmp_path, f"r{i}", ramp(i), seed=i % 2, lr=i // 2, score=float(i))
+    page, text = page_of(tmp_path)
+    configurations = math.ceil(count / 2)
+    coloured = set(re.findall(r'<polyline class="(c\d)"', text))
+    assert len(coloured) == min(configurations, report_charts.COLOURS)
+    assert len(re.findall('<polyline class="grey"', text)) == max(0, configurations - report_charts.COLOURS)
+    assert len(text) < 30_000 + 8_000 * configurations
+
+
+def test_a_run_without_a_metric_and_one_that_cannot_be_read_leave_a_page(tmp_path: Path) -> None:
+    make_run(tmp_path, "a", [], status="failed", error="no")
+    (make_run(tmp_path, "b", ramp(1)) / "config.yaml").write_text("a: [")
+    page, _ = page_of(tmp_path / "a")
+    assert "1 failed" in page.words and "Learning curves" not in page.words
+    assert "config.yaml is unreadable" in page_of(tmp_path)[0].words
+
+
+@pytest.mark.parametrize(
+    "low, high, log, expected",
+    [
+        (0, 10, False, ["0", "2", "4", "6", "8", "10"]),
+        (1e-4, 1e-2, True, ["0.0001", "0.001", "0.01"]),
+        (5, 5, False, None),
+    ],
+)
+def test_ticks_are_round_numbers_within_the_axis(
+    low: float, high: float, log: bool, expected: list[str] | None
+) -> None:
+    axis = report_charts.Axis(low, high, 0, 100, log)
+    ticks = axis.ticks()
+    assert all(axis.low * 0.99 <= value <= axis.high * 1.01 and 0 <= axis.at(value) <= 100 for value, _ in ticks)
+    if expected:
+        assert [name for _, name in ticks if name in expected] == expected
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_a_browser_shows_it_without_a_complaint_and_sorts_its_tables(sweep: Path, tmp_path: Path) -> None:
+    text = report_page.html(report.build([str(sweep)]))
+    click = """<script>
+      document.querySelectorAll('th')[5].click();
+      const svg = document.querySelector('svg.curves'), box = svg.getBoundingClientRect();
+      svg.dispatchEvent(new MouseEvent('mousemove', {clientX: box.left + box.width / 2, clientY: box.top + 9}));
+    </script></body>"""
+    (tmp_path / "a.html").write_text(text.replace("</body>", click))
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", f"file://{tmp_path / 'a.html'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "CONSOLE" not in done.stderr, done.stderr
+    page = Page(done.stdout)
+    assert [row[1] for row in page.rows[1:4]] == ["lr=0.25", "lr=0.5", "lr=0.125"]  # by the best seed: 5, 60, 100
+    [(step, value)] = re.findall(r'class="tip"[^>]*><div>(\d+)</div><div[^>]*>([\d.]+)  lr=0.5', done.stdout)
+    assert 40 < int(step) < 60 and float(value) == pytest.approx(2 * int(step), abs=2)  # the mean of slopes 1, 2, 3
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["nix"], "nix: no such directory"),
+        (["ni*x"], "ni*x: no run matches"),
+        (["runs", "-o", "nix/a.html"], "--out=nix/a.html: the directory nix does not exist"),
+        (["runs", "-o", "a.pdf"], "must end in .html"),
+        (["runs", "-o", "afile/a.html"], "the directory afile does not exist"),
+        (["runs", "--metric", "rollout/ep_rew"], "did you mean 'rollout/ep_rew_mean'?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(words: list[str], said: str, place: Path, forks: Forks) -> None:
+    before = entries(place)
+    done = forks("report", *words, cwd=place)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1) and said in done.err, done
+    assert entries(place) == before
+
+
+def test_a_report_needs_no_torch_and_nothing_that_draws(place: Path) -> None:
+    modules, out = imported("report", "runs/done", "-o", "a.html", cwd=place)
+    assert modules == set() and out.startswith("a.html: 1 run, ")
+    assert "ppo" in Page((place / "a.html").read_text()).words

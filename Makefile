@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-EXTRAS ?= box2d,mujoco,atari,minigrid,joblib,hf,dev
+EXTRAS ?= box2d,mujoco,atari,minigrid,sweep,joblib,hf,onnx,dev
 
 .PHONY: help train test check lint fast results results-lm bench bench-lm torture mutants clean
 

@@ -97,7 +97,7 @@ def _child(work: Callable[[], Any], answer: int, parent: int) -> None:
     code = 1
     try:
         os.setpgid(0, 0)  # Ctrl-C comes once, from the process that waits
-        _die_with(parent)
+        die_with(parent)
         for number in _numbers():
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _numbers())
@@ -116,7 +116,7 @@ def _child(work: Callable[[], Any], answer: int, parent: int) -> None:
         os._exit(code)
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died in between

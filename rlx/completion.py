@@ -12,6 +12,7 @@ from typing import Any
 
 from rlx import registry, worlds
 from rlx.errors import ConfigError
+from rlx.sweep import settings
 
 SCRIPTS = {
     "bash": r"""# rlx: source <(rlx completion bash)
@@ -63,15 +64,23 @@ FLAGS: dict[str, tuple[str, ...]] = {  # of each verb; a test holds them against
         "--run", "--help", "--hydra-help", "--version",
     ),
     "resume": ("--help",),
+    "sweep": ("--jobs", "--config-dir", "--train", "--seeds", "--json", "--help"),
     "eval": (
         "--episodes", "--prompts", "--k", "--seed", "--stochastic", "--checkpoint", "--device", "--json", "--help",
     ),
     "play": ("--gif", "--seed", "--checkpoint", "--steps", "--fps", "--help"),
     "sample": ("--count", "--greedy", "--temperature", "--seed", "--checkpoint", "--json", "--help"),
-    "ls": ("--sort", "--json", "--help"),
+    "ls": ("--where", "--sort", "--json", "--help"),
     "show": ("--json", "--help"),
-    "plot": ("--metric", "--by", "--out", "--smooth", "--x", "--json", "--help"),
+    "plot": (
+        "--metric", "--by", "--group-by", "--out", "--smooth", "--x", "--stat", "--profile", "--json", "--help",
+    ),
+    "rm": ("--where", "--dry-run", "--yes", "--json", "--help"),
+    "diff": ("--json", "--help"),
+    "compare": ("--metric", "--by", "--group-by", "--lower", "--json", "--help"),
     "dash": ("--port", "--help"),
+    "report": ("--out", "--metric", "--title", "--help"),
+    "export": ("--to", "--out", "--checkpoint", "--help"),
     "list": ("--help",),
     "doctor": ("--help",),
     "completion": ("--help",),
@@ -80,11 +89,16 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 VALUES: dict[str, tuple[str, ...]] = {  # of flags
     "--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all"), "--device": DEVICES,
     "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
-    "--checkpoint": ("latest", "best", "final"), "--sort": ("time", "return", "env", "algo", "status"),
-    "--x": ("step", "time"),
+    "--checkpoint": ("latest", "best", "final"), "--sort": ("time", "eval", "return", "env", "algo", "status", "step"),
+    "--x": ("step", "seconds", "time"), "--stat": ("mean", "iqm"),
+    "--where": ("algo=", "env=", "task=", "seed=", "status=", "'step>=", "'eval>="),
+    "--to": ("safetensors", "onnx", "folder"),
 }  # fmt: skip
-LISTS = ("algos", "envs", "tasks", "presets", "models", "experiments")
-RUN_VERBS = ("resume", "eval", "play", "sample", "show", "plot")
+LISTS = ("algos", "envs", "tasks", "presets", "models", "experiments", "sweeps")
+RUN_VERBS = ("resume", "eval", "play", "sample", "show", "plot", "rm", "diff", "compare", "report", "export")
+
+ACTIONS = ("resume", "best", "show")  # of rlx sweep
+SEVERAL = ("plot", "rm", "diff", "compare")  # runs
 
 
 def candidates(words: list[str]) -> list[str]:
@@ -99,11 +113,27 @@ def candidates(words: list[str]) -> list[str]:
         return _starting(current, FLAGS.get(verb, ()))
     if len(words) == 2 and verb in ("list", "completion"):
         return _starting(current, LISTS if verb == "list" else SCRIPTS)
-    if len(words) == 2 and verb in RUN_VERBS:
+    if verb in RUN_VERBS and (len(words) == 2 or verb in SEVERAL):
         from rlx.analysis import runs
 
         return _starting(current, ["latest", *(str(path) for path in reversed(runs.find(Path("runs"))))])
+    if verb == "sweep":
+        return _sweep(words, current)
     return _override(words[1:], current) if verb in ("train", "resume") else []
+
+
+def _sweep(words: list[str], current: str) -> list[str]:
+    """What stands after `rlx sweep`: an action and a study, or settings and the words of a run."""
+    if words[1] in ACTIONS and len(words) > 2:
+        known = sorted(path.parent.name for path in Path("runs", "sweeps").glob("*/study.json"))
+        more = ("trials=", "jobs=", "storage=") if words[1] == "resume" else ()
+        return _starting(current, ("latest", *known) if len(words) == 3 else more)
+    name, equals, value = current.partition("=")
+    if equals and name in settings.NAMES:
+        choices = {"sampler": settings.SAMPLERS, "pruner": settings.PRUNERS, "sweep": registry.options("sweep")}
+        return [f"{name}={choice}" for choice in _starting(value, choices.get(name, ()))]
+    actions = ACTIONS if len(words) == 2 else ()
+    return [*_starting(current, (*actions, *(f"{name}=" for name in settings.NAMES))), *_override(words[1:], current)]
 
 
 def _override(words: list[str], current: str) -> list[str]:

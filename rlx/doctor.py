@@ -9,7 +9,7 @@ LIBRARIES = (
 )  # fmt: skip
 EXTRAS = {
     "box2d": "Box2D", "mujoco": "mujoco", "atari": "ale_py", "minigrid": "minigrid", "envpool": "envpool",
-    "sweep": "optuna", "joblib": "hydra_plugins.hydra_joblib_launcher",
+    "sweep": "optuna", "dashboard": "optuna_dashboard", "joblib": "hydra_plugins.hydra_joblib_launcher",
     "slurm": "hydra_plugins.hydra_submitit_launcher", "ray": "hydra_plugins.hydra_ray_launcher",
     "hf": "transformers", "bench": "stable_baselines3",
 }  # fmt: skip
@@ -40,4 +40,4 @@ def doctor(version: str) -> None:
         except ModuleNotFoundError:
             there = False
         install = f"no: pip install 'rlx[{extra}]'"
-        print(f"  {extra:<9}{'yes' if there else install}")
+        print(f"  {extra:<10}{'yes' if there else install}")

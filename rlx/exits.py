@@ -59,7 +59,7 @@ def usage(error: Any) -> str:
     text, kind, help = error.format_message(), type(error).__name__, f"{command} --help"
     if found := re.match(r"No such command '(.*?)'", text):
         verbs = [name for name, verb in error.ctx.command.commands.items() if not verb.hidden]
-        return f"{shown(found[1])}: no such command{choices_hint(found[1], verbs)}"
+        return f"{shown(found[1])}: no such command{choices_hint(found[1], verbs, where='rlx --help lists all')}"
     if kind == "NoSuchOption":
         known = [name for param in error.ctx.command.params for name in param.opts if name.startswith("--")]
         close = closest(error.option_name.lstrip("-"), [name[2:] for name in [*known, "--help"]])

@@ -27,7 +27,7 @@ from rlx.errors import UserError
 from rlx.files import CannotWrite, write_atomically
 from rlx.logger import Dashboard, MetricsLog, config_hash
 from rlx.run import Run, measured
-from rlx.signals import Interrupted, RunFailed, Signals, name_of
+from rlx.signals import Interrupted, Pruned, RunFailed, Signals, name_of
 
 HEARTBEAT = 5.0  # seconds
 Progress = Callable[[int, Mapping[str, Any]], None]
@@ -65,14 +65,14 @@ class Loop:
     def execute(self, found: Found | None) -> dict[str, Any]:
         """Train to the end; returns the last evaluation, the last metrics, the hash of the weights.
 
-        Raises RunFailed, Interrupted, or a UserError if the checkpoint does not fit.
+        Raises RunFailed, Interrupted, Pruned, or a UserError if the checkpoint does not fit.
         """
         devices.prepare(self.cfg.threads)
         try:
             self._open(found)
             try:
                 return self._train()
-            except (UserError, Interrupted, KeyboardInterrupt):
+            except (UserError, Interrupted, Pruned, KeyboardInterrupt):
                 raise
             except BaseException:
                 self.dashboard.hparams_end("failure")
@@ -84,8 +84,8 @@ class Loop:
             if found is None:
                 self._last_words("failed", error=str(error))
             raise
-        except Interrupted as stop:
-            self._last_words("interrupted", error=str(stop))
+        except (Interrupted, Pruned) as stop:
+            self._last_words("pruned" if isinstance(stop, Pruned) else "interrupted", error=str(stop))
             raise
         except KeyboardInterrupt:
             text = f"stopped at once by a second SIGINT, at step {self.step:,} and without a checkpoint"

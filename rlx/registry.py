@@ -123,8 +123,8 @@ def conf_dirs(extra: Path | None = None) -> list[Path]:
 
 
 def groups() -> list[str]:
-    """The configuration groups: algo, env, ..."""
-    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra")
+    """The configuration groups: algo, env, ... (not hydra, nor sweep: ranges, which no run is composed of)"""
+    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name not in ("hydra", "sweep"))
 
 
 def options(group: str, extra: Path | None = None) -> dict[str, Path]:

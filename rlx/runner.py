@@ -40,11 +40,19 @@ def check(cfg: Config, module: ModuleType) -> torch.device:
     Raises ConfigError in one line; nothing has been written then.
     """
     try:
-        device, _ = devices.choose(cfg.device)
+        device, _ = _chosen(cfg)
     except devices.DeviceError as error:
         raise ConfigError(str(error)) from None
     world_of(cfg).check(cfg, module)
     return device
+
+
+def _in_sweep(parent: Path | None) -> bool:
+    return parent is not None and any((parent / name).exists() for name in ("sweep.json", "study.json"))
+
+
+def _chosen(cfg: Config) -> tuple[torch.device, str]:
+    return devices.choose(cfg.device, world_of(cfg).large(cfg))
 
 
 def ready(
@@ -72,15 +80,17 @@ def start(
     announce: Announce = lambda *_: None,
     parent: Path | None = None,
     name: str | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Validate, open a new run directory, train. Returns its path and the results."""
+    """Validate, open a new run directory, train. Returns its path and the results. `about`: what else run.json says."""
     raw, cfg, module, origins = ready(raw, command)
-    device, chosen = devices.choose(cfg.device)
+    device, chosen = _chosen(cfg)
     device = distributed.join(device, cfg.PLACE)
     if distributed.follows():
         return follow(cfg, module, device)
+    device = devices.claim(device, wait=_in_sweep(parent))
     with distributed.leading() as go:
-        path = rundir.open_new(cfg, raw, command, str(device), parent, name, origins)
+        path = rundir.open_new(cfg, raw, command, str(device), parent, name, {**origins, **(about or {})})
         with Signals() as signals, rundir.locked(path):
             with contextlib.suppress(OSError):  # nobody reads it
                 announce(cfg, path, chosen)
@@ -128,6 +138,7 @@ def resume(
     checkpoints = _checkpoints(path, cfg, raw)
     if distributed.follows():
         return follow(cfg, module, device, checkpoints)
+    device = devices.claim(device, wait=_in_sweep(path.parent))
     with distributed.leading() as go, Signals() as signals, rundir.locked(path) as status:
         found = _newest(path, checkpoints, status)
         step = found.step if found else 0
@@ -145,7 +156,7 @@ def resume(
         if changes:
             rundir.write_config(path, raw)
         with contextlib.suppress(OSError):  # nobody reads it
-            announce(cfg, path, devices.choose(cfg.device)[1])
+            announce(cfg, path, _chosen(cfg)[1])
         go(str(path))
         try:
             return path, Loop(path, cfg, module, device, checkpoints, progress, signals).execute(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -108,6 +109,9 @@ def _serve() -> None:
     from rlx.algos import ppo  # noqa: F401
     from rlx.analysis import runs  # noqa: F401
     from rlx.control import evaluate  # noqa: F401
+
+    with contextlib.suppress(ImportError):
+        import optuna  # noqa: F401
 
     torch.set_num_threads(1)
     for line in sys.stdin:

@@ -189,7 +189,7 @@ WORDS = [
     ("train --config-name foo", "--config-name=foo", "foo.yaml"),
     ("train --config-path x", "--config-path", "--config-dir"),
     ("train --experimental-rerun x", "--experimental-rerun", "rlx resume"),
-    ("trian", "trian", "'train'", "resume"),
+    ("trian", "trian", "'train'", "rlx --help"),
     ("''", "''", "train"),
     ("--vresion", "--vresion", "--version"),
     ("list", "list", "envs"),

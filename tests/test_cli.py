@@ -38,7 +38,8 @@ def imported(*words: str, cwd: Path) -> tuple[set[str], str]:
 @pytest.mark.parametrize(
     "words",
     [
-        "", "--help", "--version", "eval --help", "ls", "ls --json", "show runs/done", "list algos", "list envs",
+        "", "--help", "--version", "eval --help", "ls", "ls --json", "show runs/done",
+        "ls --where algo=ppo --sort eval", "diff runs/done latest", "rm runs/done --dry-run", "list algos", "list envs",
         "completion bash", "complete -- train algo=p", "complete -- train algo.l", "complete -- show ",
     ],
 )  # fmt: skip

@@ -39,7 +39,7 @@ from rlx.completion import candidates
         ("list e", ["envs", "experiments"]),
         ("completion z", ["zsh"]),
         ("eval latest --ch", ["--checkpoint"]),
-        ("plot runs --x ", ["step", "time"]),
+        ("plot runs --x ", ["step", "seconds", "time"]),
         ("plot --sm", ["--smooth"]),
         ("eval latest --checkpoint b", ["best"]),
         ("train nothing=", []),

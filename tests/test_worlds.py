@@ -16,7 +16,7 @@ from test_plugin import pretend
 from tiny_runs import LANGUAGE, Child, checkpoints, die, record, result, resume, speak, spoken, status
 
 from rlx import loop, registry, runner, worlds
-from rlx.analysis import plot, runs
+from rlx.analysis import curves, plot, reading, runs
 from rlx.checkpoint import load
 from rlx.errors import ConfigError
 from rlx.run import Run
@@ -168,7 +168,7 @@ def test_what_environments_lack_is_one_line(words: str, place: Path, forks: Fork
 
 
 def test_curves_of_tasks_are_plotted_by_their_own_metric_and_axis(here: Path, forks: Forks) -> None:
-    found = plot.build(plot.find([str(here / "runs")]), "")
+    found = plot.build(reading.find([str(here / "runs")]), "")
     assert found.metric == "loss" and found.kinds == {"add2": "task"}
     assert found.to_json()["panels"][0]["task"] == "add2"
     done = forks("plot", cwd=here)
@@ -330,7 +330,7 @@ def test_a_reward_model_is_another_run_too(judged: Path) -> None:
     assert runs.show(path)["reward_model"]["run"] == str(judged / "judge")
     with pytest.raises(ConfigError, match="algo.reward_model=null: cannot change"):
         resume(path, algo__reward_model=None)
-    curve, [] = plot.read([path], "reward", "step", 1)
+    curve, [] = curves.read([path], "reward", "step", 1)
     assert (curve[0].config["init"], curve[0].config["algo.reward_model"]) == ("pretrain", "reward_model")
 
 

@@ -4,7 +4,10 @@ Nothing here imports torch, hydra or gymnasium until a verb needs it. The order 
 """
 
 from rlx.verbs.base import app, errors  # isort: skip
-from rlx.verbs import training, policies, looking, machine  # isort: skip
+from rlx.verbs import training, sweeping, policies, looking, comparing, dashboard, exporting, machine  # isort: skip
 from rlx.verbs.looking import ORDERS
 
-__all__ = ["ORDERS", "app", "errors", "looking", "machine", "policies", "training"]
+__all__ = [
+    "ORDERS", "app", "comparing", "dashboard", "errors", "exporting", "looking", "machine", "policies",
+    "sweeping", "training",
+]  # fmt: skip

@@ -17,13 +17,14 @@ LISTS = {
     "presets": "preset",
     "models": "model",
     "experiments": "experiment",
+    "sweeps": "sweep",
 }
 
 
 @app.command(name="list")
 def list_(
     what: Annotated[
-        str, typer.Argument(metavar="NAME", help="One of algos, envs, tasks, presets, models, experiments.")
+        str, typer.Argument(metavar="NAME", help="One of algos, envs, tasks, presets, models, experiments, sweeps.")
     ],
 ) -> None:
     """What there is to choose from."""

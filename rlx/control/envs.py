@@ -236,7 +236,8 @@ def _arguments(id: str, name: str) -> str:
     with contextlib.suppress(Exception):
         entry = gym.spec(id).entry_point
         made = gym.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
-        known = [key for key in inspect.signature(made or object).parameters if key not in ("render_mode", "kwargs", "args")]
+        taken = inspect.signature(made or object).parameters
+        known = [key for key in taken if key not in ("render_mode", "kwargs", "args")]
         return choices_hint(name, known) if known else ""
     return ""
 

@@ -88,10 +88,10 @@ def ask(argv: Iterable[str], config_dir: Path | None = None, jobs: int | None = 
         if not ranges:
             more, sources = _from_file(question.algo, question.config["algo"]["implementation"], given)
             question.space = ranges = _without_fixed(more, fixed)
-        with _from(sources):
+        with _from(sources), one_line(fixed, given.config_dir):
             _check_keys_of(question, raw, lambda words: plain(compose(words)))
     for key, found in ranges.items():
-        with _from({key: sources[key]} if key in sources else {}):
+        with _from(sources):
             _check_range(key, found, question)
     last = question.config["seed"] + asked.seeds
     if last > 2**32 - 1:
@@ -248,11 +248,11 @@ def _check_range(key: str, found: space.Range, question: Question) -> None:
 
 @contextlib.contextmanager
 def _from(sources: Mapping[str, Path]) -> Iterator[None]:
-    """Name the file of ranges where one is at fault."""
+    """Name the file of ranges that the key at fault is from."""
     try:
         yield
     except ConfigError as error:
-        file = f" [{near(next(iter(sources.values())))}]" if sources else ""
+        file = next((f" [{near(path)}]" for key, path in sources.items() if str(error).startswith(key)), "")
         raise ConfigError(f"{error}{file}") from None
 
 

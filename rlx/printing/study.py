@@ -63,12 +63,15 @@ class Watch:
     def look(self) -> None:
         if time.monotonic() - self._shown < EVERY:
             return
+        self.now()
+
+    def now(self) -> None:
         self._shown = time.monotonic()
         self._refresh()
         if self._live:
             self._live.update(self.table(), refresh=True)
         else:
-            self.lines()
+            self._lines()
 
     def _refresh(self) -> None:
         try:
@@ -79,7 +82,7 @@ class Watch:
             self._read = found.st_mtime_ns, found.st_ino
             self._rows = self.study.rows()
 
-    def lines(self) -> None:
+    def _lines(self) -> None:
         ended = self.over(self._rows)
         for row in ended:
             if row["number"] not in self.told:

@@ -64,11 +64,9 @@ class Study:
 
     def rows(self) -> list[dict[str, Any]]:
         """The trials as of the last change: number, state, score, params, seeds_done, error, runs, ..."""
-        try:
-            lines = (self.directory / "trials.jsonl").read_text("utf-8").splitlines()
-        except OSError:
-            return []
-        return [json.loads(line) for line in lines]
+        with contextlib.suppress(OSError, ValueError):  # missing, damaged: it is written anew from the storage
+            return [json.loads(line) for line in (self.directory / "trials.jsonl").read_text("utf-8").splitlines()]
+        return []
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
         lines = "".join(f"{json.dumps(row)}\n" for row in rows)

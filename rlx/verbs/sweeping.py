@@ -120,7 +120,7 @@ def _work(study: Any, jobs: int) -> None:
     show.announced(study, jobs, _ranges(study))
     with show.Watch(study, search.done) as watch:
         code = search.work(study, jobs, watch.look)
-        watch.lines()
+        watch.now()
     rows = search.rows(study)
     over = len(search.done(rows)) >= study.asked["trials"]
     again = f"rlx sweep resume {name}"

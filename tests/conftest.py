@@ -13,6 +13,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from command_line import TINY, Forks
 
+FIRST = ("test_readme.py", "test_distributed.py", "test_resume.py")  # the longest: none is left for the end
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in FIRST)
+
 
 @pytest.fixture(autouse=True)
 def denormals() -> Iterator[None]:

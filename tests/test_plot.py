@@ -96,7 +96,7 @@ def test_of_many_keys_that_differ_those_that_tell_lines_apart_are_shown_and_the_
 
 
 def test_what_is_kept_apart_is_at_least_what_the_config_hash_leaves_out() -> None:
-    assert {"seed", *logger.MACHINE_KEYS} <= set(reading.APART)
+    assert {"seed", *logger.metrics.MACHINE_KEYS} <= set(reading.APART)
 
 
 def test_a_repeated_run_is_no_further_seed_and_the_longest_one_counts(tmp_path: Path) -> None:

@@ -297,3 +297,12 @@ def test_a_report_needs_no_torch_and_nothing_that_draws(place: Path) -> None:
     modules, out = imported("report", "runs/done", "-o", "a.html", cwd=place)
     assert modules == set() and out.startswith("a.html: 1 run, ")
     assert "ppo" in Page((place / "a.html").read_text()).words
+
+
+def test_json_is_the_table_of_the_page(tmp_path: Path, forks: Forks, finished: Path) -> None:
+    out = tmp_path / "page.html"
+    done = forks("report", str(finished), "-o", str(out), "--json", cwd=tmp_path)
+    found = json.loads(done.out)
+    (row,) = found["rows"]
+    assert found["out"] == str(out) and out.stat().st_size > 1000
+    assert row["env"] == "cartpole" and row["statuses"] == {"finished": 1} and row["runs"] == [str(finished)]

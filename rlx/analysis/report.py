@@ -82,6 +82,21 @@ class Report:
     def places(self) -> list[str]:
         return list(dict.fromkeys(row.place for row in self.rows))
 
+    def table(self) -> list[dict[str, Any]]:
+        """The rows of the page's table, for programs."""
+        return [
+            {
+                row.kind: row.place,
+                "configuration": row.label,
+                "iqm": row.estimate.value if row.estimate else None,
+                "interval": [row.estimate.low, row.estimate.high] if row.estimate and row.estimate.known else None,
+                "scores": {str(run.seed): run.score for run in row.scored},
+                "statuses": row.statuses,
+                "runs": [str(run.path) for run in row.runs],
+            }
+            for row in self.rows
+        ]
+
 
 def check_out(out: Path) -> None:
     """Raises UserError where no page can be written."""

@@ -44,7 +44,7 @@ class Sweep:
         found: dict[int, dict[str, Any]] = {}
         with contextlib.suppress(OSError):
             for line in (self.directory / "jobs.jsonl").read_text().splitlines():
-                with contextlib.suppress(ValueError):  # torn, by a full disk
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # torn, by a full disk
                     job = json.loads(line)
                     found[job["job"]] = job
         return [found[number] for number in sorted(found)]
@@ -56,8 +56,10 @@ class Sweep:
 def record(sweep: Path, number: int, name: str, overrides: list[str], error: str | None = None) -> None:
     """One line for each job that came to an end, beside the runs of the sweep."""
     line = {"job": number, "run": name, "overrides": overrides, "error": error}
-    with open(sweep / "jobs.jsonl", "a") as file:
-        file.write(json.dumps(line) + "\n")
+    with open(sweep / "jobs.jsonl", "ab+") as file:
+        file.seek(max(0, file.tell() - 1))
+        torn = file.read(1) not in (b"", b"\n")
+        file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
 
 
 def earlier(sweep: Path, name: str) -> Path | None:
@@ -111,7 +113,7 @@ def _same(directory: Path, asked: list[str]) -> Path | None:
     """The newest sweep of the same words, where `directory` is or would be. Raises ConfigError where it still runs."""
     found = []
     for file in {directory / "sweep.json", *directory.parent.glob("*/sweep.json")}:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing, damaged: not this one
             said = json.loads(file.read_text())
             if said["asked"] == asked and (file.parent == directory or not directory.exists()):
                 found.append((said["started"], file.parent))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ import typer
 from rlx import printing
 from rlx.errors import UserError, choices_hint, shown
 from rlx.files import write_atomically
-from rlx.verbs.base import Checkpoint, RunName, app, errors, run_path
+from rlx.verbs.base import Checkpoint, Json, RunName, app, errors, run_path
 
 FORMS = ("safetensors", "onnx", "folder")
 
@@ -26,6 +27,7 @@ def report(
         str, typer.Option(help="Whose curves (those of learning and of evaluations).", show_default=False)
     ] = "",
     title: Annotated[str, typer.Option(help="Of the page.", show_default=False)] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print its table of results, too.")] = False,
 ) -> None:
     """Everything about some runs, or a search, as one page that needs nothing else."""
     with errors():
@@ -39,6 +41,9 @@ def report(
             write_atomically(out, page, durable=False)
         except OSError as error:
             raise UserError(f"--out={out}: {error}") from None
+        if as_json:
+            print(json.dumps({"out": str(out), "rows": found.table(), "notes": found.notes}))
+            return
         count = sum(len(row.runs) for row in found.rows)
         print(f"{out}: {count} run{'s' * (count != 1)}, {len(page) / 1e3:,.0f} kB")
 
@@ -49,6 +54,7 @@ def export(
     to: Annotated[str, typer.Option(help="safetensors, onnx or folder.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to; a new file or directory.")] = None,
     checkpoint: Checkpoint = "latest",
+    as_json: Json = False,
 ) -> None:
     """Write a run's policy for use without rlx: its tensors, an ONNX graph, or a folder with code that acts."""
     with errors():
@@ -59,4 +65,5 @@ def export(
             os.environ.setdefault(name, "1")
         from rlx import export as exporting
 
-        print(printing.near(exporting.export(path, to, out, checkpoint)))
+        written = str(printing.near(exporting.export(path, to, out, checkpoint)))
+        print(json.dumps({"run": str(path), "to": to, "out": written}) if as_json else written)

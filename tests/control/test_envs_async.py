@@ -24,8 +24,9 @@ def config(workers=2, **changes):
 
 
 def workers():
+    others = ("resource_tracker", "command_line.py")  # of multiprocessing, and of the tests of the command line
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+    return [child for child in children if not any(name in " ".join(child.cmdline()) for name in others)]
 
 
 def gone(processes, seconds=5.0):

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from command_line import CRASH, PLUGIN, TINY, Done, Forks, command, environment
 
+from rlx.launch import sweep as grid
+
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
@@ -64,6 +66,22 @@ def test_continue_of_another_command_is_another_sweep(tmp_path: Path, forks: For
     first = forks("train", "-m", "seed=1,2", *TINY, cwd=tmp_path)
     other = forks("train", "-m", "seed=1,3", *TINY, "--continue", cwd=tmp_path)
     assert (first.code, other.code) == (0, 0) and first.run != other.run
+
+
+def test_a_torn_or_strange_line_hides_no_later_job(tmp_path: Path) -> None:
+    for text in ('{"job": 0, "ru', "[]\n", "{}\n", ""):
+        (tmp_path / "jobs.jsonl").write_text(text)
+        grid.record(tmp_path, 1, "1_x", ["seed=1"])
+        assert [job["run"] for job in grid.Sweep(tmp_path, 2, []).jobs()] == ["1_x"]
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "null", '{"asked": 1}', "{"])
+def test_a_damaged_record_of_another_sweep_is_passed_over(text: str, tmp_path: Path, forks: Forks) -> None:
+    damaged = tmp_path / "runs" / "sweeps" / "other" / "sweep.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text(text)
+    done = forks("train", "-m", "seed=1,2", *TINY, "--continue", cwd=tmp_path)
+    assert done.code == 0 and "2 of 2 jobs finished" in done.out, done
 
 
 def test_continue_waits_for_no_sweep_that_still_runs(tmp_path: Path, forks: Forks) -> None:

@@ -21,6 +21,7 @@ from rlx import checkpoint, export, runner
 from rlx.control.acting import Policy, make_one
 from rlx.control.explore import QPolicy
 from rlx.control.spaces import ActionDecoder
+from rlx.errors import UserError
 from rlx.export import card
 from rlx.export.plain import plain
 
@@ -233,6 +234,18 @@ def test_without_the_extra_onnx_is_one_line_that_names_it(place: Path, forks: Fo
     done = forks("export", "runs/done", "--to", "onnx", cwd=place, without=["onnx"])
     assert done.code == 2 and done.err == "rlx: error: --to=onnx: onnx is not installed (pip install 'rlx[onnx]')\n"
     assert entries(place) == before
+
+
+@pytest.mark.parametrize("to", ["safetensors", "folder"])
+def test_where_nothing_can_be_written_one_line_says_so(to: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(export.files, "write_atomically", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UserError, match="--out=.*: cannot be written: Read-only file system"):
+        export.export(place / "runs" / "done", to, place / "new")
+    assert not (place / "new").exists()
 
 
 def test_the_name_is_made_where_none_is_given(place: Path, forks: Forks) -> None:

@@ -109,7 +109,7 @@ def test_continue_is_for_sweeps(tmp_path: Path, forks: Forks) -> None:
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_sweep_says_how_to_go_on_and_does(number: int, code: int, tmp_path: Path, forks: Forks) -> None:
-    words = ["-m", "seed=1,2", "total_steps=30_000", "eval_every=0", "video=false", "tensorboard=false"]
+    words = ["-m", "seed=1,2", "total_steps=12_000", "eval_every=0", "video=false", "tensorboard=false"]
     process = subprocess.Popen(
         command("train", *words), cwd=tmp_path, env=environment(PYTHONPATH=str(PLUGIN)), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
@@ -127,3 +127,30 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_does(number: int, code: int,
     assert [status["status"] for status in statuses(sweep).values()] == ["interrupted"]
     again = forks("train", *words, "--continue", cwd=tmp_path)
     assert again.code == 0 and tmp_path / again.run == sweep and "2 of 2 jobs finished" in again.out, again
+
+
+def test_workers_of_a_killed_sweep_begin_no_further_job(tmp_path: Path, forks: Forks) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["-m", "seed=1,2,3,4,5,6", "total_steps=12_000", "eval_every=0", "video=false", "tensorboard=false"]
+    process = subprocess.Popen(
+        command("train", *words, *JOBLIB), cwd=tmp_path, env=environment(PYTHONPATH=str(PLUGIN)),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        while not list(tmp_path.glob("runs/sweeps/*/*/metrics.jsonl")):
+            time.sleep(0.05)
+        early = forks("train", *words, "--continue", cwd=tmp_path)
+    finally:
+        process.kill()
+        process.wait()
+    assert early.code == 2 and f"still running (process {process.pid})" in early.err
+    (sweep,) = tmp_path.glob("runs/sweeps/*")
+    for _ in range(600):  # what had begun comes to its end
+        states = [status["status"] for status in statuses(sweep).values()]
+        if "running" not in states:
+            break
+        time.sleep(0.05)
+    time.sleep(1.0)
+    assert len(statuses(sweep)) == len(states) < 6
+    again = forks("train", *words, "--continue", cwd=tmp_path, timeout=120)
+    assert again.code == 0 and "6 of 6 jobs finished" in again.out, again

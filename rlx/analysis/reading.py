@@ -134,10 +134,13 @@ def place_names(places: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str, 
 
 
 def full_key(name: str, known: Iterable[str], option: str = "--by", also: Iterable[str] = ()) -> str:
-    """algo.weight for weight, train/loss for loss; `also` are names that are taken as they are. Raises UserError."""
+    """algo.weight for weight, algo.name for algo, train/loss for loss; `also` are names that are taken as they are.
+    Raises UserError."""
     keys = sorted({*known, *also})
     if name in keys:
         return name
+    if f"{name}.name" in keys:
+        return f"{name}.name"
     ends = [key for key in keys if key.endswith((f".{name}", f"/{name}"))]
     if len(ends) == 1:
         return ends[0]

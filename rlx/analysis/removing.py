@@ -49,6 +49,9 @@ def plan(names: Sequence[str], conditions: Sequence[str] = ()) -> Plan:
         chosen |= {one.resolve(): one for one in _runs(name, bool(conditions))}
     if conditions:
         chosen = _selected(chosen, conditions)
+    for path in (*chosen.values(), *whole.values()):
+        if Path.cwd().is_relative_to(path.resolve()):
+            raise UserError(f"rm {path}: is the working directory, or around it (cd out of it first)")
     for path in chosen.values():
         if runs.state(path) == "running":
             raise UserError(f"rm {path}: is running")
@@ -62,6 +65,8 @@ def plan(names: Sequence[str], conditions: Sequence[str] = ()) -> Plan:
 def _runs(name: str, anywhere: bool) -> list[Path]:
     """The runs that a word names: one, a pattern's, a sweep's; with --where those of any directory."""
     path = Path(name)
+    if not name:
+        raise UserError("rm '': must be a run directory, latest or latest:ALGO")
     if path.is_dir() and (anywhere or sweeps.is_sweep(path)):
         return runs.find(path)
     if not path.exists() and reading.GLOB.search(name):
@@ -69,7 +74,7 @@ def _runs(name: str, anywhere: bool) -> list[Path]:
     try:
         return [runs.resolve(name)]
     except runs.NotARun as error:
-        inside = runs.find(path)
+        inside = [] if Path.cwd().is_relative_to(path.resolve()) else runs.find(path)  # that may be the whole disk
         hint = f"; it has {len(inside)} under it: rlx rm '{name}/*', or --where" if inside else ""
         raise UserError(f"rm {error}{hint}") from None
 

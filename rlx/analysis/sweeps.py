@@ -12,7 +12,7 @@ from rlx.analysis import runs
 from rlx.analysis.reading import natural
 from rlx.analysis.where import score
 
-FILES = ("jobs.jsonl", "study.json", "trials.json", "multirun.yaml")
+FILES = ("sweep.json", "jobs.jsonl", "study.json", "trials.json", "multirun.yaml")
 
 
 def is_sweep(path: Path) -> bool:

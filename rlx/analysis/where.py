@@ -3,6 +3,7 @@ the run and of its metrics."""
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -89,13 +90,13 @@ def conditions(words: Sequence[str], entries: Sequence[Entry]) -> list[Condition
 
 def _condition(word: str, known: set[str]) -> Condition:
     found = WORD.fullmatch(word)
-    if not found or not found[3]:
+    if not found or not found[3] or found[3][0] in "<>=~":
         raise UserError(f"--where={shown(word)}: must be {FORM}")
     key, sign, value = found.groups()
     sign = "=" if sign == "==" else sign
     if key not in OWN and known:
         key = full_key(key, known, "--where", OWN)
-    if sign in SIGNS and _number(value) is None:
+    if sign in SIGNS and ((number := _number(value)) is None or math.isnan(number)):
         raise UserError(f"--where={shown(word)}: {shown(value)} is not a number, which {sign} needs")
     if key == "status" and value not in STATES:
         raise UserError(f"--where={shown(word)}: no such status{choices_hint(value, STATES)}")

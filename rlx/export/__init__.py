@@ -31,7 +31,10 @@ def export(path: Path, to: str, out: Path | None = None, which: str = "latest") 
     facts = card.facts(path, cfg, run.step, _hash(path, run.step), _config_hash(path, cfg))
     out = out or Path("_".join([cfg.algo.name, cfg.place.name, f"s{cfg.seed}", str(run.step)]) + ENDINGS[to])
     _check_out(out)
-    WRITERS[to](out, cfg, module, run, facts, path)
+    try:
+        WRITERS[to](out, cfg, module, run, facts, path)
+    except OSError as error:
+        raise UserError(f"--out={out}: cannot be written: {error.strerror or error}") from None
     return out
 
 
@@ -137,8 +140,6 @@ def _folder(out: Path, cfg: Any, module: Any, run: Any, facts: dict[str, str], p
         for name, value in policy.extra.items():
             (place / name).write_text(json.dumps(value, indent=1) + "\n", "utf-8")
         os.rename(place, out)
-    except OSError as error:
-        raise UserError(f"--out={out}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

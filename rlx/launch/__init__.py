@@ -215,6 +215,8 @@ def _swept(cfg: DictConfig, hydra_cfg: Any) -> float | None:
     from rlx import runner
 
     place, number = Path(hydra_cfg.sweep.dir).absolute(), int(hydra_cfg.job.num)
+    if sweeps.orphaned(place, hydra_cfg.launcher):
+        raise SystemExit(1)  # killed; its jobs wait for --continue
     overrides = list(hydra_cfg.overrides.task)
     name, error, score = str(number), None, None
     try:

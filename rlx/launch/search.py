@@ -117,6 +117,9 @@ def _sorted(given: words.Words, asked: Settings) -> tuple[list[str], dict[str, s
     parsed = _parsed(given.overrides, given.config_dir)
     fixed = [item.input_line or "" for item in parsed if not item.is_sweep_override()]
     ranges = _ranges(item for item in parsed if item.is_sweep_override())
+    for item in fixed:
+        if item.partition("=")[0] in ranges:  # with a + it makes the key that is searched
+            raise ConfigError(f"{item}: is searched, too, by another word; say one of them")
     sources: dict[str, Path] = {}
     if asked.sweep is not None:
         more, sources = _file(asked.sweep, given.config_dir)

@@ -28,6 +28,7 @@ from hydra.core.override_parser.types import (
 from rlx.errors import ConfigError
 
 Range = dict[str, Any]
+MOST = 1_000_000_000  # steps of a range of fractions
 INNER = 0.381966  # of an interval: a point that is no whole number, where its ends are
 
 
@@ -85,6 +86,8 @@ def _range(value: RangeSweep) -> Range:
         return {"type": "int", "low": low, "high": low + (high - 1 - low) // step * step, "step": step, "log": log}
     if log:
         raise ValueError("a logarithm has no steps (interval(a, b) has none)")
+    if (high - low) / step > MOST:
+        raise ValueError(f"more than {MOST:,} steps (interval(a, b) has none)")
     first, last, by = (Decimal(str(number)) for number in (low, high, step))
     count = math.ceil((last - first) / by) - 1
     return {"type": "float", "low": float(low), "high": float(first + count * by), "step": float(step), "log": False}

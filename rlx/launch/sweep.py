@@ -96,12 +96,11 @@ def check(given: words.Words, parsed: list[Override], command: list[str]) -> Swe
     keys = [override.get_key_element() for override in (*extra, *parsed) if override.is_sweep_override()]
     asked = [word for word in given.overrides if not word.lstrip("+").startswith("hydra")]
     if "--continue" in given.flags and (found := _same(directory, asked)):
+        write_json(found / "sweep.json", {**_said(found), "process": process.me()})
         return Sweep(found, planned, keys)
     _make(directory)
-    write_json(
-        directory / "sweep.json",
-        {"asked": asked, "keys": keys, "planned": planned, "started": process.now(), "command": command},
-    )
+    about = {"asked": asked, "keys": keys, "planned": planned, "started": process.now(), "command": command}
+    write_json(directory / "sweep.json", {**about, "process": process.me()})
     if drawn:
         values = {word[0].partition("=")[0].lstrip("+"): [one.partition("=")[2] for one in word] for word in grid}
         world = worlds.choose(given.overrides, given.config_dir)
@@ -113,17 +112,34 @@ def _same(directory: Path, asked: list[str]) -> Path | None:
     """The newest sweep of the same words, where `directory` is or would be. Raises ConfigError where it still runs."""
     found = []
     for file in {directory / "sweep.json", *directory.parent.glob("*/sweep.json")}:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing, damaged: not this one
-            said = json.loads(file.read_text())
-            if said["asked"] == asked and (file.parent == directory or not directory.exists()):
-                found.append((said["started"], file.parent))
+        said = _said(file.parent)
+        if said.get("asked") == asked and (file.parent == directory or not directory.exists()):
+            found.append((str(said.get("started")), file.parent))
     if not found:
         return None
     path = max(found)[1]
+    if process.lives(who := _said(path).get("process") or {}):
+        raise ConfigError(f"--continue: the sweep {path} is still running (process {who['pid']})")
     for run in runs.find(path):
         if runs.state(run) == "running":
             raise ConfigError(f"--continue: the sweep {path} is still running ({run.name})")
     return path
+
+
+def _said(sweep: Path) -> dict[str, Any]:
+    """sweep.json; {} where it is missing or damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((sweep / "sweep.json").read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def orphaned(sweep: Path, launcher: Any) -> bool:
+    """Whether the process that runs a sweep is gone, and this worker of joblib's would go on without it."""
+    if not str(launcher.get("_target_", "")).endswith("JoblibLauncher"):
+        return False
+    who = _said(sweep).get("process")
+    return who is not None and not process.lives(who)
 
 
 def _check_job(composed: DictConfig, job: list[str], here: bool, tried: set[str]) -> None:

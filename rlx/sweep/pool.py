@@ -16,9 +16,15 @@ from rlx.errors import UserError
 from rlx.signals import name_of
 from rlx.sweep.study import Study
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 LOOK = 0.2  # seconds between two looks at the workers
 AGAIN = 5.0  # seconds after which a worker that was asked to stop is asked again
+
+
+def need() -> None:
+    """Raises UserError on a system that cannot fork."""
+    if not hasattr(os, "fork"):
+        raise UserError("rlx sweep: its workers are forks of a process, which this system lacks (Linux and macOS fork)")
 
 
 def run(study: Study, jobs: int, look: Callable[[], Any]) -> int:

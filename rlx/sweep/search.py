@@ -8,7 +8,7 @@ from typing import Any
 from rlx import process
 from rlx.errors import ConfigError
 from rlx.files import write_json
-from rlx.sweep import storing, trials
+from rlx.sweep import pool, storing, trials
 from rlx.sweep import study as studies
 from rlx.sweep.study import Study, done, find
 
@@ -16,6 +16,7 @@ from rlx.sweep.study import Study, done, find
 def begin(asked: dict[str, Any]) -> Study:
     """A new study, its trials planned; or the one of that name, where it is the same. Raises ConfigError before
     anything is written."""
+    pool.need()
     storing.need()
     storing.check_sampler(asked["sampler"], asked["space"])
     place = "task" if "task" in asked else "env"
@@ -46,6 +47,7 @@ def begin(asked: dict[str, Any]) -> Study:
 def again(name: str, trials: int | None = None, storage: str | None = None) -> Study:
     """A study that is there, to go on with. Raises UserError."""
     study = find(name)
+    pool.need()
     storing.need()
     if storage:
         from rlx.record import scrub
@@ -54,8 +56,6 @@ def again(name: str, trials: int | None = None, storage: str | None = None) -> S
         if scrub(url) != study.asked["storage"]:
             raise ConfigError(f"storage={scrub(storage)}: the study {study.name} is in {study.asked['storage']}")
         study.url = None if url == "journal" else url
-    if study.asked["storage"] == "journal" and not (study.directory / "journal.log").is_file() and study.rows():
-        raise ConfigError(f"{study.directory}: its journal.log is gone")
     return _ready(study, trials or study.asked["trials"])
 
 
@@ -73,6 +73,7 @@ def _columns(study: Study, place: str) -> None:
 def _ready(study: Study, count: int) -> Study:
     where = storing.storage(study)
     with study.locked():
+        storing.check_records(study, where)
         study.plan(count)
         where = storing.ensure(study)
         trials.plan(study, where)
@@ -84,7 +85,6 @@ def work(study: Study, jobs: int, look: Callable[[], Any] = lambda: None) -> int
     """Work on it with so many processes. Returns 0, 1 (a worker failed) or 128 + the signal that stopped them. Raises
     ConfigError where this machine cannot run its configuration."""
     from rlx import board, runner  # once, for all workers
-    from rlx.sweep import pool
 
     runner.ready(study.asked["config"], [])
     code = pool.run(study, jobs, look)

@@ -60,6 +60,8 @@ def checked(key: str, value: str) -> Any:
             f"study={shown(value)}: must be a directory's name: letters, digits, '.', '_' and '-', beginning with a "
             "letter or digit, 100 at most"
         )
+    if key == "study" and value == "latest":
+        raise ConfigError("study=latest: means the newest study (rlx sweep show latest), and is no study's name")
     if key == "storage" and value != JOURNAL and not re.match(r"[a-z][\w+]*://.", value):
         raise ConfigError(
             f"storage={shown(value)}: must be {JOURNAL} (a file in the study's directory) or the URL of a database "

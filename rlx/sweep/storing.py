@@ -15,7 +15,7 @@ import filelock
 import numpy as np
 
 from rlx.errors import ConfigError
-from rlx.sweep.study import Study
+from rlx.sweep.study import Study, done
 
 STARTUP = 5  # trials that no pruner stops
 POPULATION = 10  # of nsga2: Optuna's 50 would be a random search of as many trials
@@ -61,7 +61,13 @@ def storage(study: Study) -> Any:
     optuna = need()
     place = study.url or str(study.asked["storage"])
     if place == "journal":
-        return optuna.storages.JournalStorage(_journal(study.directory / "journal.log"))
+        file = study.directory / "journal.log"
+        try:
+            return optuna.storages.JournalStorage(_journal(file))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(f"{file}: is damaged, a line of it is no record ({type(error).__name__})") from None
+        except OSError as error:
+            raise ConfigError(f"{file}: cannot be opened: {error.strerror or error}") from None
     if "***@" in place:
         raise ConfigError(f"storage={place}: its password is not kept in study.json: say storage=URL again")
     return database(place)
@@ -121,6 +127,13 @@ def check_free(name: str, where: Any) -> None:
     """Raises ConfigError where a database has a study of that name."""
     if name in need().get_all_study_names(where):
         raise ConfigError(f"study={name}: the storage has a study of that name, of another directory")
+
+
+def check_records(study: Study, where: Any) -> None:
+    """Raises ConfigError where trials came to their end and the storage knows nothing of the study."""
+    if (known := len(done(study.rows()))) and study.name not in need().get_all_study_names(where):
+        place = study.directory / "journal.log" if study.asked["storage"] == "journal" else study.asked["storage"]
+        raise ConfigError(f"{study.directory}: the records of its {known} trials are gone from {place}")
 
 
 def ensure(study: Study) -> Any:

@@ -58,14 +58,23 @@ class Study:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the one process that takes or plans trials. The lock is the operating system's: kill -9 releases it."""
-        with filelock.FileLock(self.directory / ".lock"):
+        """Be the one process that takes or plans trials. The lock is the operating system's: kill -9 releases it.
+        Raises UserError where that cannot be."""
+        lock = filelock.FileLock(self.directory / ".lock")
+        try:
+            lock.acquire()
+        except OSError as error:
+            raise UserError(f"{self.directory}: cannot be locked: {error.strerror or error}") from None
+        try:
             yield
+        finally:
+            lock.release()
 
     def rows(self) -> list[dict[str, Any]]:
         """The trials as of the last change: number, state, score, params, seeds_done, error, runs, ..."""
         with contextlib.suppress(OSError, ValueError):  # missing, damaged: it is written anew from the storage
-            return [json.loads(line) for line in (self.directory / "trials.jsonl").read_text("utf-8").splitlines()]
+            found = [json.loads(line) for line in (self.directory / "trials.jsonl").read_text("utf-8").splitlines()]
+            return found if all(isinstance(row, dict) and "state" in row for row in found) else []
         return []
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:

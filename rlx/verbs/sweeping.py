@@ -36,7 +36,7 @@ STUDY: a directory, a name under runs/sweeps, or latest.
 """
 
 
-@app.command(context_settings=PASS, help=HELP, no_args_is_help=True)
+@app.command(context_settings=PASS, help=HELP)
 def sweep(
     ctx: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(metavar="[WORD]...", show_default=False)] = None,
@@ -87,6 +87,8 @@ def _one(said: Sequence[str], action: str) -> str:
 
 
 def _begin(said: list[str], config_dir: Path | None, jobs: int | None) -> None:
+    if not said:
+        raise UserError("rlx sweep: what to search is missing: rlx sweep algo=ppo env=cartpole (rlx sweep --help)")
     if "=" not in said[0] and not said[0].startswith("-"):
         hint = did_you_mean(said[0], ACTIONS)
         raise UserError(f"{shown(said[0])}: must be key=value, or one of {', '.join(ACTIONS)}{hint}")

@@ -131,6 +131,13 @@ def test_a_pattern_that_the_shell_expanded_is_grouped_again(tmp_path: Path) -> N
     assert found.notes[0].startswith("each word is one run, so they are grouped by configuration")
 
 
+def test_a_group_of_the_configuration_groups_by_its_name(tmp_path: Path) -> None:
+    for name, scores in (("ppo", HIGH), ("dqn", LOW)):
+        side(tmp_path / name, scores[:4], name=name)
+    short, whole = (compare.build([str(tmp_path)], by=keys) for keys in (["algo", "env"], ["algo.name", "env.name"]))
+    assert short.to_json() == whole.to_json() and len(short.sides) == 2
+
+
 def test_three_sides_are_three_pairs(tmp_path: Path) -> None:
     for lr in (1, 2, 3):
         side(tmp_path / str(lr), [score * lr for score in HIGH[:5]], lr=lr)

@@ -201,6 +201,9 @@ def test_any_key_orders_and_what_has_none_comes_first(many: Path) -> None:
     [
         (["--where", "algo"], "--where=algo: must be KEY=VALUE"),
         (["--where", "=3"], "must be KEY=VALUE"),
+        (["--where", "algo=>ppo"], "must be KEY=VALUE"),
+        (["--where", "algo===ppo"], "must be KEY=VALUE"),
+        (["--where", "eval>nan"], "nan is not a number"),
         (["--where", "algo="], "must be KEY=VALUE"),
         (["--where", "gama=1"], "--where=gama: no run's configuration has this key; did you mean 'gamma'?"),
         (["--where", "zzz=1"], "no run's configuration has this key"),

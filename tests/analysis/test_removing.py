@@ -92,6 +92,8 @@ def test_a_sweep_goes_with_its_runs_and_after_them(here: Path, forks: Forks) -> 
         (["runs/sweeps"], "runs/sweeps: not a run directory"),
         (["."], "not a run directory"),
         (["runs/a/.."], "not a run directory"),
+        (["/"], "/: not a run directory (no config.yaml and run.json; `rlx ls` lists the runs there are)\n"),
+        ([""], "rm '': must be a run directory"),
         (["runs/z*"], "runs/z*: no run matches"),
         (["runs/a", "nix"], "nix: no such run"),
         (["--where", "nix=1"], "no run's configuration has this key"),
@@ -104,6 +106,22 @@ def test_what_is_no_run_stays_and_so_does_all_else(words: list[str], said: str, 
     done = forks("rm", *words, "--yes", cwd=here)
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1) and said in done.err, done
     assert entries(here) == before
+
+
+@pytest.mark.parametrize(("at", "word"), [("runs/a", "."), ("runs/a", "../../runs/a"), ("runs/sweeps/one/0_x", "..")])
+def test_the_working_directory_and_what_is_around_it_stay(at: str, word: str, here: Path, forks: Forks) -> None:
+    before = entries(here)
+    done = forks("rm", word, "--yes", cwd=here / at)
+    assert done.code == 2 and "is the working directory, or around it" in done.err, done
+    assert entries(here) == before
+
+
+def test_a_sweep_that_was_killed_before_its_first_job_ended_is_one(here: Path, forks: Forks) -> None:
+    (here / "runs" / "sweeps" / "two").mkdir()
+    (here / "runs" / "sweeps" / "two" / "sweep.json").write_text("{}")
+    assert forks("show", "runs/sweeps/two", cwd=here).code == 0
+    assert forks("rm", "runs/sweeps/two", "--yes", cwd=here).code == 0
+    assert not (here / "runs" / "sweeps" / "two").exists()
 
 
 def test_without_a_terminal_nothing_goes_unasked(here: Path, forks: Forks) -> None:

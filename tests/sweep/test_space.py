@@ -53,6 +53,7 @@ def test_lists_are_choices_of_any_kind() -> None:
         ("tag(loog,interval(1,2))", "loog"),
         ("range(5,2)", "lower end comes first"),
         ("range(1,5,-1)", "above 0"),
+        ("range(0.1,1,1e-300)", "more than 1,000,000,000 steps"),
         ("1,1", "twice"),
         ("1,true", "twice"),
         ("nan,1", "finite"),
@@ -94,6 +95,7 @@ def test_the_probes_hold_the_ends_every_choice_and_a_fraction() -> None:
 @pytest.mark.parametrize(
     "word",
     ["trials=0", "trials=x", "trials=1.5", "seeds=-1", "jobs=0", "sampler=tpee", "pruner=", "study=../x", "study=.x",
+     "study=latest",
      "storage=foo", "storage=sqlite://", "storage=sqlite:///:memory:"],
 )  # fmt: skip
 def test_a_wrong_setting_is_one_line_with_key_and_value(word: str) -> None:

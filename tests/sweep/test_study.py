@@ -59,6 +59,15 @@ def test_as_many_trials_are_planned_as_were_asked_for_however_often(tmp_path: Pa
         search.again(str(study.directory), 5)
 
 
+def test_a_system_that_cannot_fork_is_one_line_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "fork")
+    with pytest.raises(UserError, match="forks"):
+        begin(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_plan_cut_by_a_kill_is_completed_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def plan(study: Study, where: Any) -> None:
         storing.open_study(study, where).enqueue_trial({})
@@ -278,6 +287,54 @@ def test_half_a_line_at_the_end_of_the_journal_is_mended(tmp_path: Path) -> None
         file.write(b'{"op_code": 4, "worker')
     done(study)
     assert states(study) == ["complete", "complete", "waiting"]
+
+
+@pytest.mark.parametrize("line", [b"garbage", b"[]", b"{}", b"\xff"])
+def test_a_line_of_the_journal_that_is_no_record_is_named_by_its_file(line: bytes, tmp_path: Path) -> None:
+    study = begin(tmp_path, trials=2)
+    journal = study.directory / "journal.log"
+    lines = journal.read_bytes().splitlines()
+    journal.write_bytes(b"\n".join([lines[0], line, *lines[1:], b""]))
+    with pytest.raises(ConfigError, match="journal.log: is damaged"):
+        search.again(str(study.directory))
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", "half a li"])
+def test_a_study_whose_records_are_gone_is_not_searched_anew(text: str | None, tmp_path: Path) -> None:
+    study = begin(tmp_path, trials=2)
+    done(study)
+    journal, before = study.directory / "journal.log", study.rows()
+    journal.unlink() if text is None else journal.write_text(text)
+    for go_on in (lambda: search.again(str(study.directory)), lambda: begin(tmp_path, trials=2)):
+        with pytest.raises(ConfigError, match="records of its 1 trials are gone from .*journal.log"):
+            go_on()
+    assert study.rows() == before
+
+
+def test_a_study_that_cannot_be_written_is_shown_as_it_was_and_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = begin(tmp_path, trials=2)
+    before = study.rows()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    monkeypatch.setattr(trials.os, "access", lambda *_: False)
+    assert search.rows(study) == before
+    with pytest.raises(UserError, match="journal.log: cannot be opened: Read-only file system"):
+        search.again(str(study.directory))
+    with pytest.raises(UserError, match="cannot be locked: Read-only file system"), study.locked():
+        pass
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '{"a": 1}', "{", ""])
+def test_a_damaged_list_of_trials_is_written_anew(text: str, tmp_path: Path) -> None:
+    study = begin(tmp_path, trials=2)
+    before = study.rows()
+    (study.directory / "trials.jsonl").write_text(text)
+    assert search.rows(study) == before == study.rows()
 
 
 def test_a_lock_left_by_a_kill_is_not_waited_for(tmp_path: Path) -> None:

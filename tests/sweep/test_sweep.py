@@ -190,6 +190,7 @@ BAD = [
     ([CLIP, "seed=4294967295"], "seed=4294967295"),
     ([CLIP, "env=nosuch"], "env=nosuch"),
     ([CLIP, "algo.lr=-1"], "algo.lr=-1"),
+    ([CLIP, "algo.clip_coef=0.2"], "algo.clip_coef=0.2: is searched, too"),
     ([CLIP, "hydra.sweep.dir=x"], "hydra.sweep.dir=x"),
     ([CLIP, "experiment=rlhf_names"], "chain"),
     ([CLIP, "task=add2"], "task=add2"),
@@ -201,6 +202,7 @@ BAD = [
     (["env.id=CartPole-v0,CartPole-v1"], "a search is of one env.id"),
     (["resume", "nosuch"], "no such study"),
     (["resume"], "STUDY is missing"),
+    ([], "what to search is missing"),
     (["shwo"], "did you mean 'show'"),
     (["best", "a", "b"], "too many words: b"),
     (["best", "a", "--seeds", "3"], "--seeds"),
@@ -211,7 +213,7 @@ BAD = [
 @pytest.mark.parametrize(("words", "said"), BAD, ids=[" ".join(words) for words, _ in BAD])
 def test_a_mistake_is_one_line_and_leaves_nothing(words: list[str], said: str, forks: Forks, tmp_path: Path) -> None:
     (tmp_path / "afile").write_text("not a directory\n")
-    first = [] if words[0] in ("resume", "shwo", "best", "show") else ["env=cartpole", "preset=none"]
+    first = [] if not words or words[0] in ("resume", "shwo", "best", "show") else ["env=cartpole", "preset=none"]
     done = forks("sweep", *first, *words, cwd=tmp_path)
     assert done.code == 2 and done.out == "", done
     assert len(done.err.splitlines()) == 1 and done.err.startswith("rlx: error: ") and said in done.err, done.err

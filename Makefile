@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 EXTRAS ?= box2d,mujoco,atari,minigrid,sweep,joblib,hf,onnx,dev
 
-.PHONY: help train test check lint fast results results-lm bench bench-lm torture mutants clean
+.PHONY: help train test fresh check lint fast results results-lm bench bench-lm torture mutants clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -19,8 +19,11 @@ train: $(INSTALLED)  ## set everything up, train PPO on CartPole, say what to do
 	$(BIN)/rlx train algo=ppo env=cartpole
 	@echo; echo "rlx is in .venv: run  . .venv/bin/activate  and then  rlx"
 
-test: $(INSTALLED)   ## the tests (under 10 minutes on 2 cores)
+test: $(INSTALLED)   ## the tests (about 11 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2
+
+fresh: $(INSTALLED)  ## a clean clone that sets itself up and trains: a minute or two, and downloads
+	$(BIN)/python -m pytest -m fresh tests/test_readme.py
 
 check: lint test     ## what must be green before every commit
 

@@ -70,6 +70,7 @@ def test_the_dashboard_answers_on_localhost(tmp_path: Path) -> None:
         dash.wait(30)
 
 
+@pytest.mark.fresh
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a clean clone needs the repository")
 def test_a_clean_clone_trains_with_one_command(tmp_path: Path) -> None:
     clone = tmp_path / "clone with a space"

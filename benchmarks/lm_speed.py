@@ -52,8 +52,8 @@ def sampled(dtype: str, matmul: str) -> float:
     import numpy as np
     import torch
 
-    from rlx.language.gpt import GPT, GPTConfig
-    from rlx.language.sample import generate, noise
+    from rlx.language.model.gpt import GPT, GPTConfig
+    from rlx.language.model.sample import generate, noise
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

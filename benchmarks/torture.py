@@ -143,7 +143,7 @@ class Case:
 
 
 def show(path: Path) -> dict[str, Any]:
-    from rlx.analysis import runs  # what `rlx show --json` prints, without 0.2 seconds of process
+    from rlx.rundir import reader as runs  # what `rlx show --json` prints, without 0.2 seconds of process
 
     return runs.show(path)
 

@@ -1,3 +1,3 @@
-from rlx.cli import main
+from rlx.cli.main import main
 
 main()

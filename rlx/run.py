@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from rlx.errors import UserError
+from rlx.base.errors import UserError
 
 Values = dict[str, Any]
 Metrics = Values | Callable[[], Values]  # a function is called on the spot, but only for a step that is logged

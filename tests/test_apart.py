@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from rlx.apart import Died, apart
-from rlx.errors import ConfigError, UserError
-from rlx.signals import Interrupted, RunFailed, Signals
+from rlx.base.errors import ConfigError, UserError
+from rlx.base.in_fork import Died, apart
+from rlx.base.signals import Interrupted, RunFailed, Signals
 
 
 def raising(error: BaseException) -> Callable[[], Any]:
@@ -97,7 +97,7 @@ def test_the_work_does_not_outlive_the_one_who_asked(tmp_path: Path) -> None:
     code = f"""
 import os, time
 from pathlib import Path
-from rlx.apart import apart
+from rlx.base.in_fork import apart
 def work():
     Path({str(file)!r}).write_text(str(os.getpid()))
     time.sleep(30)

@@ -10,10 +10,11 @@ import pytest
 from command_line import Done, Forks, entries
 from tiny_runs import LANGUAGE
 
-from rlx import registry
-from rlx.errors import ConfigError
-from rlx.launch import chain, words
-from rlx.origin import PLANNED
+from rlx.base.errors import ConfigError
+from rlx.config import registry
+from rlx.launch import arguments as words
+from rlx.launch import chain
+from rlx.training.init_from import PLANNED
 
 STAGES = """# Three runs, each from the one before.
 stages:

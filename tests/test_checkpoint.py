@@ -13,9 +13,9 @@ import safetensors.torch
 import torch
 from tiny_runs import Child, fail_at
 
-from rlx import checkpoint
-from rlx.checkpoint import CheckpointError, Checkpoints, weights_sha256
-from rlx.files import CannotWrite
+from rlx.base.atomic_files import CannotWrite
+from rlx.rundir import checkpoint
+from rlx.rundir.checkpoint import CheckpointError, Checkpoints, weights_sha256
 
 STATE = {
     "model": {"w": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1.5, -0.0, float("nan")])},

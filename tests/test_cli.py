@@ -22,7 +22,8 @@ SLOW = {"torch", "gymnasium", "hydra", "omegaconf", "tensorboard", "matplotlib"}
 def imported(*words: str, cwd: Path) -> tuple[set[str], str]:
     """The slow modules that a command imports, and what it prints."""
     code = (
-        "import sys, atexit; atexit.register(lambda: print('MODULES', *sys.modules)); from rlx.cli import main; main()"
+        "import sys, atexit; atexit.register(lambda: print('MODULES', *sys.modules)); "
+        "from rlx.cli.main import main; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *words], cwd=cwd, env=environment(), capture_output=True, text=True

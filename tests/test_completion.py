@@ -14,8 +14,9 @@ import pytest
 import yaml
 from command_line import Forks, command, environment
 
-from rlx import completion, registry
-from rlx.completion import candidates
+from rlx.cli import completion
+from rlx.cli.completion import candidates
+from rlx.config import registry
 
 
 @pytest.mark.parametrize(
@@ -85,8 +86,8 @@ def test_the_keys_offered_are_those_of_the_composed_configuration(
 
 
 def test_the_flags_offered_are_those_that_exist(forks: Forks, tmp_path: Path) -> None:
-    from rlx.launch.words import SWITCHES, VALUED
-    from rlx.verbs import ORDERS, app
+    from rlx.cli.verbs import ORDERS, app
+    from rlx.launch.arguments import SWITCHES, VALUED
 
     verbs = {info.name or info.callback.__name__: info for info in app.registered_commands}
     assert list(verbs) == list(completion.FLAGS)

@@ -18,8 +18,8 @@ from command_line import Forks, command, entries, environment
 from fake_runs import make_run, ramp
 from test_logger import hparams_tab
 
-from rlx import board
-from rlx.board import Interval
+from rlx.rundir import tensorboard_grid as board
+from rlx.rundir.tensorboard_grid import Interval
 
 
 @pytest.fixture
@@ -165,7 +165,8 @@ def test_a_sweep_without_a_run_and_one_that_cannot_be_written_end_nothing(tmp_pa
 
 
 def test_the_pages_of_a_sweep_need_no_torch(sweep: Path) -> None:
-    code = f"import sys; from rlx import board; from pathlib import Path; d = Path({str(sweep)!r})\n"
+    code = "import sys; from rlx.rundir import tensorboard_grid as board; from pathlib import Path\n"
+    code += f"d = Path({str(sweep)!r})\n"
     code += "board.begin(d, {'algo.lr': [1]}); board.finish(d); assert 'torch' not in sys.modules; print('done')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert (done.stdout, done.stderr) == ("done\n", "")
@@ -179,7 +180,8 @@ class Dash:
 
     def __init__(self, *words: str, cwd: Path) -> None:
         code = (
-            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from rlx.cli import main; main()"
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "from rlx.cli.main import main; main()"
         )
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, "dash", *words], cwd=cwd, env=environment(), text=True,
@@ -236,7 +238,8 @@ def test_a_port_that_was_asked_for_and_is_taken_is_one_line(tmp_path: Path, fork
 
 def test_dash_imports_nothing_slow() -> None:
     code = (
-        "import sys; from rlx.verbs import dashboard; print({'torch', 'tensorboard', 'matplotlib'} & set(sys.modules))"
+        "import sys; from rlx.cli.verbs import dashboard; "
+        "print({'torch', 'tensorboard', 'matplotlib'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert done.stdout == "set()\n", done.stderr

@@ -11,11 +11,11 @@ import pytest
 import torch
 from command_line import ROOT, environment
 
-from rlx import device
+from rlx.training import device
 
 CLAIM = """
 import sys, time
-from rlx.device import claim_one
+from rlx.training.device import claim_one
 print(claim_one({names!r}, {wait}), flush=True)
 time.sleep({hold})
 """

@@ -17,13 +17,15 @@ from command_line import Forks, entries, environment
 from safetensors import safe_open
 from tiny_runs import speak, train
 
-from rlx import checkpoint, export, runner
-from rlx.control.acting import Policy, make_one
-from rlx.control.explore import QPolicy
-from rlx.control.spaces import ActionDecoder
-from rlx.errors import UserError
+from rlx.base.errors import UserError
+from rlx.control.policy import Policy, make_one
+from rlx.control.q_acting import QPolicy
+from rlx.envs.spaces import ActionDecoder
 from rlx.export import card
+from rlx.export import formats as export
 from rlx.export.plain import plain
+from rlx.rundir import checkpoint
+from rlx.training import start as runner
 
 KINDS: dict[str, dict[str, Any]] = {  # what networks, observations and actions differ in
     "gaussian": {"env": "pendulum", "algo": "ppo", "env__normalize_obs": True, "model__activation": "elu"},

@@ -13,11 +13,11 @@ import torch
 from gymnasium.envs.classic_control import CartPoleEnv
 from tiny_runs import Child, checkpoints, config, die_at, read_metrics, record, result, resume, status, train
 
-from rlx import runner
-from rlx.checkpoint import Checkpoints
-from rlx.control.learner import Learner
-from rlx.errors import ConfigError
-from rlx.runner import RunFailed
+from rlx.base.errors import ConfigError
+from rlx.engine.learner import Learner
+from rlx.rundir.checkpoint import Checkpoints
+from rlx.training import start as runner
+from rlx.training.start import RunFailed
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_tensorboard_in_trouble_is_one_warning_and_training_goes_on(tmp_path, wh
 
 
 def test_a_heartbeat_that_cannot_be_written_stops_nothing(tmp_path, whole, monkeypatch):
-    from rlx import rundir
+    from rlx.rundir import layout as rundir
 
     real = rundir.write_status
 
@@ -344,7 +344,7 @@ def test_a_damaged_file_is_one_line(name, content, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1, 2", b"- 1", b"{}", b"7", b'{"status": 3, "pid": "x"}'])
 def test_a_damaged_status_does_not_matter(content, tmp_path, whole):
-    from rlx.analysis import runs
+    from rlx.rundir import reader as runs
 
     assert Child(lambda: train(tmp_path, name="run", progress=die_at(160))).wait() < 0
     (tmp_path / "run" / "status.json").write_bytes(content)

@@ -17,8 +17,8 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import crc32c, masked_crc32c
 from tensorboard.util.tensor_util import make_ndarray
 
-from rlx.logger import Dashboard, MetricsLog, config_hash, equal_metrics, read_metrics, strip_time
-from rlx.logger.events import _Crc32c
+from rlx.rundir.metrics import MetricsLog, config_hash, equal_metrics, read_metrics, strip_time
+from rlx.rundir.tensorboard import Dashboard, _Crc32c
 
 
 def strict(text):
@@ -315,7 +315,7 @@ def test_purge_does_not_need_the_clock(tmp_path, monkeypatch):
     board = Dashboard(tmp_path)
     board.scalars(3, {"x": 3})
     board.scalars(4, {"x": 4})
-    monkeypatch.setattr("rlx.logger.events.time.time", lambda: 1e9)  # resumed on a host that is 20 years late
+    monkeypatch.setattr("rlx.rundir.tensorboard.time.time", lambda: 1e9)  # resumed on a host that is 20 years late
     Dashboard(tmp_path, purge_step=4).scalars(4, {"x": -4})
     Dashboard(tmp_path, purge_step=5).scalars(5, {"x": -5})
     assert series(tmp_path, "x") == [(3, 3), (4, -4), (5, -5)]

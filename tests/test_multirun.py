@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from command_line import CRASH, PLUGIN, TINY, Done, Forks, command, environment
 
-from rlx.launch import sweep as grid
+from rlx.launch import grid
 
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
@@ -89,7 +89,7 @@ def test_continue_waits_for_no_sweep_that_still_runs(tmp_path: Path, forks: Fork
     (run, *_) = sorted(Path(tmp_path / done.run).glob("*/status.json"))
     process = subprocess.Popen(["sleep", "60"])
     try:
-        from rlx import process as processes
+        from rlx.base import process as processes
 
         started = processes._started(process.pid)
         me = {**processes.me(), "pid": process.pid, "process_started": started}

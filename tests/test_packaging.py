@@ -39,7 +39,7 @@ def test_the_wheel_holds_every_module_and_configuration_file_and_no_test(wheel: 
 
 
 def test_the_installed_wheel_uses_the_files_inside_it(site: Path, tmp_path: Path) -> None:
-    code = "import rlx.registry as r; print(r.conf_dir()); print(r.__file__)"
+    code = "import rlx.config.registry as r; print(r.conf_dir()); print(r.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

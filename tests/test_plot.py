@@ -16,8 +16,10 @@ import yaml
 from command_line import Forks
 from test_cli import imported
 
-from rlx import logger
-from rlx.analysis import bands, curves, draw, plot, reading
+from rlx.analysis.curves import bands, curves, draw
+from rlx.analysis.curves import build as plot
+from rlx.rundir import metrics as logged_metrics
+from rlx.rundir import query as reading
 
 METRIC = "rollout/ep_rew_mean"
 
@@ -96,7 +98,7 @@ def test_of_many_keys_that_differ_those_that_tell_lines_apart_are_shown_and_the_
 
 
 def test_what_is_kept_apart_is_at_least_what_the_config_hash_leaves_out() -> None:
-    assert {"seed", *logger.metrics.MACHINE_KEYS} <= set(reading.APART)
+    assert {"seed", *logged_metrics.MACHINE_KEYS} <= set(reading.APART)
 
 
 def test_a_repeated_run_is_no_further_seed_and_the_longest_one_counts(tmp_path: Path) -> None:
@@ -304,7 +306,7 @@ def test_json_is_the_series_and_no_picture(place: Path) -> None:
     [panel] = found["panels"]
     [line] = panel["lines"]
     assert panel["env"] == "cartpole" and line["seeds"] == [1] and len(line["x"]) == len(line["mean"]) > 1
-    logged = [row for row in logger.read_metrics(place / "runs/done/metrics.jsonl") if "train/approx_kl" in row]
+    logged = [row for row in logged_metrics.read_metrics(place / "runs/done/metrics.jsonl") if "train/approx_kl" in row]
     assert line["mean"] == [row["train/approx_kl"] for row in logged] and found["notes"] == []
 
 

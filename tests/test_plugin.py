@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from command_line import PLUGIN, Forks, environment
 
-from rlx import registry
-from rlx.errors import ConfigError
+from rlx.base.errors import ConfigError
+from rlx.config import registry
 
 FAST = ["algo=random", "env=corridor", "eval_every=0", "video=false", "tensorboard=false", "checkpoint_every=400"]
 
@@ -41,7 +41,7 @@ def forks(site: Path) -> Iterator[Forks]:
 
 
 def test_it_is_listed_and_completed_without_being_imported(site: Path, tmp_path: Path) -> None:
-    code = "import sys, atexit; atexit.register(lambda: print(*sys.modules)); from rlx.cli import main; main()"
+    code = "import sys, atexit; atexit.register(lambda: print(*sys.modules)); from rlx.cli.main import main; main()"
     env = environment(PYTHONPATH=str(site))
     for words, found in [
         (["list", "algos"], "Acts at random"),

@@ -16,9 +16,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tiny_runs import Child, config, die_at, read_metrics, record, result, resume, status, train
 
-from rlx import __version__, process, runner
-from rlx.analysis import runs
-from rlx.record import scrub
+from rlx import __version__
+from rlx.base import process
+from rlx.rundir import reader as runs
+from rlx.rundir.provenance import scrub
+from rlx.training import start as runner
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ def test_notices_are_recorded_and_survive_a_resume(tmp_path, capsys):
 
 
 def test_a_fall_back_of_the_engine_is_recorded(tmp_path, monkeypatch):
-    from rlx.control.learner import Learner
+    from rlx.engine.learner import Learner
 
     monkeypatch.setattr(Learner, "_disagreement", lambda *_: "they differ")
     assert record(train(tmp_path))["notices"] == ["ordinary torch instead of the tape: they differ"]
@@ -150,7 +152,7 @@ def test_show_has_what_others_build_on(run):
 
 
 def test_show_of_a_killed_run_has_the_hash_of_its_newest_checkpoint(tmp_path):
-    from rlx.checkpoint import Checkpoints, weights_sha256
+    from rlx.rundir.checkpoint import Checkpoints, weights_sha256
 
     assert Child(lambda: train(tmp_path, name="run", progress=die_at(160))).wait() < 0
     policy = Checkpoints(tmp_path / "run" / "checkpoints").load().state["run"]["tracked"]["policy"]
@@ -162,7 +164,7 @@ def test_show_of_a_killed_run_has_the_hash_of_its_newest_checkpoint(tmp_path):
 def test_looking_at_runs_imports_no_torch(run):
     code = "import sys; from rlx.analysis import runs; runs.show(runs.resolve(sys.argv[1])); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, str(run)], check=True, capture_output=True, text=True)
-    assert "rlx.analysis.runs" in done.stdout.split() and "torch" not in done.stdout.split()
+    assert "rlx.rundir.reader" in done.stdout.split() and "torch" not in done.stdout.split()
 
 
 # -- metrics and TensorBoard after kill -9 and resume

@@ -19,7 +19,10 @@ from fake_runs import make_run, ramp, study_of
 from PIL import Image
 from test_cli import imported
 
-from rlx.analysis import films, report, report_charts, report_page
+from rlx.analysis.report import build as report
+from rlx.analysis.report import charts as report_charts
+from rlx.analysis.report import media as films
+from rlx.analysis.report import page as report_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "<script>alert(1)</script>\"'&"

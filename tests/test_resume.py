@@ -27,11 +27,11 @@ from tiny_runs import (
     train,
 )  # fmt: skip
 
-from rlx import runner
-from rlx.checkpoint import Checkpoints
-from rlx.errors import ConfigError, UserError
+from rlx.base.errors import ConfigError, UserError
 from rlx.run import Run, StateMismatch
-from rlx.runner import Interrupted
+from rlx.rundir.checkpoint import Checkpoints
+from rlx.training import start as runner
+from rlx.training.start import Interrupted
 
 NORMALIZED = {"env.normalize_obs": True, "env.normalize_reward": True}
 GYM = {"env": "gym", "env.name": "any"}
@@ -393,7 +393,7 @@ def test_where_saving_would_change_the_run_a_signal_saves_nothing(tmp_path, neve
 
 
 def test_several_checkpoints_at_one_step_start_new_episodes_once(tmp_path, monkeypatch):
-    from rlx.control.lanes import Envs
+    from rlx.envs.batch import Envs
 
     resets = []
     real = Envs.reset
@@ -577,7 +577,7 @@ def test_other_versions_are_noted_in_one_line(tmp_path, capsys):
 
 
 def test_a_run_that_gave_up_the_tape_does_not_take_it_up_again(tmp_path, monkeypatch):
-    from rlx.control.learner import Learner
+    from rlx.engine.learner import Learner
 
     with monkeypatch.context() as patch:
         patch.setattr(Learner, "_disagreement", lambda *_: "they differ")
@@ -590,7 +590,7 @@ def test_a_run_that_gave_up_the_tape_does_not_take_it_up_again(tmp_path, monkeyp
 def test_a_run_that_trusts_the_tape_goes_on_trusting_it(tmp_path, never_stopped, monkeypatch):
     """Rounding at the clip boundary makes 2 of 9,400 comparisons on Pendulum fail: a resume that meets one must not
     settle on another engine than the run has."""
-    from rlx.control.learner import Learner
+    from rlx.engine.learner import Learner
 
     whole = result(never_stopped(**CASES["pendulum"]))
     assert Child(lambda: train(tmp_path, "pendulum", name="run", progress=die_at(160), **NORMALIZED)).wait() < 0

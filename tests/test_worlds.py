@@ -15,11 +15,17 @@ from command_line import PLUGIN, Forks, entries
 from test_plugin import pretend
 from tiny_runs import LANGUAGE, Child, checkpoints, die, record, result, resume, speak, spoken, status
 
-from rlx import loop, registry, runner, worlds
-from rlx.analysis import curves, plot, reading, runs
-from rlx.checkpoint import load
-from rlx.errors import ConfigError
+from rlx.analysis.curves import build as plot
+from rlx.analysis.curves import curves
+from rlx.base.errors import ConfigError
+from rlx.config import kind as worlds
+from rlx.config import registry
 from rlx.run import Run
+from rlx.rundir import query as reading
+from rlx.rundir import reader as runs
+from rlx.rundir.checkpoint import load
+from rlx.training import loop
+from rlx.training import start as runner
 
 SFT = ["algo.batch_size=4", "algo.check_every=2", "algo.check_prompts=8"]
 GPT = yaml.safe_load((registry.conf_dir() / "model" / "gpt.yaml").read_text())

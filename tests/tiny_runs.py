@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from rlx import runner
-from rlx.errors import UserError
-from rlx.logger import read_metrics, strip_time
+from rlx.base.errors import UserError
+from rlx.rundir.metrics import read_metrics, strip_time
+from rlx.training import start as runner
 
 sys.path.append(str(Path(__file__).parent / "control"))
 import fake_envs  # noqa: F401  registers its environments
@@ -212,7 +212,7 @@ def fail_at(number: int) -> None:
 
 def die_at_env_step(number: int) -> None:
     """Let this process kill itself in the middle of its `number`-th (vector) environment step."""
-    from rlx.control.lanes import Envs
+    from rlx.envs.batch import Envs
 
     real, left = Envs.step, [number]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from rlx import device
 from rlx.launch import composing
 from rlx.run import Run, measured
-from rlx.runner import typed
+from rlx.training import device
+from rlx.training.start import typed
 
 sys.path.insert(0, str(Path(__file__).parent))  # "probe_envs:Name-v0" is importable
 

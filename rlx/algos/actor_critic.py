@@ -27,18 +27,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rlx.control.acting import Policy
-from rlx.control.envs import Envs, make_envs
-from rlx.control.heads import Head, make_head
-from rlx.control.learner import Learner
-from rlx.control.nets import ActorCritic
+from rlx.base.errors import ConfigError
+from rlx.base.ranges import Count, NonNegative, Positive, Unit
+from rlx.control.distributions import Head, make_head
+from rlx.control.networks import ActorCritic
+from rlx.control.policy import Policy
 from rlx.control.rollout import Rollout
-from rlx.control.tape import Forward
-from rlx.errors import ConfigError
+from rlx.engine.learner import Learner
+from rlx.engine.tape import Forward
+from rlx.envs.make import Envs, make_envs
 from rlx.functional import policy as pg
 from rlx.functional import returns, schedules
 from rlx.functional import value as vf
-from rlx.ranges import Count, NonNegative, Positive, Unit
 from rlx.run import Metrics, Run
 
 

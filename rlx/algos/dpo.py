@@ -20,14 +20,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rlx.errors import ConfigError
+from rlx.base.errors import ConfigError
+from rlx.base.ranges import Count, Positive, Whole
 from rlx.functional import preference
-from rlx.language import exhibit, preferences
+from rlx.language import preferences
 from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import Groups, logprobs
-from rlx.ranges import Count, Positive, Whole
+from rlx.language.show import completions as exhibit
 from rlx.run import Metrics, Run
 
 

@@ -30,16 +30,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rlx.control.envs import Envs, make_envs
-from rlx.control.explore import Explorer, QPolicy, check_room, in_pieces, make_replay
-from rlx.control.learner import Learner
-from rlx.control.nets import QNetwork
-from rlx.control.tape import Forward
-from rlx.errors import ConfigError
+from rlx.base.errors import ConfigError
+from rlx.base.ranges import Count, NonNegative, Positive, Unit
+from rlx.control.networks import QNetwork
+from rlx.control.q_acting import Explorer, QPolicy, check_room, in_pieces, make_replay
+from rlx.engine.learner import Learner
+from rlx.engine.optim import Flat
+from rlx.engine.tape import Forward
+from rlx.envs.make import Envs, make_envs
 from rlx.functional import schedules
 from rlx.functional import value as vf
-from rlx.optim import Flat
-from rlx.ranges import Count, NonNegative, Positive, Unit
 from rlx.run import Metrics, Run
 
 ACTIONS = ("Discrete",)

@@ -30,11 +30,11 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from rlx.errors import ConfigError
+from rlx.base.errors import ConfigError
+from rlx.base.ranges import Count, NonNegative, Positive, Whole
 from rlx.functional import kl, returns
 from rlx.functional import policy as pg
 from rlx.functional.reduce import masked_mean, reduce_tokens
-from rlx.language import exhibit
 from rlx.language.diagnose import Diagnosis
 from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
@@ -48,7 +48,7 @@ from rlx.language.rollout import (
     logprobs_entropy,
     step_rewards,
 )
-from rlx.ranges import Count, NonNegative, Positive, Whole
+from rlx.language.show import completions as exhibit
 from rlx.run import Metrics, Run
 
 GAP = "sampling/sampling_logp_difference/max"  # between the log-probs of sampling and of learning

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from rlx.base.ranges import Count, Positive, Whole
 from rlx.functional.reduce import reduce_tokens
 from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import logprobs
-from rlx.ranges import Count, Positive, Whole
 from rlx.run import Metrics, Run
 
 NEEDS = ("text",)  # of the task

@@ -29,13 +29,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from rlx.control.envs import make_envs
-from rlx.control.mdp import Oracle, arrows, transition_table
-from rlx.control.tabular import Greedy, Model, Table, Transition, Walk, epsilon_greedy, uniforms
-from rlx.errors import ConfigError
+from rlx.base.errors import ConfigError
+from rlx.base.ranges import Count, Positive, Unit
+from rlx.envs.make import make_envs
 from rlx.functional import schedules
-from rlx.ranges import Count, Positive, Unit
 from rlx.run import Metrics, Run
+from rlx.tabular.mdp import Oracle, arrows, transition_table
+from rlx.tabular.parts import Greedy, Model, Table, Transition, Walk, epsilon_greedy, uniforms
 
 ACTIONS = ("Discrete",)
 OBSERVATIONS = ("Discrete", "OneHot")

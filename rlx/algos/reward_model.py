@@ -23,15 +23,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlx.errors import ConfigError, UserError
+from rlx.base.errors import ConfigError, UserError
+from rlx.base.ranges import Count, Positive, Whole
 from rlx.functional import preference
 from rlx.language import preferences
 from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
+from rlx.language.reward_head import Scorer
 from rlx.language.rollout import Groups, collect
-from rlx.language.scorer import Scorer
-from rlx.ranges import Count, Positive, Whole
 from rlx.run import Metrics, Run
 
 

@@ -30,19 +30,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rlx.errors import ConfigError
+from rlx.base.errors import ConfigError
+from rlx.base.ranges import Count, NonNegative, Positive, Unit, Whole
 from rlx.functional import kl, returns
 from rlx.functional import policy as pg
 from rlx.functional import value as vf
 from rlx.functional.reduce import reduce_tokens
-from rlx.language import exhibit
 from rlx.language.diagnose import Diagnosis
 from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
+from rlx.language.reward_head import Scorer, make_critic
 from rlx.language.rollout import Groups, collect, completion_metrics, forward_logprobs, logprobs_entropy
-from rlx.language.scorer import Scorer, make_critic
-from rlx.ranges import Count, NonNegative, Positive, Unit, Whole
+from rlx.language.show import completions as exhibit
 from rlx.run import Metrics, Run
 
 

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from rlx.base.ranges import Count, Positive, Whole
 from rlx.functional.reduce import reduce_tokens
 from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import logprobs
 from rlx.language.tasks.base import score
-from rlx.ranges import Count, Positive, Whole
 from rlx.run import Metrics, Run
 
 NEEDS = ("answer",)  # of the task

@@ -31,18 +31,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rlx.control.acting import Policy
-from rlx.control.envs import Envs, make_envs
-from rlx.control.heads import Head, make_head
-from rlx.control.learner import Learner
-from rlx.control.nets import ActorCritic
+from rlx.base.errors import ConfigError
+from rlx.base.ranges import Count, NonNegative, Positive, Unit
+from rlx.control.distributions import Head, make_head
+from rlx.control.networks import ActorCritic
+from rlx.control.policy import Policy
 from rlx.control.rollout import Rollout, minibatches
-from rlx.errors import ConfigError
+from rlx.engine.learner import Learner
+from rlx.engine.optim import Flat
+from rlx.envs.make import Envs, make_envs
 from rlx.functional import returns
 from rlx.functional import trust_region as tr
 from rlx.functional import value as vf
-from rlx.optim import Flat
-from rlx.ranges import Count, NonNegative, Positive, Unit
 from rlx.run import Metrics, Run
 
 

@@ -17,11 +17,11 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image
 
-from rlx.control.envs import EnvConfig, EnvError, make_env, time_limit
-from rlx.control.episodes import EVALUATION, LONGEST, PLAY, Episode, episode_seed
-from rlx.control.lanes import NO_LIMIT
-from rlx.control.sync_envs import SyncEnvs
-from rlx.control.wrappers import TRAINING_ONLY
+from rlx.envs.batch import NO_LIMIT
+from rlx.envs.episodes import EVALUATION, LONGEST, PLAY, Episode, episode_seed
+from rlx.envs.make import EnvConfig, EnvError, make_env, time_limit
+from rlx.envs.sync import SyncEnvs
+from rlx.envs.wrappers import TRAINING_ONLY
 
 Act = Callable[[np.ndarray], np.ndarray]
 
@@ -61,7 +61,7 @@ class _Evaluation(SyncEnvs):
 def evaluate(
     act: Act, cfg: EnvConfig, episodes: int, seed: int, num_envs: int = 8, max_steps: int | None = None
 ) -> EvalResult:
-    """Play `episodes` whole episodes with act(obs [N, ...]) -> action [N, ...] (see rlx.control.spaces).
+    """Play `episodes` whole episodes with act(obs [N, ...]) -> action [N, ...] (see rlx.envs.spaces).
 
     Episode k is the same whatever num_envs is. max_steps cuts an episode; one of an environment without a limit is cut
     after LONGEST steps: a policy may well walk in circles for ever.

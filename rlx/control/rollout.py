@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlx.control.envs import EnvConfig, EnvFault, Envs
-from rlx.control.episodes import LONGEST, Episode, episode_metrics
-from rlx.control.heads import Head
-from rlx.control.nets import ActorCritic
+from rlx.control.distributions import Head
+from rlx.control.networks import ActorCritic
 from rlx.control.normalize import ObsNormalizer, RewardNormalizer
-from rlx.control.tape import Forward
+from rlx.engine.tape import Forward
+from rlx.envs.episodes import LONGEST, Episode, episode_metrics
+from rlx.envs.make import EnvConfig, EnvFault, Envs
 
 
 class Normalizer:

@@ -7,9 +7,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from rlx import __version__, record, rundir
-from rlx.errors import shown
+from rlx import __version__
+from rlx.base.errors import shown
 from rlx.export.plain import Plain
+from rlx.rundir import layout as rundir
+from rlx.rundir import provenance as record
 
 
 def facts(path: Path, cfg: Any, step: int, weights: str, config_hash: str) -> dict[str, str]:

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlx.control.acting import Policy, make_one
-from rlx.control.explore import QPolicy
-from rlx.control.nets import ModelConfig
+from rlx.base.errors import UserError
+from rlx.control.networks import ModelConfig
 from rlx.control.normalize import EPS
-from rlx.control.tabular import Greedy
-from rlx.errors import UserError
+from rlx.control.policy import Policy, make_one
+from rlx.control.q_acting import QPolicy
+from rlx.language.model.tokenizer import Tokenizer
 from rlx.language.policy import Policy as Speaker
-from rlx.language.tokenizer import Tokenizer
 from rlx.run import Run
+from rlx.tabular.parts import Greedy
 
 CRITIC = ("critic.", "log_std")  # what acting without chance has no use for
 ACTIVATE = {

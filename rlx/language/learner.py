@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlx.base.ranges import NonNegative, Positive, Unit
+from rlx.engine.optim import Adam, Flat
 from rlx.functional import schedules
 from rlx.language.ranks import Ranks
-from rlx.optim import Adam, Flat
-from rlx.ranges import NonNegative, Positive, Unit
 
 
 @dataclass

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlx.language.gpt import GPT, GPTConfig
-from rlx.language.hf import HFModel, HFTokenizer
-from rlx.language.sample import Completions, generate, noise
+from rlx.language.model.gpt import GPT, GPTConfig
+from rlx.language.model.huggingface import HFModel, HFTokenizer
+from rlx.language.model.sample import Completions, generate, noise
+from rlx.language.model.tokenizer import Tokenizer
 from rlx.language.tasks import make_task
 from rlx.language.tasks.base import Task
-from rlx.language.tokenizer import Tokenizer
 from rlx.run import Run
 
 

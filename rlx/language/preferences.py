@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlx.errors import ConfigError, UserError
+from rlx.base.errors import ConfigError, UserError
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import Groups, collect, join

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from rlx.errors import UserError
+from rlx.base.errors import UserError
 
 
 class Ranks:

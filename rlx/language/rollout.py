@@ -13,9 +13,9 @@ from torch.nn.functional import pad
 
 from rlx.functional.reduce import masked_mean
 from rlx.language.learner import parts
+from rlx.language.model.sample import Completions, generate, noise
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
-from rlx.language.sample import Completions, generate, noise
 from rlx.language.tasks.base import score
 
 

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlx import registry
-from rlx.errors import ConfigError, choices_hint
-from rlx.launch import words
+from rlx.base.errors import ConfigError, choices_hint
+from rlx.config import registry
+from rlx.launch import arguments as words
 from rlx.launch.composing import compose_all, plain, set_threads
-from rlx.launch.messages import one_line
+from rlx.launch.hydra_errors import one_line
 
 Start = Callable[[dict[str, Any], list[str]], Path]
 PLACE = re.compile(r"\{([\w.-]+)\}")
-LATER = "stage:"  # before the name of a run that is not there yet: rlx.origin leaves it alone
+LATER = "stage:"  # before the name of a run that is not there yet: rlx.training.init_from leaves it alone
 
 
 @dataclass
@@ -102,7 +102,7 @@ def _value(key: str, item: Iterable[str]) -> str:
 def run(name: str, given: words.Words, start: Start) -> None:
     """Check every stage, then `start` one after the other. Raises what the stage raised that did not finish, after a
     line that says how to go on."""
-    from rlx import runner
+    from rlx.training import start as runner
 
     stages = plan(name, given)
     planned = {stage.name: f"{LATER}{stage.name}" for stage in stages}

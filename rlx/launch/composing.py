@@ -17,11 +17,12 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from rlx import registry, worlds
-from rlx.config import find_target
-from rlx.errors import ConfigError
-from rlx.launch.messages import one_line
-from rlx.launch.words import Words
+from rlx.base.errors import ConfigError
+from rlx.config import kind as worlds
+from rlx.config import registry
+from rlx.config.schema import find_target
+from rlx.launch.arguments import Words
+from rlx.launch.hydra_errors import one_line
 
 OLD = hydra.__version__.startswith("1.3")  # 1.4 has other names for the same, and warns of these
 BASE: dict[str, Any] = {"version_base": "1.3"} if OLD else {}

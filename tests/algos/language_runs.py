@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rlx import runner
 from rlx.launch import composing
+from rlx.training import start as runner
 
 TINY = {
     "total_steps": 12, "eval_every": 5, "eval_prompts": 4, "samples": 2, "checkpoint_every": 3, "tensorboard": False,

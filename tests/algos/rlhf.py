@@ -12,8 +12,8 @@ from tiny_lm import algo, gpt, policy, run, varied
 
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
+from rlx.language.reward_head import Scorer
 from rlx.language.rollout import Groups, collect
-from rlx.language.scorer import Scorer
 
 P, G = 4, 2
 TASK = {"max_new": 14, "reward": "dense"}  # of count

@@ -10,8 +10,8 @@ import torch
 from training import train
 
 from rlx.algos import a2c
-from rlx.control.heads import Categorical
-from rlx.control.nets import ActorCritic, ModelConfig
+from rlx.control.distributions import Categorical
+from rlx.control.networks import ActorCritic, ModelConfig
 
 torch.set_num_threads(1)
 T, N = 6, 3

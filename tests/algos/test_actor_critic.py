@@ -10,9 +10,9 @@ from tiny_runs import train as start
 from training import train
 
 from rlx.algos import actor_critic
-from rlx.control.heads import Categorical
-from rlx.control.nets import ActorCritic, ModelConfig
-from rlx.errors import ConfigError
+from rlx.base.errors import ConfigError
+from rlx.control.distributions import Categorical
+from rlx.control.networks import ActorCritic, ModelConfig
 from rlx.run import Run
 
 torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from tiny_lm import algo, one_by_one, policy, train
 from torch.testing import assert_close
 
 from rlx.algos import dpo
-from rlx.errors import ConfigError
+from rlx.base.errors import ConfigError
 from rlx.language import preferences
 from rlx.language.policy import Policy
 from rlx.language.tasks import base

@@ -14,13 +14,13 @@ import torch
 from tiny_runs import Child, die_at, die_at_env_step, fail_at, result, resume
 from training import train
 
-from rlx import runner
 from rlx.algos import dqn
-from rlx.control.explore import Explorer
-from rlx.control.learner import Learner
-from rlx.control.nets import ModelConfig, QNetwork
+from rlx.control.networks import ModelConfig, QNetwork
+from rlx.control.q_acting import Explorer
+from rlx.engine.learner import Learner
 from rlx.launch import composing
 from rlx.run import Run
+from rlx.training import start as runner
 
 SMALL = (
     "algo=dqn", "env=gym", "env.name=probe", "preset=none", "model.hidden=[32]", "algo.num_envs=4",

@@ -24,10 +24,11 @@ from tiny_runs import (
 )  # fmt: skip
 from training import train as learn
 
-from rlx import registry, runner
 from rlx.algos import q_learning
-from rlx.errors import ConfigError
+from rlx.base.errors import ConfigError
+from rlx.config import registry
 from rlx.run import Run
+from rlx.training import start as runner
 
 ALGORITHMS = sorted(registry.algorithms_of("control"))
 TABULAR = [name for name in ALGORITHMS if config("unused", algo=name)["algo"]["implementation"] == "q_learning"]

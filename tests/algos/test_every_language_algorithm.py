@@ -19,11 +19,12 @@ from tiny_lm import algo as algo_config
 from tiny_lm import train as learn
 from tiny_runs import Child, checkpoints, die, die_at, record, result, resume, status
 
-from rlx import registry, runner
-from rlx.errors import UserError
+from rlx.base.errors import UserError
+from rlx.config import registry
 from rlx.language.learner import Learner
-from rlx.logger import read_metrics
 from rlx.run import Run
+from rlx.rundir.metrics import read_metrics
+from rlx.training import start as runner
 
 ALGORITHMS = sorted(registry.algorithms_of("language"))
 IMPLEMENTATION = {name: registry.values("algo", name)["implementation"] for name in ALGORITHMS}

@@ -11,8 +11,8 @@ import torch
 from training import train
 
 from rlx.algos import ppo
-from rlx.control.heads import Categorical
-from rlx.control.nets import ActorCritic, ModelConfig
+from rlx.control.distributions import Categorical
+from rlx.control.networks import ActorCritic, ModelConfig
 from rlx.functional import kl
 from rlx.run import Run
 

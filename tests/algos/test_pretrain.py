@@ -8,7 +8,7 @@ from tiny_lm import algo, gpt, one_by_one, policy, run, train
 from torch.testing import assert_close
 
 from rlx.language import policy as policies
-from rlx.language.gpt import GPT
+from rlx.language.model.gpt import GPT
 from rlx.language.tasks import base
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -15,16 +15,16 @@ import pytest
 import torch
 from training import train
 
-from rlx import runner
 from rlx.algos import q_learning
 from rlx.algos.q_learning import BOOTSTRAP
-from rlx.control.envs import EnvConfig, make_envs
-from rlx.control.mdp import transition_table, value_iteration
-from rlx.control.tabular import Greedy, Model, Walk, epsilon_greedy
-from rlx.errors import ConfigError
+from rlx.base.errors import ConfigError
+from rlx.envs.make import EnvConfig, make_envs
 from rlx.launch import composing
-from rlx.logger import read_metrics, strip_time
 from rlx.run import Run
+from rlx.rundir.metrics import read_metrics, strip_time
+from rlx.tabular.mdp import transition_table, value_iteration
+from rlx.tabular.parts import Greedy, Model, Walk, epsilon_greedy
+from rlx.training import start as runner
 
 TARGETS = ["q_learning", "sarsa", "expected_sarsa"]
 CHAIN = ("env=grid", "preset=none", "env.kwargs.rows=1", "env.kwargs.columns=5", "env.kwargs.start=[0,0]",

@@ -10,9 +10,9 @@ from tiny_lm import algo, gpt, policy, task_config, train
 from torch.testing import assert_close
 
 from rlx.algos import reward_model
-from rlx.errors import ConfigError
+from rlx.base.errors import ConfigError
 from rlx.functional import preference
-from rlx.language.scorer import Scorer
+from rlx.language.reward_head import Scorer
 
 double = pytest.mark.usefixtures("float64")
 TINY = {"num_rankings": 12, "group_size": 4, "batch_size": 6, "normalise_on": 64}

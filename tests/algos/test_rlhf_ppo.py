@@ -9,7 +9,7 @@ from tiny_lm import policy
 from torch.testing import assert_close
 
 from rlx.algos import rlhf_ppo
-from rlx.errors import ConfigError
+from rlx.base.errors import ConfigError
 from rlx.language.rollout import Groups
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -10,7 +10,7 @@ from tiny_lm import Everything, algo, gpt, one_by_one, outputs, policy
 from torch.testing import assert_close
 
 from rlx.algos import rlhf_ppo
-from rlx.language.scorer import make_critic
+from rlx.language.reward_head import make_critic
 
 pytestmark = pytest.mark.usefixtures("float64")
 EXACT = {"rtol": 1e-9, "atol": 1e-12}  # float64, sums in another order

@@ -9,9 +9,9 @@ from tiny_lm import algo, gpt, one_by_one, policy, run, train
 from tiny_runs import Child, checkpoints, die, record, result, resume, status
 from torch.testing import assert_close
 
-from rlx import loop
 from rlx.algos import sft
 from rlx.language.tasks.base import is_held_out
+from rlx.training import loop
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}  # float64, sums in another order
 double = pytest.mark.usefixtures("float64")

@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import tiny_runs
 
 from rlx.algos import trpo
-from rlx.control.heads import Bernoulli, Categorical, Gaussian, MultiCategorical
-from rlx.control.learner import Learner
-from rlx.control.nets import ActorCritic, ModelConfig
-from rlx.errors import ConfigError
+from rlx.base.errors import ConfigError
+from rlx.control.distributions import Bernoulli, Categorical, Gaussian, MultiCategorical
+from rlx.control.networks import ActorCritic, ModelConfig
+from rlx.engine.learner import Learner
 from rlx.functional import trust_region as tr
 from rlx.run import Run
 

@@ -11,10 +11,10 @@ import torch
 from training import train
 
 from rlx.algos import vpg
-from rlx.control.envs import EnvConfig, EnvFault, make_envs
-from rlx.control.heads import make_head
-from rlx.control.nets import ActorCritic, ModelConfig
+from rlx.control.distributions import make_head
+from rlx.control.networks import ActorCritic, ModelConfig
 from rlx.control.rollout import Rollout
+from rlx.envs.make import EnvConfig, EnvFault, make_envs
 from rlx.functional import policy as pg
 
 torch.set_num_threads(1)

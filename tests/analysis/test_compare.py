@@ -14,8 +14,10 @@ from command_line import Forks
 from fake_runs import make_run, ramp
 from test_cli import imported
 
-from rlx.analysis import compare, diff, statistics
-from rlx.analysis.sides import Comparison, Result
+from rlx.analysis import statistics
+from rlx.analysis.compare import build as compare
+from rlx.analysis.compare import diff
+from rlx.analysis.compare.result import Comparison, Result
 
 
 def side(root: Path, scores: Sequence[float], **options: Any) -> str:

@@ -11,9 +11,11 @@ import pytest
 from command_line import Forks
 from fake_runs import make_run, ramp
 
-from rlx.analysis import index, runs, where
-from rlx.analysis.index import NAME
-from rlx.verbs.looking import ORDERS
+from rlx.cli.verbs.looking import ORDERS
+from rlx.rundir import filter as where
+from rlx.rundir import index
+from rlx.rundir import reader as runs
+from rlx.rundir.index import NAME
 
 LONG_AGO = time.time() - 1000
 
@@ -65,7 +67,7 @@ def test_a_run_that_has_changed_is_read_again(many: Path) -> None:
 def test_a_run_that_goes_on_is_never_taken_from_the_index(many: Path) -> None:
     path = make_run(many, "running", ramp(1), status="running")
     said = json.loads((path / "status.json").read_text())
-    from rlx import process
+    from rlx.base import process
 
     (path / "status.json").write_text(json.dumps({**said, **process.me()}))
     age(many)

@@ -10,8 +10,11 @@ import pytest
 from command_line import Forks
 from fake_runs import make_run, ramp
 
-from rlx.analysis import draw, profiles, reading, statistics, sweeps
-from rlx.analysis.plot import Plot
+from rlx.analysis import grids as sweeps
+from rlx.analysis import statistics
+from rlx.analysis.curves import draw, profiles
+from rlx.analysis.curves.build import Plot
+from rlx.rundir import query as reading
 
 
 def build(root: Path, *by: str) -> Plot:

@@ -14,8 +14,8 @@ import pytest
 from command_line import Forks, command, entries, environment
 from fake_runs import make_run, ramp
 
-from rlx import process
-from rlx.analysis import removing
+from rlx.analysis import remove as removing
+from rlx.base import process
 
 
 @pytest.fixture

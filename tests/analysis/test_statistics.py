@@ -10,7 +10,7 @@ from scipy import stats
 from simulated import coverage
 
 from rlx.analysis import statistics
-from rlx.analysis.profiles import share
+from rlx.analysis.curves.profiles import share
 from rlx.analysis.statistics import Difference, Estimate
 
 RNG = np.random.default_rng(0)

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from rlx.control.envs import EnvConfig, EnvFault, make_envs
+from rlx.envs.make import EnvConfig, EnvFault, make_envs
 
 HERE = Path(__file__).parent
 
@@ -115,7 +115,7 @@ def test_workers_outlive_a_signal_to_the_group_and_still_give_their_state():
 CHILD = """
 import sys, time, numpy as np
 sys.path.insert(0, {here!r})
-from rlx.control.envs import EnvConfig, make_envs
+from rlx.envs.make import EnvConfig, make_envs
 if __name__ == "__main__":
     kwargs = {kwargs!r}
     cfg = EnvConfig(name="t", id="fake_envs:Counter-v0", kwargs=kwargs, backend="async", workers=2, replay=True)

@@ -6,9 +6,9 @@ import pytest
 from fake_envs import SPACES
 from gymnasium import spaces
 
-from rlx.control.envs import EnvConfig, make_env, make_envs
-from rlx.control.spaces import ActionDecoder, all_finite, observation_encoder
-from rlx.control.wrappers import FireReset
+from rlx.envs.make import EnvConfig, make_env, make_envs
+from rlx.envs.spaces import ActionDecoder, all_finite, observation_encoder
+from rlx.envs.wrappers import FireReset
 
 
 def envs_of(name, **changes):
@@ -144,7 +144,7 @@ def test_wrapper_names_build_what_they_say():
 
 
 def test_atari_needs_frameskip_1_and_says_so():
-    from rlx.control.envs import EnvError
+    from rlx.envs.make import EnvError
 
     with pytest.raises(EnvError, match=r"^env.wrappers=atari: .*\(set env.kwargs.frameskip=1\)$"):
         make_env(EnvConfig(name="test", id="ALE/Pong-v5", wrappers=["atari"]))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from rlx.control.envs import EnvConfig, EnvError, make_envs
-from rlx.control.vector_envs import VectorEnvs
+from rlx.envs.make import EnvConfig, EnvError, make_envs
+from rlx.envs.vector import VectorEnvs
 
 
 def config(**changes):

@@ -8,10 +8,10 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from training import train
 
-import rlx.control.grid  # noqa: F401  registers rlx/Grid-v0
-from rlx.control.envs import EnvConfig, EnvError, make_env, make_envs, time_limit
-from rlx.control.grid import GridWorld, OneHot
-from rlx.control.mdp import optimum, transition_table
+import rlx.envs.gridworld  # noqa: F401  registers rlx/Grid-v0
+from rlx.envs.gridworld import GridWorld, OneHot
+from rlx.envs.make import EnvConfig, EnvError, make_env, make_envs, time_limit
+from rlx.tabular.mdp import optimum, transition_table
 
 UP, RIGHT, DOWN, LEFT = range(4)
 BIG = {"rows": 5, "columns": 4, "start": [4, 0], "goal": [0, 3], "forbidden": [[2, 2], [3, 1]], "slip": 0.3}

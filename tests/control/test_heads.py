@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch import distributions as D
 
-from rlx.control.heads import Bernoulli, Categorical, Gaussian, Head, MultiCategorical, make_head
+from rlx.control.distributions import Bernoulli, Categorical, Gaussian, Head, MultiCategorical, make_head
 
 torch.set_num_threads(1)
 

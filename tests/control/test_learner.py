@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlx.control.learner import Learner
-from rlx.optim import OPTIMIZERS, Flat
+from rlx.engine.learner import Learner
+from rlx.engine.optim import OPTIMIZERS, Flat
 
 torch.set_num_threads(1)
 
@@ -143,7 +143,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_parameters_change() -> N
 
 
 def test_a_tape_that_disagrees_with_torch_is_thrown_away_and_the_step_is_still_right(monkeypatch) -> None:
-    from rlx.control import lowering
+    from rlx.engine import numpy_ops as lowering
 
     def wrong(program, out, grad, y):  # the derivative of tanh without its square
         program.emit("multiply({}, {}, {})", grad, y, out)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from rlx.control.envs import EnvConfig
 from rlx.control.evaluate import evaluate
-from rlx.control.mdp import (
+from rlx.envs.make import EnvConfig
+from rlx.tabular.mdp import (
     MDP,
     Oracle,
     arrows,

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlx.control.heads import Categorical, Gaussian
-from rlx.control.nets import ActorCritic, ModelConfig
+from rlx.control.distributions import Categorical, Gaussian
+from rlx.control.networks import ActorCritic, ModelConfig
 
 torch.set_num_threads(1)
 

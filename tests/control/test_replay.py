@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlx.control.priorities import Priorities, SumTree
-from rlx.control.replay import NO_TRANSITION, Replay, num_frames
-from rlx.control.replay_store import Disk, Memory
-from rlx.control.segments import Segments
-from rlx.files import CannotWrite
+from rlx.base.atomic_files import CannotWrite
+from rlx.replay.buffer import NO_TRANSITION, Replay, num_frames
+from rlx.replay.mapped_log import Segments
+from rlx.replay.prioritized import Priorities, SumTree
+from rlx.replay.store import Disk, Memory
 
 GAMMA = 0.9
 
@@ -374,7 +374,7 @@ def test_a_log_is_hashed_once_however_often_it_is_saved(tmp_path: Path, monkeypa
             return self.inner.hexdigest()
 
     sha256 = hashlib.sha256
-    monkeypatch.setattr("rlx.control.segments.hashlib.sha256", Counting)
+    monkeypatch.setattr("rlx.replay.mapped_log.hashlib.sha256", Counting)
     log.clear()
     for n in range(35):
         block, row = log.at(n)

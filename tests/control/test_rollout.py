@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from rlx.control.acting import Policy
-from rlx.control.envs import EnvConfig, make_envs
-from rlx.control.heads import make_head
-from rlx.control.nets import ActorCritic, ModelConfig
+from rlx.control.distributions import make_head
+from rlx.control.networks import ActorCritic, ModelConfig
+from rlx.control.policy import Policy
 from rlx.control.rollout import Rollout, minibatches
+from rlx.envs.make import EnvConfig, make_envs
 
 torch.set_num_threads(1)
 

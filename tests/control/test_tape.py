@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlx.control.tape import Forward, Tape, Untapeable
+from rlx.engine.tape import Forward, Tape, Untapeable
 
 torch.set_num_threads(1)
 
@@ -165,7 +165,7 @@ def test_forward_keeps_a_tape_for_each_shape() -> None:
 
 
 def test_a_wrong_lowering_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlx.control import lowering
+    from rlx.engine import numpy_ops as lowering
 
     monkeypatch.setitem(lowering.LOWER, "aten.tanh.default", lowering._ufunc("square"))
     model = net(4, 8, 2)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call, jacrev
 from torch.testing import assert_close
 
-from rlx.control.heads import Bernoulli, Categorical, Gaussian, MultiCategorical
+from rlx.control.distributions import Bernoulli, Categorical, Gaussian, MultiCategorical
 from rlx.functional import policy as pg
 from rlx.functional.trust_region import (
     conjugate_gradient,

@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
+from rlx.config.registry import options
 from rlx.language import tasks
-from rlx.registry import options
 
 NAMES = sorted(set(options("task")) - {"jsonl"})  # jsonl needs a file: test_jsonl.py
 ANSWERED = [name for name in NAMES if name not in ("names", "enumerable")]

@@ -20,9 +20,9 @@ sys.path.append(str(Path(__file__).parent.parent / "algos"))
 from language_runs import composed, train
 from tiny_runs import record
 
-from rlx import runner
 from rlx.language import diagnose
 from rlx.language.diagnose import CHECKS, GAP, PATIENCE, SHARE, Diagnosis, Seen, most_common
+from rlx.training import start as runner
 
 # What two healthy runs measured (seed 1): grpo on add2 from sft to accuracy 1, iterations 1-60, 271-330 and 941-1,000;
 # rlhf_ppo on names with a reward model, all 100.

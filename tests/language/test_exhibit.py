@@ -24,9 +24,10 @@ from language_runs import train
 from tiny_runs import result
 
 from rlx.algos.dpo import summed
-from rlx.language import exhibit, preferences
+from rlx.language import preferences
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import Groups, collect
+from rlx.language.show import completions as exhibit
 
 
 def cfg(samples: int, temperature: float = 1.0, **algo: Any) -> Any:

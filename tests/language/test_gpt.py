@@ -7,7 +7,7 @@ import torch
 from tiny_lm import gpt, make
 from torch.testing import assert_close
 
-from rlx.language.gpt import GPTConfig
+from rlx.language.model.gpt import GPTConfig
 
 pytestmark = pytest.mark.usefixtures("float64")
 EXACT = {"rtol": 1e-9, "atol": 1e-9}  # float64, sums in another order

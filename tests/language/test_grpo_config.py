@@ -7,7 +7,7 @@ from some_tasks import task as make_task
 from tiny_lm import algo
 
 from rlx.algos import grpo
-from rlx.errors import ConfigError
+from rlx.base.errors import ConfigError
 
 K1 = {"kl_coef": 0.1, "kl_in": "reward", "kl_estimator": "k1"}
 PLAIN = {"baseline": "none", "scale": "none"}

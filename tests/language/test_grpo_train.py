@@ -12,7 +12,7 @@ from tiny_lm import Everything, algo, gpt, policy, task_config, train
 from torch.testing import assert_close
 
 from rlx.algos import grpo
-from rlx.errors import UserError
+from rlx.base.errors import UserError
 from rlx.language import learner
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import collect

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from some_tasks import rng, task
 
-from rlx.errors import ConfigError, UserError
+from rlx.base.errors import ConfigError, UserError
 from rlx.language.tasks.base import is_held_out
 
 ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(20) for b in range(20)]

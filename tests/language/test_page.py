@@ -10,8 +10,8 @@ import pytest
 from reading import Reader
 from tensorboard.plugin_util import markdown_to_safe_html
 
-from rlx.language import page
-from rlx.language.page import Part, Row
+from rlx.language.show import html as page
+from rlx.language.show.html import Part, Row
 
 TRICKS = [
     "a|b||c", "`code` ``x``", "<script>alert(1)</script>", "&lt; &amp; &#65;", "**bold** _it_ ~~x~~", "[a](b) ![c](d)",

@@ -8,7 +8,7 @@ import torch
 from tiny_lm import policy
 from torch.testing import assert_close
 
-from rlx.errors import ConfigError, UserError
+from rlx.base.errors import ConfigError, UserError
 from rlx.language import preferences
 from rlx.language.preferences import FIELDS, best_and_worst, of_task, ranked
 

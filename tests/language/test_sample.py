@@ -7,8 +7,8 @@ from scipy import stats
 from tiny_lm import Everything, make, policy
 from torch.testing import assert_close
 
+from rlx.language.model.sample import generate, noise
 from rlx.language.rollout import logprobs
-from rlx.language.sample import generate, noise
 
 pytestmark = pytest.mark.usefixtures("float64")
 EXACT = {"rtol": 1e-9, "atol": 1e-9}  # float64, sums in another order

@@ -7,8 +7,8 @@ from tiny_lm import gpt, policy, varied
 from torch.testing import assert_close
 
 from rlx.language.ranks import Ranks
+from rlx.language.reward_head import Scorer, make_critic
 from rlx.language.rollout import Groups, collect
-from rlx.language.scorer import Scorer, make_critic
 
 pytestmark = pytest.mark.usefixtures("float64")
 EXACT = {"rtol": 1e-9, "atol": 1e-12}  # float64, sums in another order

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from some_tasks import config, noise, rng, task
 
-from rlx.errors import ConfigError
+from rlx.base.errors import ConfigError
 from rlx.language.tasks.base import positions
 
 # -- each task against an oracle -------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from some_tasks import ANSWERED, NAMES, composed, config, noise, rng, task
 
-from rlx.errors import ConfigError, UserError
+from rlx.base.errors import ConfigError, UserError
+from rlx.config.registry import first_comment, options
 from rlx.language import tasks
 from rlx.language.tasks.base import is_held_out, score
-from rlx.registry import first_comment, options
 
 SPLIT = [name for name in ANSWERED if name != "count"]
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlx.errors import UserError
-from rlx.language.tokenizer import Tokenizer
+from rlx.base.errors import UserError
+from rlx.language.model.tokenizer import Tokenizer
 
 ALPHABETS = ["0123456789+=", "ab", " \n\t\0", "äößé£", "αβγ→", "a𝄞😀b", "\ud800x"]
 

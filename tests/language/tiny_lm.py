@@ -11,13 +11,14 @@ import some_tasks
 import torch
 from torch import Tensor
 
-from rlx import config, registry
 from rlx.algos import grpo
-from rlx.language.gpt import GPT, GPTConfig
+from rlx.config import registry
+from rlx.config import schema as config
+from rlx.language.model.gpt import GPT, GPTConfig
+from rlx.language.model.tokenizer import Tokenizer
 from rlx.language.policy import Policy, make_model
 from rlx.language.rollout import Groups, logprobs
 from rlx.language.tasks import make_task
-from rlx.language.tokenizer import Tokenizer
 from rlx.launch.composing import compose
 from rlx.run import Run
 

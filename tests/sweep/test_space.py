@@ -6,9 +6,10 @@ import random
 
 import pytest
 
-from rlx.errors import ConfigError
-from rlx.launch import space, words
-from rlx.sweep import params, settings
+from rlx.base.errors import ConfigError
+from rlx.launch import arguments as words
+from rlx.launch import search_space as space
+from rlx.search import params, settings
 
 
 def read(text: str) -> space.Range:

@@ -16,11 +16,15 @@ import pytest
 from tiny_runs import Child
 from tiny_study import CLIP, EVERY, STEPS, asked, begin, pretend
 
-from rlx import process
-from rlx.errors import ConfigError, UserError
-from rlx.sweep import importance, params, pool, search, storing, trials, winner, working
-from rlx.sweep.study import Study
-from rlx.sweep.trials import Result
+from rlx.base import process
+from rlx.base.errors import ConfigError, UserError
+from rlx.search import optuna_storage as storing
+from rlx.search import params, pool, trials, winner
+from rlx.search import start as search
+from rlx.search import worker as working
+from rlx.search.importance import importance
+from rlx.search.study import Study
+from rlx.search.trials import Result
 
 
 def good(point: dict[str, Any], seed: int, step: int) -> float:

@@ -18,7 +18,7 @@ import pytest
 import tiny_runs
 from command_line import CRASH, PLUGIN, Forks, command, entries, environment
 
-from rlx.signals import Pruned
+from rlx.base.signals import Pruned
 
 SMALL = [
     "env=cartpole", "preset=none", "total_steps=256", "eval_episodes=1", "tensorboard=false", "algo.num_envs=2",
@@ -135,7 +135,7 @@ def test_a_task_is_searched_like_an_environment(forks: Forks, tmp_path: Path) ->
 def test_ranges_may_live_in_a_file_of_rlx_of_the_users_and_of_config_dir(
     forks: Forks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlx.launch import search
+    from rlx.launch import search_request as search
 
     (tmp_path / "conf" / "sweep").mkdir(parents=True)
     (tmp_path / "more" / "sweep").mkdir(parents=True)
@@ -154,8 +154,8 @@ def test_ranges_may_live_in_a_file_of_rlx_of_the_users_and_of_config_dir(
 
 @pytest.mark.parametrize("name", [path.stem for path in (PLUGIN.parent.parent / "conf" / "sweep").glob("*.yaml")])
 def test_every_file_of_ranges_has_a_source_and_ranges_that_hold(name: str, tmp_path: Path) -> None:
-    from rlx.launch import search
-    from rlx.registry import first_comment, options
+    from rlx.config.registry import first_comment, options
+    from rlx.launch import search_request as search
 
     assert len(first_comment(options("sweep")[name])) > 20
     place = {"grpo": ["task=add2"], "q_learning": ["env=grid"]}.get(name, ["env=cartpole"])
@@ -372,7 +372,7 @@ def test_the_winner_is_trained_on_seeds_that_the_study_has_not_used(study: Path,
 
 
 def test_show_lists_the_trials_and_imports_no_torch(study: Path) -> None:
-    code = "import sys, atexit; atexit.register(lambda: print(*sys.modules)); from rlx.cli import main; main()"
+    code = "import sys, atexit; atexit.register(lambda: print(*sys.modules)); from rlx.cli.main import main; main()"
     for words in (["show", "ours", "--json"], ["best", "ours"]):
         done = subprocess.run(
             [sys.executable, "-c", code, "sweep", *words], cwd=study, env=environment(), capture_output=True, text=True

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import tiny_runs
 
-from rlx import process
-from rlx.signals import Pruned
-from rlx.sweep import search, working
-from rlx.sweep.study import Study
+from rlx.base import process
+from rlx.base.signals import Pruned
+from rlx.search import start as search
+from rlx.search import worker as working
+from rlx.search.study import Study
 
 LR = {"type": "float", "low": 1e-5, "high": 1e-1, "log": True}
 CLIP = {"type": "float", "low": 0.1, "high": 0.3, "log": False}

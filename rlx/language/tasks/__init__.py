@@ -7,7 +7,7 @@ from importlib import metadata
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from rlx.errors import ConfigError, choices_hint
+from rlx.base.errors import ConfigError, choices_hint
 
 if TYPE_CHECKING:
     from rlx.language.tasks.base import Task

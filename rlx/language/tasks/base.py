@@ -20,7 +20,7 @@ One prompt in eight, by its crc32, is held out and never handed out for training
 prompts (`splits` is False): then evaluation draws from all of them.
 
 A task module has `Config` and `Task`. A third party adds one by the entry-point group `rlx.tasks` (implementation ->
-module) and a YAML file task/NAME.yaml (see rlx.registry).
+module) and a YAML file task/NAME.yaml (see rlx.config.registry).
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from zlib import crc32
 import numpy as np
 from pydantic import Field
 
-from rlx.errors import ConfigError, UserError, shown
-from rlx.ranges import Unit
+from rlx.base.errors import ConfigError, UserError, shown
+from rlx.base.ranges import Unit
 
 HELD_OUT = 8  # one prompt in so many
 ENOUGH = 64  # different prompts from which a split is made

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from rlx.errors import ConfigError, shown
+from rlx.base.errors import ConfigError, shown
 from rlx.language.tasks import base
 
 KEYS = ("prompt", "answer", "chosen", "rejected", "pattern")

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from rlx.control.envs import make_envs
-from rlx.control.heads import make_head
+from rlx.control.distributions import make_head
+from rlx.envs.make import make_envs
 from rlx.run import Metrics, Run
 
 

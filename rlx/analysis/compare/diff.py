@@ -1,0 +1,58 @@
+"""What tells two runs apart: configuration, what computed them, and outcome. Never imports torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlx.base.errors import UserError
+from rlx.rundir import query as reading
+from rlx.rundir import reader as runs
+from rlx.rundir.filter import score
+
+WHERE = ("runs_dir", "run_dir", "run", "name")  # where a run is, not what it is
+ORIGIN = ("device", "threads", "host", "machine", "versions", "git")
+
+
+def build(first: Path, second: Path) -> dict[str, Any]:
+    """{a, b, config, same_config, same_seed, origin, outcome, same_weights}; each difference is [of a, of b].
+
+    same_config: nothing differs but the seed and what never changes a result (reading.APART). same_weights: bit for
+    bit, null where one has none. Raises UserError.
+    """
+    configs = [reading.raw_config(path) for path in (first, second)]
+    for path, config in zip((first, second), configs):
+        if not config:
+            raise UserError(f"{path}: config.yaml is unreadable")
+    shown = [runs.show(path) for path in (first, second)]
+    records = [runs.record(path) for path in (first, second)]
+    weights = [row["weights_sha256"] for row in shown]
+    config = {key: both for key, both in _differences(*configs).items() if key.partition(".")[0] not in WHERE}
+    outcomes = [_outcome(path, row) for path, row in zip((first, second), shown)]
+    return {
+        "a": str(first), "b": str(second), "config": config,
+        "same_config": not reading.kept(config), "same_seed": configs[0].get("seed") == configs[1].get("seed"),
+        "origin": _differences(*({key: record.get(key) for key in ORIGIN} for record in records)),
+        "outcome": {key: [outcome[key] for outcome in outcomes] for key in outcomes[0]},
+        "same_weights": weights[0] == weights[1] if all(weights) else None,
+    }  # fmt: skip
+
+
+def _outcome(path: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+    seconds = [line.get("time/time_elapsed") for line in reading.rows(path, "time/time_elapsed")]
+    return {
+        "status": row["status"], "step": row["step"], "eval": score(dict(row)),
+        "seconds": seconds[-1] if seconds else None, "weights_sha256": row["weights_sha256"],
+    }  # fmt: skip
+
+
+def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """{dotted key: [value in the first, value in the second]}; null where it is not there."""
+    one, other = reading.flat(first), reading.flat(second)
+    return {
+        key: [one.get(key), other.get(key)]
+        for key in dict.fromkeys([*one, *other])
+        if json.dumps(one.get(key), default=str) != json.dumps(other.get(key), default=str)
+    }

@@ -1,0 +1,101 @@
+"""What `rlx compare` compares, and what it found. Never imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlx.analysis import statistics
+from rlx.analysis.curves.curves import Curve
+from rlx.analysis.statistics import Difference, Estimate
+
+Place = tuple[str, str, str]
+
+
+@dataclass
+class Side:
+    name: str  # A, B, ...
+    label: str
+    curves: list[Curve]
+    paths: list[Path]
+
+    def on(self, place: Place) -> list[Curve]:
+        return [curve for curve in self.curves if curve.place == place]
+
+    def scores(self, place: Place) -> list[float]:
+        return [curve.y[-1] for curve in self.on(place)]
+
+    def summary(self, names: dict[Place, str], lower: bool) -> list[tuple[str, dict[str, Any]]]:
+        """For each environment that it has runs on: {seeds, iqm, mean, worst}."""
+        found = []
+        for place in sorted(names, key=lambda place: place[1:]):
+            if values := self.scores(place):
+                at = statistics.estimate(values, self.strata(place))
+                mean, worst = sum(values) / len(values), max(values) if lower else min(values)
+                found.append((names[place], {"seeds": len(values), "iqm": at, "mean": mean, "worst": worst}))
+        return found
+
+    def strata(self, place: Place) -> list[str]:
+        return [curve.identity for curve in self.on(place)]
+
+
+@dataclass
+class Result:
+    """Two sides in one environment, or over all of them (then without a difference)."""
+
+    place: str
+    seeds: tuple[int, int]
+    improvement: Estimate
+    difference: Difference | None
+    better: str | None = None  # a name
+    needed: int | None = None  # seeds a side that would probably tell them apart; None beyond statistics.CAP
+    verdict: str = ""
+
+
+@dataclass
+class Pair:
+    first: Side
+    second: Side
+    results: list[Result]  # one an environment, and where there are several one over all
+
+
+@dataclass
+class Comparison:
+    metric: str
+    lower: bool  # is better
+    sides: list[Side]
+    names: dict[Place, str]
+    pairs: list[Pair] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        sides = [
+            {
+                "name": side.name, "label": side.label, "runs": [str(curve.path) for curve in side.curves],
+                "places": [
+                    {"place": name, **of, "iqm": _json(of["iqm"])} for name, of in side.summary(self.names, self.lower)
+                ],
+            }
+            for side in self.sides
+        ]  # fmt: skip
+        pairs = [
+            {"a": pair.first.name, "b": pair.second.name, "results": [_result_json(each) for each in pair.results]}
+            for pair in self.pairs
+        ]
+        return {
+            "metric": self.metric, "lower_is_better": self.lower, "level": statistics.LEVEL, "sides": sides,
+            "pairs": pairs, "notes": self.notes,
+        }  # fmt: skip
+
+
+def _json(found: Estimate | None) -> dict[str, Any] | None:
+    return {"value": found.value, "low": found.low, "high": found.high} if found else None
+
+
+def _result_json(found: Result) -> dict[str, Any]:
+    return {
+        "place": found.place, "seeds": list(found.seeds), "difference": _json(found.difference),
+        "improvement": _json(found.improvement), "better": found.better, "seeds_needed": found.needed,
+        "verdict": found.verdict,
+    }  # fmt: skip

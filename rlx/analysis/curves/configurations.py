@@ -1,0 +1,43 @@
+"""Runs by configuration: those that differ in their seed only are one. Never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlx.analysis.curves import build as plot
+from rlx.analysis.curves import curves
+from rlx.rundir import query as reading
+
+
+@dataclass
+class Configuration:
+    """One, whatever has become of its runs."""
+
+    place: str
+    kind: str  # env or task
+    label: str  # what tells it from the others of its place
+    identity: str
+    config: dict[str, Any]
+    runs: list[tuple[Path, Any]]  # and their seeds
+
+
+def read(paths: Sequence[Path]) -> tuple[list[Configuration], list[str]]:
+    """The configurations by place, and notes about runs that cannot be read."""
+    found, notes = [], []
+    for path in paths:
+        if config := reading.config(path):
+            found.append(curves.Curve(path, reading.kept(config), config.get("seed"), [], []))
+        else:
+            notes.append(f"{path}: config.yaml is unreadable")
+    names, made = reading.place_names(curve.place for curve in found), []
+    for place in sorted(names, key=lambda place: place[1:]):
+        lines = plot.group([curve for curve in found if curve.place == place], [])
+        plot.label(lines, [])
+        for line in lines:
+            label, first = line.label.rpartition(" (")[0], line.curves[0]
+            runs = [(curve.path, curve.seed) for curve in line.curves]
+            made.append(Configuration(names[place], place[0], label, first.identity, first.config, runs))
+    return made, notes

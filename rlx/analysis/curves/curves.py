@@ -1,0 +1,103 @@
+"""One metric of each of many runs, over steps or seconds: the curves that `rlx plot` averages. Never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlx.base.errors import UserError, did_you_mean, shown
+from rlx.rundir import query as reading
+from rlx.rundir import reader as runs
+from rlx.rundir.query import config, is_number, rows
+
+X = {
+    "step": ("step", "steps"),
+    "seconds": ("time/time_elapsed", "seconds of wall time"),
+    "time": ("time/time_elapsed", "seconds of wall time"),
+}
+METRICS = ("rollout/ep_rew_mean", "reward", "loss")  # the first of them that a run has, where none is asked for
+
+
+@dataclass
+class Curve:
+    """One metric of one run."""
+
+    path: Path
+    config: dict[str, Any]  # flat, without what is APART
+    seed: Any
+    x: list[float]
+    y: list[float]
+
+    @property
+    def identity(self) -> str:
+        return reading.identity(self.config)
+
+    def get(self, key: str) -> Any:
+        return self.seed if key == "seed" else self.config.get(key)
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """env or task, its name, and what tells it from another one of that name."""
+        return reading.place(self.config)
+
+
+def read(paths: Sequence[Path], metric: str, x: str, smooth: int) -> tuple[list[Curve], list[str]]:
+    """The curves of a metric, and notes about the runs that lack it or did not finish. Raises UserError."""
+    curves, notes = [], []
+    for path in paths:
+        if not (found := config(path)):
+            notes.append(f"{path}: config.yaml is unreadable")
+            continue
+        key = X[x][0]
+        lines = [row for row in rows(path, metric) if is_number(row.get(metric)) and is_number(row.get(key))]
+        if not lines:
+            notes.append(f"{path} has no {metric}")
+            continue
+        if (state := runs.state(path)) != "finished":
+            notes.append(
+                f"{path} {'is still running' if state == 'running' else f'was {state}'} at {lines[-1]['step']:,}"
+            )
+        values = smoothed([float(row[metric]) for row in lines], smooth)
+        x_values = [float(line[key]) for line in lines]
+        curves.append(Curve(path, reading.kept(found), found.get("seed"), x_values, values))
+    if not curves:
+        known = {key for path in paths for row in rows(path) for key, value in row.items() if is_number(value)} - {
+            "step"
+        }
+        if metric in known:
+            raise UserError(f"--x={x}: no run has {X[x][0]} beside {metric}")
+        there = f" (there are: {', '.join(sorted(known))})" if known else "; no run has any yet"
+        raise UserError(f"--metric={shown(metric)}: no run has it{did_you_mean(metric, known)}{there}")
+    return curves, notes
+
+
+def smoothed(values: list[float], count: int) -> list[float]:
+    """The mean of the last `count` values at each one."""
+    if count == 1:
+        return values
+    found, total = [], 0.0
+    for i, value in enumerate(values):
+        total += value - (values[i - count] if i >= count else 0.0)
+        found.append(total / min(i + 1, count))
+    return found
+
+
+def newest(curves: Sequence[Curve]) -> tuple[list[Curve], list[str]]:
+    """One run for each configuration and seed, the longest and then the newest: a repeated run is no further seed."""
+    best: dict[tuple[str, Any], Curve] = {}
+    for curve in curves:
+        key = (curve.identity, curve.seed)
+        if key not in best or curve.x[-1] >= best[key].x[-1]:
+            best[key] = curve
+    kept = list(best.values())
+    left = len(curves) - len(kept)
+    return kept, [f"{left} earlier run{'s' * (left > 1)} of the same configuration and seed left out"] if left else []
+
+
+def default_metric(paths: Sequence[Path]) -> str:
+    for metric in METRICS:
+        if any(metric in row for path in paths for row in rows(path, metric)):
+            return metric
+    return METRICS[0]

@@ -1,0 +1,59 @@
+"""One number of each run that finished: what `rlx compare` and performance profiles are about. Never imports torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlx.analysis.curves.curves import Curve
+from rlx.base.errors import UserError, did_you_mean, shown
+from rlx.rundir import query as reading
+from rlx.rundir import reader as runs
+from rlx.rundir.filter import score
+
+EVAL = "eval"
+
+
+def read(paths: Sequence[Path], metric: str = EVAL) -> tuple[list[Curve], Counter[str]]:
+    """Of every finished run the score of its last evaluation, or the last value of another metric, as a curve of one
+    point; and how many runs were left out, by reason."""
+    found, left = [], Counter[str]()
+    for path in paths:
+        config = reading.config(path)
+        if (state := runs.state(path)) != "finished":
+            left[state] += 1
+        elif not config:
+            left["with an unreadable config.yaml"] += 1
+        elif (value := _value(path, metric)) is None:
+            left[f"without {'an evaluation' if metric == EVAL else metric}"] += 1
+        else:
+            step = float(runs.status(path).get("step") or 0)
+            found.append(Curve(path, reading.kept(config), config.get("seed"), [step], [value]))
+    return found, left
+
+
+def _value(path: Path, metric: str) -> float | None:
+    if metric == EVAL:
+        return score({"eval": runs.status(path).get("evaluation")})
+    values = [row[metric] for row in reading.rows(path, metric) if reading.is_number(row.get(metric))]
+    return float(values[-1]) if values else None
+
+
+def full_metric(paths: Sequence[Path], metric: str) -> str:
+    """rollout/ep_rew_mean for ep_rew_mean. Raises UserError for one that no run has."""
+    if metric == EVAL:
+        return metric
+    known = {key for path in paths for row in reading.rows(path) for key in row if reading.is_number(row[key])}
+    ends = sorted(key for key in known if key == metric or key.endswith(f"/{metric}"))
+    if metric in ends or len(ends) == 1:
+        return metric if metric in ends else ends[0]
+    if ends:
+        raise UserError(f"--metric={shown(metric)}: which of {', '.join(ends)}?")
+    there = f" (there are: eval, {', '.join(sorted(known))})" if known else "; no run has any yet"
+    raise UserError(f"--metric={shown(metric)}: no run has it{did_you_mean(metric, {EVAL, *known})}{there}")
+
+
+def left_out(left: Counter[str]) -> str:
+    """2 failed, 1 running"""
+    return ", ".join(f"{count} {reason}" for reason, count in left.items())

@@ -1,0 +1,172 @@
+"""Which directories `rlx rm` may remove, and removing them: of runs, and of sweeps as a whole. Never imports torch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from rlx.analysis import grids as sweeps
+from rlx.base.errors import UserError
+from rlx.rundir import filter as where
+from rlx.rundir import index
+from rlx.rundir import query as reading
+from rlx.rundir import reader as runs
+
+ROOT = Path("runs")
+LAST = ("run.json", "config.yaml")  # what makes a directory a run goes last: half removed, it can be removed again
+
+
+@dataclass
+class Plan:
+    """What goes: runs, and directories of sweeps with all that is in them."""
+
+    runs: list[Path] = field(default_factory=list)
+    sweeps: list[Path] = field(default_factory=list)
+    bytes: int = 0
+
+    @property
+    def paths(self) -> list[Path]:
+        return [*self.runs, *self.sweeps]
+
+
+def plan(names: Sequence[str], conditions: Sequence[str] = ()) -> Plan:
+    """What the words name, and of that only the runs for which the conditions of --where hold (with conditions a word
+    may also be a directory of runs). Nothing goes where one of it must stay: what is no run, a run that goes on, one
+    that another run starts from. Raises UserError."""
+    if not names and not conditions:
+        raise UserError("rm: RUN is missing: run directories, or --where KEY=VALUE (rlx rm --help)")
+    chosen: dict[Path, Path] = {}
+    whole: dict[Path, Path] = {}
+    for name in names or (str(ROOT),):
+        path = Path(name)
+        if path.is_symlink():
+            raise UserError(f"rm {name}: is a link (to {os.path.realpath(path)}), which rlx rm does not follow")
+        if sweeps.is_sweep(path) and not conditions:
+            whole[path.resolve()] = path
+        chosen |= {one.resolve(): one for one in _runs(name, bool(conditions))}
+    if conditions:
+        chosen = _selected(chosen, conditions)
+    for path in (*chosen.values(), *whole.values()):
+        if Path.cwd().is_relative_to(path.resolve()):
+            raise UserError(f"rm {path}: is the working directory, or around it (cd out of it first)")
+    for path in chosen.values():
+        if runs.state(path) == "running":
+            raise UserError(f"rm {path}: is running")
+    _check_needed(chosen)
+    alone = [path for real, path in chosen.items() if not any(real.is_relative_to(sweep) for sweep in whole)]
+    kept = [path for real, path in chosen.items() if path not in alone]
+    sizes = sum(_size(path) for path in [*alone, *whole.values()])
+    return Plan([*alone, *kept], list(whole.values()), sizes)
+
+
+def _runs(name: str, anywhere: bool) -> list[Path]:
+    """The runs that a word names: one, a pattern's, a sweep's; with --where those of any directory."""
+    path = Path(name)
+    if not name:
+        raise UserError("rm '': must be a run directory, latest or latest:ALGO")
+    if path.is_dir() and (anywhere or sweeps.is_sweep(path)):
+        return runs.find(path)
+    if not path.exists() and reading.GLOB.search(name):
+        return [one for one in reading.find([name]) if not one.is_symlink()]
+    try:
+        return [runs.resolve(name)]
+    except runs.NotARun as error:
+        inside = [] if Path.cwd().is_relative_to(path.resolve()) else runs.find(path)  # that may be the whole disk
+        hint = f"; it has {len(inside)} under it: rlx rm '{name}/*', or --where" if inside else ""
+        raise UserError(f"rm {error}{hint}") from None
+
+
+def _selected(chosen: dict[Path, Path], conditions: Sequence[str]) -> dict[Path, Path]:
+    entries = [index.entry(path) for path in chosen.values()]
+    kept = {entry.path for entry in where.select(entries, conditions)}
+    return {real: path for real, path in chosen.items() if path in kept}
+
+
+def _check_needed(chosen: dict[Path, Path]) -> None:
+    """No other run of their directories starts from one of them."""
+    roots = {ROOT.resolve(), *(Path(str(reading.raw_config(path).get("runs_dir", ROOT))).resolve() for path in chosen)}
+    for root in roots:
+        for other in runs.find(root):
+            if other.resolve() in chosen:
+                continue
+            known = runs.record(other)
+            for name in ("init", "reward_model"):
+                origin = known.get(name)
+                if isinstance(origin, dict) and (path := chosen.get(Path(str(origin.get("run"))).resolve())):
+                    raise UserError(f"rm {path}: the run {_near(other)} starts from it ({name}=); remove that one too")
+
+
+def _near(path: Path) -> Path:
+    with contextlib.suppress(ValueError):
+        return path.relative_to(Path.cwd())
+    return path
+
+
+def _size(path: Path) -> int:
+    total = 0
+    for directory, _, files in os.walk(path):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(directory, name)).st_size
+    return total
+
+
+def counted(found: Plan) -> str:
+    """3 runs and 1 sweep"""
+
+    def some(count: int, what: str) -> list[str]:
+        return [f"{count} {what}{'s' * (count > 1)}"] if count else []
+
+    return " and ".join([*some(len(found.runs), "run"), *some(len(found.sweeps), "sweep")])
+
+
+def carry_out(found: Plan) -> None:
+    """Remove it. Raises UserError at the first that cannot be; what came before it is gone."""
+    for path in found.runs:
+        with _idle(path):
+            _remove(path)
+    for path in found.sweeps:
+        if inside := runs.find(path):  # one that began since
+            raise UserError(f"rm {path}: has a new run in it, {inside[0].name}")
+        _try(shutil.rmtree, path, path)
+
+
+@contextlib.contextmanager
+def _idle(path: Path) -> Iterator[None]:
+    """While nobody else can run it: with its lock."""
+    lock = filelock.FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(f"rm {path}: is running") from None
+    except OSError as error:
+        raise UserError(f"rm {path}: cannot be locked: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _remove(path: Path) -> None:
+    for entry in sorted(os.scandir(path), key=lambda entry: entry.name in LAST):
+        if entry.is_dir(follow_symlinks=False):
+            _try(shutil.rmtree, entry.path, path)
+        else:
+            _try(os.unlink, entry.path, path)
+    _try(os.rmdir, path, path)
+
+
+def _try(remove: Callable[[Any], Any], what: Any, path: Path) -> None:
+    try:
+        remove(what)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UserError(f"rm {path}: cannot be removed: {error.strerror or error}") from None

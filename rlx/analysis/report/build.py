@@ -1,0 +1,218 @@
+"""What a report is about: the runs by configuration, how they went, and what a search found. The page is in
+report_page. Never imports torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlx.analysis import statistics
+from rlx.analysis.curves import build as plot
+from rlx.analysis.curves import configurations, curves
+from rlx.analysis.report.search import Study, read_study
+from rlx.base.errors import UserError
+from rlx.rundir import query as reading
+from rlx.rundir import reader as runs
+from rlx.rundir.filter import score
+
+EVALUATED = {"env": "eval/mean_reward", "task": "eval/greedy_accuracy"}
+
+
+@dataclass
+class One:
+    """A run."""
+
+    path: Path
+    seed: Any
+    status: str
+    error: str | None
+    score: float | None  # of its last evaluation; without one, its last return or reward
+    step: int
+    seconds: float
+    record: dict[str, Any]  # run.json
+
+
+@dataclass
+class Row:
+    """A configuration and its runs."""
+
+    number: int
+    place: str
+    kind: str  # env or task
+    label: str
+    identity: str
+    config: dict[str, Any]
+    runs: list[One]
+
+    @property
+    def finished(self) -> list[One]:
+        """Those with a score; of a seed that ran again the last one, for it is no further seed."""
+        found = [run for run in self.runs if run.status == "finished" and run.score is not None]
+        return list({str(run.seed): run for run in found}.values())
+
+    @property
+    def scored(self) -> list[One]:
+        """Best first: those that finished, or the others where none did."""
+        found = self.finished or [run for run in self.runs if run.score is not None]
+        return sorted(found, key=lambda run: -(run.score or 0.0))
+
+    @property
+    def estimate(self) -> statistics.Estimate | None:
+        """IQM over the seeds that finished, with its 95 % interval."""
+        values = [run.score for run in self.finished if run.score is not None]
+        return statistics.estimate(values) if values else None
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        return dict(Counter(run.status for run in self.runs).most_common())
+
+
+@dataclass
+class Report:
+    title: str
+    words: list[str]
+    rows: list[Row]
+    plots: list[plot.Plot]
+    studies: list[Study]
+    notes: list[str] = field(default_factory=list)
+    metric: str = ""
+
+    @property
+    def places(self) -> list[str]:
+        return list(dict.fromkeys(row.place for row in self.rows))
+
+    def table(self) -> list[dict[str, Any]]:
+        """The rows of the page's table, for programs."""
+        return [
+            {
+                row.kind: row.place,
+                "configuration": row.label,
+                "iqm": row.estimate.value if row.estimate else None,
+                "interval": [row.estimate.low, row.estimate.high] if row.estimate and row.estimate.known else None,
+                "scores": {str(run.seed): run.score for run in row.scored},
+                "statuses": row.statuses,
+                "runs": [str(run.path) for run in row.runs],
+            }
+            for row in self.rows
+        ]
+
+
+def check_out(out: Path) -> None:
+    """Raises UserError where no page can be written."""
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out={out}: must end in .html")
+    parent = out.absolute().parent
+    if not parent.is_dir():
+        raise UserError(f"--out={out}: the directory {out.parent} does not exist")
+    if out.is_dir():
+        raise UserError(f"--out={out}: is a directory")
+    if not os.access(out if out.exists() else parent, os.W_OK):
+        raise UserError(f"--out={out}: cannot be written here (permission denied)")
+
+
+def build(words: Sequence[str], metric: str = "", title: str = "") -> Report:
+    """Everything on the page. Raises UserError where no run matches, or none has the metric."""
+    paths = reading.find(words)
+    studies = [study for place in dict.fromkeys(path.parent for path in paths) if (study := read_study(place))]
+    chosen = metric or curves.default_metric(paths)
+    rows, notes = _rows(paths, chosen)
+    plots = _plots(paths, metric, chosen, rows)
+    for found in plots:
+        notes += [note for note in found.notes if " too" in note or "earlier run" in note]
+    named = (
+        title or (str(studies[0].asked.get("name", "")) if len(studies) == 1 else "") or ", ".join(words or ["runs"])
+    )
+    return Report(named, list(words or ["runs"]), rows, plots, studies, list(dict.fromkeys(notes)), chosen)
+
+
+def _plots(paths: Sequence[Path], metric: str, chosen: str, rows: Sequence[Row]) -> list[plot.Plot]:
+    """The curves while learning and those of evaluations; of none, nothing is drawn."""
+    wanted = [chosen] if metric else list(dict.fromkeys([chosen, *(EVALUATED[row.kind] for row in rows)]))
+    found = []
+    for name in wanted:
+        try:
+            found.append(plot.build(paths, name))
+        except UserError:
+            if metric:
+                raise
+    return found
+
+
+# -- runs --------------------------------------------------------------------------------------------------------
+
+
+def _rows(paths: Sequence[Path], metric: str) -> tuple[list[Row], list[str]]:
+    found, notes = configurations.read(paths)
+    if not found:
+        raise UserError(f"no run can be read ({notes[0]})")
+    rows = []
+    for one in found:
+        runs_ = [_one(path, seed, metric) for path, seed in one.runs]
+        rows.append(Row(0, one.place, one.kind, one.label, one.identity, one.config, runs_))
+    rows.sort(key=lambda row: (row.place, -_middle(row)))
+    for number, row in enumerate(rows, 1):
+        row.number = number
+    return rows, notes
+
+
+def _middle(row: Row) -> float:
+    """To sort by: the IQM, then those of which no run finished."""
+    if row.estimate:
+        return row.estimate.value
+    return -1e300 if not row.scored else -1e299
+
+
+def _one(path: Path, seed: Any, metric: str) -> One:
+    status, last = runs.status(path), _last(path, metric)
+    state, found = runs.state_of(status), score({"eval": status.get("evaluation")})
+    fallback = None if metric.endswith("loss") else last.get(metric)  # of a loss less is better
+    value = fallback if found is None else found
+    step = max(_number(status.get("step")), _number(last.get("step")))
+    error = _line(status.get("error")) or ("its process ended without a word" if state == "killed" else None)
+    seconds = _number(last.get("time/time_elapsed"))
+    return One(path, seed, state, error, value, int(step), seconds, runs.record(path))
+
+
+def _number(value: Any) -> float:
+    return float(value) if reading.is_number(value) else 0.0
+
+
+def _line(error: Any) -> str | None:
+    return " ".join(str(error).split())[:300] if error else None
+
+
+def _last(path: Path, metric: str) -> dict[str, Any]:
+    """The last values of a metric, the step and the wall time."""
+    found: dict[str, Any] = {}
+    for row in reading.rows(path):
+        found |= {key: row[key] for key in ("step", metric, "time/time_elapsed") if reading.is_number(row.get(key))}
+    return found
+
+
+# -- the machine -------------------------------------------------------------------------------------------------
+
+
+def environment(rows: Sequence[Row]) -> dict[str, str]:
+    """Versions, machine and the like, each once with all the values it had."""
+    found: dict[str, dict[str, None]] = {}
+    for run in (run for row in rows for run in row.runs):
+        record, machine = run.record, _mapping(run.record.get("machine"))
+        said = {
+            **{str(name): version for name, version in _mapping(record.get("versions")).items()},
+            "host": record.get("host"), "system": machine.get("system"), "device": record.get("device"),
+            "GPU": machine.get("gpu"), "CPU": machine.get("cpu_capability"), "threads": record.get("threads"),
+            "git commit": str(_mapping(record.get("git")).get("commit") or "")[:12],
+        }  # fmt: skip
+        for name, value in said.items():
+            if value not in (None, ""):
+                found.setdefault(name, {})[str(value)] = None
+    return {name: ", ".join(values) for name, values in found.items()}
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}

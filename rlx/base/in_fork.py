@@ -1,0 +1,148 @@
+"""A piece of work in a process of its own, so that whatever kills it kills nothing else.
+
+The process is a fork: what this one has imported need not be imported again. Where there is no fork (Windows) the work
+is done here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rlx.base.errors import ConfigError, UserError
+from rlx.base.signals import Interrupted, RunFailed, name_of
+
+PASSED_ON = ("SIGINT", "SIGTERM", "SIGUSR1")
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Died(Exception):
+    """The process of a piece of work ended without an answer: it was killed, or crashed."""
+
+
+def apart(work: Callable[[], Any]) -> Any:
+    """What `work()` returns (it must be JSON), computed in a fork.
+
+    A UserError, ConfigError, RunFailed or Interrupted that it raises is raised here; anything else, and a process that
+    was killed, is Died. SIGINT, SIGTERM and SIGUSR1 are passed on to it; where it ends in another way than by
+    Interrupted then, this raises KeyboardInterrupt, or SystemExit(128 + signal). It does not outlive this process
+    (Linux).
+    """
+    if not hasattr(os, "fork"):
+        return work()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    with tempfile.TemporaryFile() as answer:
+        parent = os.getpid()
+        with _held():  # a signal between the fork and the handlers would be lost
+            pid = os.fork()
+            if pid == 0:
+                _child(work, answer.fileno(), parent)
+            with _passing_on(pid) as passed:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _numbers())
+                _, status = os.waitpid(pid, 0)
+        answer.seek(0)
+        try:
+            return _told(answer.read(), os.waitstatus_to_exitcode(status))
+        finally:
+            if passed and not isinstance(sys.exception(), Interrupted):
+                raise KeyboardInterrupt if passed[0] == signal.SIGINT else SystemExit(128 + passed[0])
+
+
+def _numbers() -> list[int]:
+    return [getattr(signal, name) for name in PASSED_ON]
+
+
+@contextmanager
+def _held() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _numbers())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _passing_on(pid: int) -> Iterator[list[int]]:
+    passed: list[int] = []
+
+    def pass_on(number: int, _frame: Any) -> None:
+        passed.append(number)
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    before: dict[int, Any] = {}
+    with suppress(ValueError):  # not in the main thread: whoever runs us handles signals
+        for number in _numbers():
+            before[number] = signal.signal(number, pass_on)
+    try:
+        yield passed
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _child(work: Callable[[], Any], answer: int, parent: int) -> None:
+    """Never returns."""
+    code = 1
+    try:
+        os.setpgid(0, 0)  # Ctrl-C comes once, from the process that waits
+        die_with(parent)
+        for number in _numbers():
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _numbers())
+        try:
+            said = {"returns": work()}
+        except (UserError, RunFailed, Interrupted) as error:
+            said = _said(error)
+        os.write(answer, json.dumps(said).encode())
+        code = 0
+    except BaseException:
+        os.write(answer, json.dumps({"crash": traceback.format_exc()}).encode())
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(code)
+
+
+def die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died in between
+            os._exit(1)
+
+
+def _said(error: BaseException) -> dict[str, Any]:
+    found: dict[str, Any] = {"raises": type(error).__name__, "text": str(error)}
+    if isinstance(error, RunFailed | Interrupted):
+        found["path"] = str(error.path)
+    if isinstance(error, Interrupted):
+        found |= {"number": error.code - 128, "saved": error.saved}
+    return found
+
+
+def _told(answer: bytes, code: int) -> Any:
+    if not answer:
+        raise Died(f"killed by {name_of(-code)}" if code < 0 else f"its process ended with exit code {code}")
+    found = json.loads(answer)
+    if "returns" in found:
+        return found["returns"]
+    if "crash" in found:
+        raise Died(found["crash"].strip().splitlines()[-1])
+    kind, text = found["raises"], found["text"]
+    if kind == "RunFailed":
+        raise RunFailed(text, Path(found["path"]))
+    if kind == "Interrupted":
+        raise Interrupted(found["number"], Path(found["path"]), text, found["saved"])
+    raise (ConfigError if kind == "ConfigError" else UserError)(text)

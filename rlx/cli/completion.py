@@ -1,0 +1,187 @@
+"""Shell completion that knows `key=value`: groups, their choices, configuration keys, runs.
+
+Typer's own script is wrong here: bash splits words at '=', so `algo=p<TAB>` would complete nothing. Keys are read
+from the YAML files, without Hydra: a <TAB> must answer at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlx.base.errors import ConfigError
+from rlx.config import kind as worlds
+from rlx.config import registry
+from rlx.search import settings
+
+SCRIPTS = {
+    "bash": r"""# rlx: source <(rlx completion bash)
+_rlx() {
+    local line="${COMP_LINE:0:COMP_POINT}" words current prefix="" rest mark
+    read -r -a words <<< "$line"
+    [[ "$line" == *[[:space:]] ]] && words+=("")
+    current="${words[-1]}"
+    mapfile -t COMPREPLY < <("${1/#\~/$HOME}" complete -- "${words[@]:1}" 2>/dev/null)
+    for mark in = :; do   # bash has split the word there already
+        rest="${current##*$mark}"
+        [[ "$COMP_WORDBREAKS" == *$mark* && ${#rest} -lt $((${#current} - ${#prefix})) ]] || continue
+        prefix="${current:0:${#current}-${#rest}}"
+    done
+    COMPREPLY=("${COMPREPLY[@]#"$prefix"}")
+    [[ ${#COMPREPLY[@]} -eq 1 && "${COMPREPLY[0]}" == *[=/.] ]] && compopt -o nospace
+}
+complete -o default -F _rlx rlx
+""",
+    "zsh": r"""# rlx: source <(rlx completion zsh)
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
+_rlx() {
+    local -a found open whole
+    found=(${(f)"$("${words[1]/#\~/$HOME}" complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)"})
+    (( $#found )) || { _files; return }
+    open=(${(M)found:#*[=/.]}) whole=(${found:#*[=/.]})
+    (( $#open )) && compadd -Q -S '' -- $open
+    (( $#whole )) && compadd -Q -- $whole
+}
+compdef _rlx rlx
+""",
+    "fish": r"""# rlx: rlx completion fish | source
+function __rlx_complete
+    set -l words (commandline -opc) (commandline -ct)
+    set -l found ($words[1] complete -- $words[2..-1] 2>/dev/null)
+    if test (count $found) -gt 0
+        printf '%s\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
+end
+complete -c rlx -f -a '(__rlx_complete)'
+""",
+}
+
+FLAGS: dict[str, tuple[str, ...]] = {  # of each verb; a test holds them against the verbs themselves
+    "train": (
+        "--multirun", "--continue", "--cfg", "--info", "--config-dir", "--config-name", "--package", "--resolve",
+        "--run", "--help", "--hydra-help", "--version",
+    ),
+    "resume": ("--help",),
+    "sweep": ("--jobs", "--config-dir", "--train", "--seeds", "--json", "--help"),
+    "eval": (
+        "--episodes", "--prompts", "--k", "--seed", "--stochastic", "--checkpoint", "--device", "--json", "--help",
+    ),
+    "play": ("--gif", "--seed", "--checkpoint", "--steps", "--fps", "--help"),
+    "sample": ("--count", "--greedy", "--temperature", "--seed", "--checkpoint", "--json", "--help"),
+    "ls": ("--where", "--sort", "--json", "--help"),
+    "show": ("--json", "--help"),
+    "plot": (
+        "--metric", "--by", "--group-by", "--out", "--smooth", "--x", "--stat", "--profile", "--json", "--help",
+    ),
+    "rm": ("--where", "--dry-run", "--yes", "--json", "--help"),
+    "diff": ("--json", "--help"),
+    "compare": ("--metric", "--by", "--group-by", "--lower", "--json", "--help"),
+    "dash": ("--port", "--help"),
+    "report": ("--out", "--metric", "--title", "--json", "--help"),
+    "export": ("--to", "--out", "--checkpoint", "--json", "--help"),
+    "list": ("--help",),
+    "doctor": ("--help",),
+    "completion": ("--help",),
+}  # fmt: skip
+DEVICES = ("auto", "cpu", "cuda", "mps")
+VALUES: dict[str, tuple[str, ...]] = {  # of flags
+    "--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all"), "--device": DEVICES,
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    "--checkpoint": ("latest", "best", "final"), "--sort": ("time", "eval", "return", "env", "algo", "status", "step"),
+    "--x": ("step", "seconds", "time"), "--stat": ("mean", "iqm"),
+    "--where": ("algo=", "env=", "task=", "seed=", "status=", "'step>=", "'eval>="),
+    "--to": ("safetensors", "onnx", "folder"),
+}  # fmt: skip
+LISTS = ("algos", "envs", "tasks", "presets", "models", "experiments", "sweeps")
+RUN_VERBS = ("resume", "eval", "play", "sample", "show", "plot", "rm", "diff", "compare", "report", "export")
+
+ACTIONS = ("resume", "best", "show")  # of rlx sweep
+SEVERAL = ("plot", "rm", "diff", "compare")  # runs
+
+
+def candidates(words: list[str]) -> list[str]:
+    """What could stand in place of the last of `words` (what was typed after `rlx`)."""
+    current = words[-1] if words else ""
+    if len(words) <= 1:
+        return _starting(current, (*FLAGS, "--help", "--version") if current.startswith("-") else FLAGS)
+    verb, before = words[0], words[-2]
+    if before in VALUES and (verb != "train" or before != "--device"):
+        return _starting(current, VALUES[before])
+    if current.startswith("-"):
+        return _starting(current, FLAGS.get(verb, ()))
+    if len(words) == 2 and verb in ("list", "completion"):
+        return _starting(current, LISTS if verb == "list" else SCRIPTS)
+    if verb in RUN_VERBS and (len(words) == 2 or verb in SEVERAL):
+        from rlx.rundir import reader as runs
+
+        return _starting(current, ["latest", *(str(path) for path in reversed(runs.find(Path("runs"))))])
+    if verb == "sweep":
+        return _sweep(words, current)
+    return _override(words[1:], current) if verb in ("train", "resume") else []
+
+
+def _sweep(words: list[str], current: str) -> list[str]:
+    """What stands after `rlx sweep`: an action and a study, or settings and the words of a run."""
+    if words[1] in ACTIONS and len(words) > 2:
+        known = sorted(path.parent.name for path in Path("runs", "sweeps").glob("*/study.json"))
+        more = ("trials=", "jobs=", "storage=") if words[1] == "resume" else ()
+        return _starting(current, ("latest", *known) if len(words) == 3 else more)
+    name, equals, value = current.partition("=")
+    if equals and name in settings.NAMES:
+        choices = {"sampler": settings.SAMPLERS, "pruner": settings.PRUNERS, "sweep": registry.options("sweep")}
+        return [f"{name}={choice}" for choice in _starting(value, choices.get(name, ()))]
+    actions = ACTIONS if len(words) == 2 else ()
+    return [*_starting(current, (*actions, *(f"{name}=" for name in settings.NAMES))), *_override(words[1:], current)]
+
+
+def _override(words: list[str], current: str) -> list[str]:
+    """group=choice (with the choices before it in a sweep), key=value for the values known, or key=."""
+    name, equals, value = current.partition("=")
+    plus = name[: len(name) - len(name.lstrip("+"))]
+    name = name.lstrip("+")
+    groups = registry.groups()
+    if equals:
+        done, comma, last = value.rpartition(",")
+        return [f"{plus}{name}={done}{comma}{choice}" for choice in _starting(last, _values(name, words, groups))]
+    keys = [*(f"{group}=" for group in groups), *(f"{key}=" for key in _keys(words, groups))]
+    return [f"{plus}{key}" for key in _starting(name, keys)]
+
+
+def _values(name: str, words: list[str], groups: list[str]) -> Iterable[str]:
+    if name in groups:
+        return registry.options(name)
+    if name == "device":
+        return DEVICES
+    if name == "init":
+        return ("latest", *(f"latest:{algo}" for algo in registry.algorithms_of("language")))
+    return ("true", "false") if isinstance(_keys(words, groups).get(name), bool) else ()
+
+
+def _keys(words: list[str], groups: list[str]) -> dict[str, Any]:
+    """The keys of the configuration that these words choose, and their values."""
+    try:
+        first = worlds.primary(words[:-1])
+    except ConfigError:  # words of two worlds
+        first = registry.PRIMARY["control"]
+    main = registry.load(registry.conf_dir() / f"{first}.yaml")
+    chosen = {key: value for item in main.get("defaults", []) if isinstance(item, dict) for key, value in item.items()}
+    chosen |= dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
+    found = _flat({key: value for key, value in main.items() if key not in ("defaults", "hydra")})
+    for group in groups:
+        if group in chosen and group not in ("preset", "as", "experiment"):
+            found |= _flat(registry.values(group, str(chosen[group]).rpartition(",")[2]), f"{group}.")
+    return found
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return found
+
+
+def _starting(current: str, choices: Iterable[str]) -> list[str]:
+    return [choice for choice in choices if choice.startswith(current)]

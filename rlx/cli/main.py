@@ -1,0 +1,59 @@
+"""The command line's entry: every way out is an exit code, and nothing slow is imported before it is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Any, NoReturn
+
+
+def main() -> NoReturn:
+    """Run one command."""
+    if int(os.environ.get("RANK") or 0) > 0 and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # torchrun: the first process says it all
+    try:
+        code = _complete(sys.argv[2:]) if sys.argv[1:2] == ["complete"] else _run()
+    except BrokenPipeError:  # `| head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 0
+    sys.exit(code)
+
+
+def _run() -> int:
+    import typer
+
+    from rlx.cli import exit_codes as exits
+    from rlx.cli.verbs import app, errors
+
+    warnings.filterwarnings("ignore", module=r"gymnasium\.envs\.registration")  # rlx's own errors say the same
+    stdout = sys.stdout
+    try:
+        code: Any = app(prog_name="rlx", standalone_mode=False)
+        with errors():
+            if sys.stdout is not None:  # None: `rlx ls >&-`
+                sys.stdout.flush()
+    except SystemExit:
+        if sys.stdout is stdout:
+            raise
+        sys.stdout = stdout  # Typer replaces it when it meets a closed pipe, and exits with 1
+        raise BrokenPipeError from None
+    except typer.Abort:
+        return 130
+    except typer.Exit as stop:
+        return stop.exit_code
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # Typer's usage errors have one
+            raise
+        return exits.say(exits.usage(error))
+    return code if isinstance(code, int) else 0
+
+
+def _complete(words: list[str]) -> int:
+    """The candidates for the last word, one a line: what the completion scripts call at each <TAB>."""
+    from rlx.cli.completion import candidates
+
+    for candidate in candidates(words[1:] if words[:1] == ["--"] else words):
+        print(candidate)
+    sys.stdout.flush()
+    return 0

@@ -1,0 +1,17 @@
+"""What the command line prints. Never imports torch.
+
+text       paths, numbers, tables                          live   the line of a run in progress; grid: of many
+outcomes   what came of a run, a grid, an evaluation       runs   lists and details of runs that are there
+comparing  what tells runs apart                           study  the trials of a search
+"""
+
+from rlx.cli.printing.comparing import compared, differences
+from rlx.cli.printing.live import Live
+from rlx.cli.printing.outcomes import evaluated, finished, sampled, sweep
+from rlx.cli.printing.runs import details, doomed, jobs, listing, plotted, removed
+from rlx.cli.printing.text import near, place_of, quoted, ranking, table
+
+__all__ = [
+    "Live", "compared", "details", "differences", "doomed", "evaluated", "finished", "jobs", "listing", "near",
+    "place_of", "plotted", "quoted", "ranking", "removed", "sampled", "sweep", "table",
+]  # fmt: skip

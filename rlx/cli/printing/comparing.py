@@ -1,0 +1,80 @@
+"""`rlx diff` and `rlx compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rlx.base.errors import shown
+from rlx.cli.printing.text import heading, table
+
+FIRST = 12  # characters of a hash
+
+
+def differences(found: Mapping[str, Any]) -> None:
+    """`rlx diff`."""
+    print(f"A  {found['a']}\nB  {found['b']}\n")
+    seeds = "the same seed" if found["same_seed"] else "another seed"
+    same = "same configuration" if found["same_config"] else "configurations differ"
+    print(f"{same}, {seeds}; {_weights(found['same_weights'])}")
+    for title, part in (("configuration", found["config"]), ("made by", found["origin"])):
+        if part:
+            print()
+            table([(title, "A", "B"), *((key, _short(one), _short(other)) for key, (one, other) in part.items())])
+    print()
+    table(
+        [("outcome", "A", "B"), *((key, _short(one), _short(other)) for key, (one, other) in found["outcome"].items())]
+    )
+
+
+def _weights(same: bool | None) -> str:
+    if same is None:
+        return "at least one has no weights"
+    return "weights equal bit for bit" if same else "weights differ"
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = shown(value).splitlines()[0] if str(value).strip() else "''"
+    hexadecimal = len(text) >= 40 and set(text) <= set("0123456789abcdef")
+    return text[:FIRST] if hexadecimal else text
+
+
+def compared(found: Any) -> None:
+    """`rlx compare`."""
+    from rlx.analysis.compare import build as compare
+
+    lines = [("", heading(place[0] for place in found.names), "seeds", "IQM", "95 % interval", "mean", "worst", "")]
+    for side in found.sides:
+        for i, (name, of) in enumerate(side.summary(found.names, found.lower)):
+            at = of["iqm"]
+            numbers = (f"{at.value:.4g}", _interval(at), f"{of['mean']:.4g}", f"{of['worst']:.4g}")
+            lines.append((side.name if not i else "", name, str(of["seeds"]), *numbers, side.label if not i else ""))
+        if not side.curves:
+            lines.append((side.name, "-", "0", "-", "-", "-", "-", side.label))
+    print(f"{found.metric}, {'lower' if found.lower else 'higher'} is better")
+    table(lines, right=(2, 3, 5, 6))
+    for pair in found.pairs:
+        who = f"{pair.first.name} against {pair.second.name}"
+        print(f"\n{who}")
+        rows = [("", "IQM difference", "P(improvement)", "")]
+        for result in pair.results:
+            apart = (
+                "-" if result.difference is None else f"{result.difference.value:+.4g} {_interval(result.difference)}"
+            )
+            rows.append((result.place, apart, compare.interval(result.improvement), result.verdict))
+        if pair.results:
+            table(rows)
+        else:
+            print("nothing to compare")
+    for note in found.notes:
+        print(f"{'' if note is not found.notes[0] else chr(10)}note: {note}")
+
+
+def _interval(found: Any) -> str:
+    return f"[{found.low:.4g}, {found.high:.4g}]" if found.known else "-"

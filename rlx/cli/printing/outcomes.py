@@ -1,0 +1,84 @@
+"""What came of a run, a sweep, an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlx.cli.printing.text import near, quoted, score, table
+
+
+def finished(path: Path, found: Mapping[str, Any]) -> None:
+    """The final table, the next commands, and the run's path as the last line."""
+    from rlx.rundir import reader as runs
+
+    rows = [*_evaluation(found["evaluation"] or {}), *_numbers(found["metrics"])]
+    width = max((len(key) for key, _ in rows), default=0)
+    print()
+    for key, value in rows:
+        print(f"  {key:<{width}}  {value}")
+    name = quoted(path)
+    if runs.place(path) == "task":
+        print(f"\nnext: rlx eval {name} --prompts 1000\n      rlx sample {name}\n      rlx dash")
+    else:
+        print(f"\nnext: rlx eval {name} --episodes 100\n      rlx play {name} --gif out.gif\n      rlx dash")
+    print(f"run: {near(path)}")
+
+
+def _numbers(found: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    return [
+        (f"{prefix}{key}", f"{value:.6g}") for key, value in sorted(found.items()) if isinstance(value, int | float)
+    ]
+
+
+def _evaluation(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if "mean_reward" in found:
+        text = f"{found['mean_reward']:.2f} +- {found['std_reward']:.2f} over {found['episodes']} episodes"
+        return [("eval/mean_reward", text)]
+    return _numbers({key: found[key] for key in found if key not in ("step", "score", "seed")}, "eval/")
+
+
+def evaluated(found: Mapping[str, Any], seed: int) -> None:
+    """`rlx eval`."""
+    if "returns" in found:
+        print(f"{found['mean']:.2f} +- {found['std']:.2f} over {found['n']} episodes (seed {seed})")
+        return
+    several = {f"{name}@{k}": share for name in ("pass", "maj") for k, share in found.get(f"{name}_at", {}).items()}
+    for key, value in [*_numbers(found), *_numbers(several)]:
+        print(f"  {key:<17}  {value}")
+
+
+def sampled(found: Sequence[Mapping[str, Any]]) -> None:
+    """`rlx sample`: log-prob, prompt and completion, one line each."""
+    for row in found:
+        for said in row["completions"]:
+            text = f"{row['prompt']}{said['text']}".replace("\n", "\\n")
+            print(f"{said['logprob']:9.3f}  {text}{'' if said['ended'] else ' (cut)'}")
+
+
+def sweep(directory: Path, jobs: Sequence[Mapping[str, Any]], planned: int | None, error: str | None) -> bool:
+    """A line for each job, how many finished, and the sweep's path as the last line. True if all finished."""
+    from rlx.rundir import reader as runs
+
+    same = set.intersection(*(set(job["overrides"]) for job in jobs)) if jobs else set()
+    lines = [("job", "status", "eval", "", "")]
+    for job in jobs:
+        path = directory / str(job["run"])
+        found: dict[str, Any] = runs.show(path) if path.is_dir() else {"status": "not started", "eval": None}
+        swept = " ".join(word for word in job["overrides"] if word not in same)
+        lines.append((str(job["run"]), found["status"], score(found), swept, str(job["error"] or "")))
+    for path in runs.find(directory):  # what came to no end, because its process did
+        if path.name not in [job["run"] for job in jobs]:
+            found = runs.show(path)
+            lines.append((path.name, found["status"], score(found), "", str(found["error"] or "")))
+    print()
+    if len(lines) > 1:
+        table(lines, right=(2,))
+    done = sum(job["error"] is None for job in jobs)
+    count = max(planned or 0, len(jobs))
+    if lost := count - len(jobs):
+        print(f"{lost} did not come to an end: {error or 'a worker was killed?'}")
+    print(f"{done} of {count} jobs finished")
+    print(f"run: {near(directory)}")
+    return done == count and error is None

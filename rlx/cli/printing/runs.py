@@ -1,0 +1,94 @@
+"""Runs that are there: `rlx ls`, `rlx show`, `rlx plot`, `rlx rm`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from rlx.base.errors import shown
+from rlx.cli.printing.text import heading, number, place_of, score, table
+
+NOTES = 6  # of a plot, at most
+
+
+def listing(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Sequence[Any]] = MappingProxyType({})) -> None:
+    """`rlx ls`; `columns`: further ones, a value for each row."""
+    names = [key.rpartition(".")[2] for key in columns]
+    title = ("status", "algo", heading(place_of(row)[0] for row in rows), "seed", "step", "eval", *names, "run")
+    lines = [title]
+    for i, row in enumerate(rows):
+        named = (row["status"], str(row["algo"]), place_of(row)[1], str(row["seed"]))
+        more = ("-" if values[i] is None else number(values[i]) for values in columns.values())
+        lines.append((*named, number(row["step"]), score(row), *more, row["run"]))
+    table(lines, right=tuple(range(3, 6 + len(names))))
+
+
+def jobs(found: Mapping[str, Any]) -> None:
+    """`rlx show` of a sweep or a study. What all jobs share is not said of each."""
+    study, many = found["kind"] == "study", found["jobs"]
+    same = {key for job in many for key in job["params"] if len({str(one["params"].get(key)) for one in many}) == 1}
+    lines = [("trial" if study else "job", "status", "score" if study else "eval", "", "")]
+    for job in many:
+        name = str(job["trial"]) if study else job["run"]
+        value = "-" if job["eval"] is None else f"{job['eval']:.6g}"
+        words = (f"{key}={number(each)}" for key, each in job["params"].items() if len(many) == 1 or key not in same)
+        error = shown(str(job["error"]).splitlines()[0]) if job["error"] else ""
+        lines.append((name, str(job["status"]), value, " ".join(words), error))
+    if many:
+        table(lines, right=(0, 2) if study else (2,))
+    states = ", ".join(f"{count} {state}" for state, count in found["states"].items()) or "no run yet"
+    print(f"{found['kind']} {found['sweep']}: {states}")
+
+
+def removed(found: Any, as_json: bool, only_said: bool = False) -> None:
+    """`rlx rm`."""
+    if as_json:
+        print(json.dumps({"removed": list(map(str, found.paths)), "bytes": found.bytes, "dry_run": only_said}))
+        return
+    for path in found.paths:
+        print(f"{'would remove' if only_said else 'removed'} {path}")
+    print(f"{found.bytes:,} bytes {'would be freed' if only_said else 'freed'}" if found.paths else "nothing to remove")
+
+
+def doomed(found: Any) -> None:
+    """What `rlx rm` asks about."""
+    for path in found.paths:
+        print(f"  {path}")
+    print(f"  {found.bytes:,} bytes")
+
+
+def details(found: Mapping[str, Any]) -> None:
+    """`rlx show`."""
+    for key, value in found.items():
+        if isinstance(value, dict):
+            print(f"{key}:")
+            for name, inner in value.items():
+                print(f"  {name}: {number(inner)}")
+        elif key == "policy":
+            print("policy:", *(f"  {line}" for line in value.splitlines()), sep="\n")
+        elif key == "command" and value:
+            print(f"command: {shlex.join(str(word) for word in value)}")
+        elif isinstance(value, list):
+            print(f"{key}: {'; '.join(str(item) for item in value) or '-'}")
+        else:
+            print(f"{key}: {'-' if value is None else number(value)}")
+
+
+def plotted(found: Any, out: Path) -> None:
+    """`rlx plot`."""
+    last_of = "mean" if found.stat == "profile" else "last"
+    lines = [(heading(found.kinds.values()), "line", last_of, "range of seeds")]
+    for name, group in found.panels.items():
+        for line in group:
+            last = [curve.y[-1] for curve in line.curves]
+            middle = sum(last) / len(last) if found.stat == "profile" else line.mean[-1]
+            lines.append((name, line.label, f"{middle:.6g}", f"{min(last):.6g} to {max(last):.6g}"))
+    table(lines, right=(2,))
+    if found.notes:
+        more = f"; and {len(found.notes) - NOTES} more" if len(found.notes) > NOTES else ""
+        print(f"note: {'; '.join(found.notes[:NOTES])}{more}")
+    print(f"{out}: {found.metric}")

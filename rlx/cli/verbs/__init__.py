@@ -1,0 +1,13 @@
+"""The verbs of the command line. What they print is in `printing`, errors and exit codes are in `exits`.
+
+Nothing here imports torch, hydra or gymnasium until a verb needs it. The order of the imports is that of `rlx --help`.
+"""
+
+from rlx.cli.verbs.base import app, errors  # isort: skip
+from rlx.cli.verbs import training, searching as sweeping, policies, looking, comparing, dashboard, exporting, machine  # isort: skip
+from rlx.cli.verbs.looking import ORDERS
+
+__all__ = [
+    "ORDERS", "app", "comparing", "dashboard", "errors", "exporting", "looking", "machine", "policies",
+    "sweeping", "training",
+]  # fmt: skip

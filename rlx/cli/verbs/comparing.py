@@ -1,0 +1,62 @@
+"""rlx diff, compare: what tells two runs apart, and whether one side of runs is better than another."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from rlx.base.errors import UserError
+from rlx.cli import printing
+from rlx.cli.verbs.base import Json, RunName, app, errors, run_path
+
+
+@app.command()
+def diff(run: RunName, other: RunName, as_json: Json = False) -> None:
+    """What two runs differ in: configuration, versions, outcome."""
+    with errors():
+        from rlx.analysis.compare import diff as differing
+
+        found = differing.build(run_path(run), run_path(other))
+        if as_json:
+            print(json.dumps(found))
+        else:
+            printing.differences(found)
+
+
+@app.command()
+def compare(
+    sides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[GLOB]...", help="A side each: a directory, a run, or a quoted pattern of them."),
+    ] = None,
+    metric: Annotated[str, typer.Option(help="eval, or a key of metrics.jsonl: its last value.")] = "eval",
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by",
+            "--group-by",
+            metavar="KEY,...",
+            help="All runs, a side for each value of these.",
+            show_default=False,
+        ),
+    ] = "",
+    lower: Annotated[bool, typer.Option("--lower", help="Lower is better (a loss).")] = False,
+    as_json: Json = False,
+) -> None:
+    """Is one side better than another: IQM and interval, probability of improvement, verdict.
+
+    rlx compare 'runs/cartpole/ppo/*' 'runs/cartpole/dqn/*'     Seeds are grouped by themselves.
+    """  # fmt: skip
+    with errors():
+        from rlx.analysis.compare import build as comparing
+
+        if not sides:
+            raise UserError("compare: GLOB is missing: two directories of runs or patterns (rlx compare --help)")
+        keys = [word for word in by.split(",") if word]
+        found = comparing.build(sides, metric, keys, lower)
+        if as_json:
+            print(json.dumps(found.to_json()))
+        else:
+            printing.compared(found)

@@ -1,0 +1,107 @@
+"""rlx dash: TensorBoard over runs, on localhost."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, Annotated
+
+import typer
+
+from rlx.base.errors import UserError
+from rlx.cli.verbs.base import RUNS, app, errors
+
+FIRST, MANY = 6006, 100  # ports that are tried where none is asked for
+PATIENCE = 60.0  # seconds for its first answer
+HOST = "localhost"
+
+
+@app.command()
+def dash(
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="A directory of runs, or a sweep.")] = RUNS,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65535, help=f"Of the web page ({FIRST}, or the next one that is free).", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """TensorBoard over the runs, on localhost only, until Ctrl-C."""
+    with errors():
+        if not directory.is_dir():
+            what = "not a directory" if directory.exists() else "no such directory"
+            raise UserError(f"{directory}: {what} (rlx train makes runs/)")
+        if port is not None and not _free(port):
+            raise UserError(f"--port={port}: is taken by another program (without --port a free one is found)")
+        chosen = port or next((number for number in range(FIRST, FIRST + MANY) if _free(number)), None)
+        if chosen is None:
+            raise UserError(f"no free port from {FIRST} to {FIRST + MANY - 1} (--port=N takes another one)")
+        if (sweeps := _sweeps(directory)) and directory not in sweeps:
+            print(
+                f"rlx: note: HPARAMS has the columns of one sweep; of the newest: rlx dash {sweeps[-1]}",
+                file=sys.stderr,
+            )
+        _serve(directory, chosen)
+
+
+def _free(port: int) -> bool:
+    """Whether a server can listen there, on every address that localhost has."""
+    for family, kind, _, _, address in socket.getaddrinfo(HOST, port, type=socket.SOCK_STREAM):
+        with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address[:2])
+            except OSError:
+                return False
+    return True
+
+
+def _sweeps(directory: Path) -> list[Path]:
+    """The sweeps here that name columns of their own (see rlx.rundir.tensorboard_grid)."""
+    places = [file.parent for under in ("", "*/", "sweeps/*/") for file in directory.glob(f"{under}*tfevents*.columns")]
+    return sorted(set(places), key=lambda path: path.stat().st_mtime)
+
+
+def _serve(directory: Path, port: int) -> None:
+    """Run TensorBoard until it ends or is ended with Ctrl-C; its own words only where it fails."""
+    words = ["--logdir", str(directory), "--host", HOST, "--port", str(port)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryFile() as said:
+        child = subprocess.Popen([sys.executable, "-m", "tensorboard.main", *words], stdout=said, stderr=said)
+        try:
+            if _answers(child, port):
+                print(f"http://{HOST}:{port}  TensorBoard over {directory}; Ctrl-C ends it", flush=True)
+            code = child.wait()
+        except KeyboardInterrupt:
+            return
+        finally:
+            child.terminate()
+            try:
+                child.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        if code and code != -signal.SIGINT:
+            raise RuntimeError(f"TensorBoard ended with {code}: {_last_line(said)}")
+
+
+def _answers(child: subprocess.Popen, port: int) -> bool:
+    """Whether it does, once it has had time to start. Raises RuntimeError where it is silent for too long."""
+    end = time.monotonic() + PATIENCE
+    while child.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+            return True
+        if time.monotonic() > end:
+            raise RuntimeError(f"TensorBoard has not answered on port {port} within {PATIENCE:g} seconds")
+        time.sleep(0.05)
+    return False
+
+
+def _last_line(said: IO[bytes]) -> str:
+    said.seek(0)
+    return (said.read().decode(errors="replace").strip().splitlines() or ["(nothing said)"])[-1]

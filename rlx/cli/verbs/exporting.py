@@ -1,0 +1,69 @@
+"""rlx report, export: what others get to see of runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlx.base.atomic_files import write_atomically
+from rlx.base.errors import UserError, choices_hint, shown
+from rlx.cli import printing
+from rlx.cli.verbs.base import Checkpoint, Json, RunName, app, errors, run_path
+
+FORMS = ("safetensors", "onnx", "folder")
+
+
+@app.command()
+def report(
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN|DIRECTORY|PATTERN]...", help="Runs, or where to look (runs).")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page, .html.")] = Path("report.html"),
+    metric: Annotated[
+        str, typer.Option(help="Whose curves (those of learning and of evaluations).", show_default=False)
+    ] = "",
+    title: Annotated[str, typer.Option(help="Of the page.", show_default=False)] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print its table of results, too.")] = False,
+) -> None:
+    """Everything about some runs, or a search, as one page that needs nothing else."""
+    with errors():
+        from rlx.analysis.report import build as reports
+        from rlx.analysis.report import page as report_page
+
+        reports.check_out(out)
+        found = reports.build(paths or (), metric, title)
+        page = report_page.html(found).encode("utf-8", "replace")
+        try:
+            write_atomically(out, page, durable=False)
+        except OSError as error:
+            raise UserError(f"--out={out}: {error}") from None
+        if as_json:
+            print(json.dumps({"out": str(out), "rows": found.table(), "notes": found.notes}))
+            return
+        count = sum(len(row.runs) for row in found.rows)
+        print(f"{out}: {count} run{'s' * (count != 1)}, {len(page) / 1e3:,.0f} kB")
+
+
+@app.command()
+def export(
+    run: RunName,
+    to: Annotated[str, typer.Option(help="safetensors, onnx or folder.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to; a new file or directory.")] = None,
+    checkpoint: Checkpoint = "latest",
+    as_json: Json = False,
+) -> None:
+    """Write a run's policy for use without rlx: its tensors, an ONNX graph, or a folder with code that acts."""
+    with errors():
+        if to not in FORMS:
+            raise UserError(f"--to={shown(to)}: no such form{choices_hint(to, FORMS)}")
+        path = run_path(run)
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, "1")
+        from rlx.export import formats as exporting
+
+        written = str(printing.near(exporting.export(path, to, out, checkpoint)))
+        print(json.dumps({"run": str(path), "to": to, "out": written}) if as_json else written)

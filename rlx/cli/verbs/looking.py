@@ -1,0 +1,165 @@
+"""rlx ls, show, plot, rm: what ran, how it went, and what of it may go."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlx.base.errors import UserError, choices_hint, shown
+from rlx.cli import printing
+from rlx.cli.verbs.base import RUNS, Json, RunName, app, errors, run_path
+
+ORDERS = ("time", "eval", "return", "env", "algo", "status", "step")
+Where = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="Only these runs: algo=ppo, lr=1e-3, 'step>=1000'.", show_default=False),
+]
+
+
+def _check_directory(directory: Path) -> None:
+    if not directory.is_dir():
+        what = "not a directory" if directory.exists() else "no such directory"
+        raise UserError(f"{directory}: {what} (rlx train makes runs/)")
+
+
+@app.command()
+def ls(
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Where to look.")] = RUNS,
+    where: Where = None,
+    sort: Annotated[str, typer.Option(help="time, eval, env, algo, status, step, or a key as in --where.")] = "time",
+    as_json: Annotated[bool, typer.Option("--json", help="A list of what `show --json` prints.")] = False,
+) -> None:
+    """List runs, the newest (or the best) last."""
+    with errors():
+        from rlx.rundir import filter as conditions
+        from rlx.rundir import index
+
+        if directory != RUNS:  # before the first run there is none
+            _check_directory(directory)
+        found = index.read(directory)
+        key = conditions.sort_key(sort, found, ORDERS)
+        chosen = conditions.ordered(conditions.select(found, where or ()), key)
+        if as_json:
+            print(json.dumps([entry.row for entry in chosen]))
+        elif chosen:
+            asked = [condition.key for condition in conditions.conditions(where or (), found)]
+            more = [name for name in dict.fromkeys([key, *asked]) if name not in conditions.SHOWN]
+            columns = {name: [conditions.value_of(entry, name) for entry in chosen] for name in more}
+            printing.listing([entry.row for entry in chosen], columns)
+        elif found:
+            print(f"none of the {len(found)} runs under {directory} has {' and '.join(where or ())}")
+        else:
+            print(f"no runs under {directory} yet: rlx train algo=ppo env=cartpole")
+
+
+@app.command()
+def show(run: RunName, as_json: Json = False) -> None:
+    """What a run is and how it went; of a sweep, what came of its jobs."""
+    with errors():
+        from rlx.analysis import grids as sweeps
+        from rlx.rundir import reader as runs
+
+        if run and sweeps.is_sweep(Path(run)):
+            whole = sweeps.show(Path(run))
+            if as_json:
+                print(json.dumps(whole))
+            else:
+                printing.jobs(whole)
+            return
+        found = runs.show(run_path(run))
+        if as_json:
+            print(json.dumps(found))
+        else:
+            printing.details(found)
+
+
+@app.command()
+def plot(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN|DIRECTORY|GLOB]...", help="Runs, or where to look (runs)."),
+    ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(help="One of the keys of metrics.jsonl (the return, the reward or the loss).", show_default=False),
+    ] = "",
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by",
+            "--group-by",
+            metavar="KEY,...",
+            help="A line for each value of these, e.g. weight,lr.",
+            show_default=False,
+        ),
+    ] = "",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The picture: .png, .svg or .pdf (plot.png).")] = None,
+    smooth: Annotated[int, typer.Option(min=1, help="Mean of the last N log lines.")] = 1,
+    x: Annotated[str, typer.Option("--x", help="step or seconds.")] = "step",
+    stat: Annotated[str, typer.Option(help="What a line is of its seeds: mean or iqm.")] = "mean",
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Instead of curves the share of runs that score more than each level.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the series; a picture only with --out.")] = False,
+) -> None:
+    """Learning curves: one line a configuration, mean and band over its seeds.
+
+    All runs that share everything in config.yaml but the seed are one line; the legend names what differs.
+    """  # fmt: skip
+    with errors():
+        from rlx.analysis.curves import bands, curves, draw, profiles
+        from rlx.analysis.curves import build as plotting
+        from rlx.rundir import query as reading
+
+        if x not in curves.X:
+            raise UserError(f"--x={shown(x)}: no such axis{choices_hint(x, curves.X)}")
+        if stat not in bands.STATS:
+            raise UserError(f"--stat={shown(stat)}: no such statistic{choices_hint(stat, bands.STATS)}")
+        picture = out or Path("plot.png")
+        draw.check_out(picture)
+        keys = [word for word in by.split(",") if word]
+        chosen = reading.find(paths or ())
+        if profile:
+            found = profiles.build(chosen, metric or "eval", keys)
+        else:
+            found = plotting.build(chosen, metric, keys, x, smooth, stat)
+        if out or not as_json:
+            draw.draw(found, picture)
+        if as_json:
+            print(json.dumps(found.to_json()))
+        else:
+            printing.plotted(found, picture)
+
+
+@app.command()
+def rm(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Run directories, or a sweep's.")
+    ] = None,
+    where: Where = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove run directories, after asking."""  # fmt: skip
+    with errors():
+        from rlx.analysis import remove as removing
+
+        plan = removing.plan(names or (), where or ())
+        if not plan.paths:
+            printing.removed(plan, as_json)
+            return
+        if not (yes or dry_run):
+            if not (sys.stdin.isatty() and sys.stdout.isatty()) or as_json:
+                raise UserError(f"rm: {removing.counted(plan)} would go; --yes does it without a terminal to ask on")
+            printing.doomed(plan)
+            if not typer.confirm(f"remove {removing.counted(plan)}?"):
+                print("nothing removed")
+                return
+        if not dry_run:
+            removing.carry_out(plan)
+        printing.removed(plan, as_json, only_said=dry_run)

@@ -1,0 +1,148 @@
+"""rlx eval, play, sample: what a run's policy can do."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rlx.base.errors import UserError
+from rlx.cli import printing
+from rlx.cli.verbs.base import Checkpoint, Json, RunName, app, errors, run_path
+
+EPISODES, PROMPTS, SAMPLES = 10, 256, 8  # of an evaluation, where nothing else is said
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the environments played here, or of the prompts.")]
+
+
+@app.command()
+def eval(
+    run: RunName,
+    episodes: Annotated[
+        int | None,
+        typer.Option(min=1, max=10**6, help=f"How many, in an environment ({EPISODES}).", show_default=False),
+    ] = None,
+    prompts: Annotated[
+        int | None, typer.Option(min=1, max=10**6, help=f"How many, of a task ({PROMPTS}).", show_default=False)
+    ] = None,
+    k: Annotated[
+        int | None,
+        typer.Option("--k", min=1, max=10**4, help=f"Samples of each prompt ({SAMPLES}).", show_default=False),
+    ] = None,
+    seed: Seed = 0,
+    stochastic: Annotated[
+        bool, typer.Option("--stochastic", help="Sample actions instead of taking the mode.")
+    ] = False,
+    checkpoint: Checkpoint = "latest",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print all numbers.")] = False,
+) -> None:
+    """Evaluate a run's policy: on fresh environments, or on held-out prompts of its task."""
+    with errors():
+        path = run_path(run)
+        if _on_task(path):
+            _refuse(
+                {"--episodes": episodes, "--stochastic": stochastic or None},
+                run,
+                "learns on a task; it takes --prompts N and --k K",
+            )
+            count, how = prompts or PROMPTS, {"k": k or SAMPLES}
+        else:
+            _refuse({"--prompts": prompts, "--k": k}, run, "learns in an environment; it takes --episodes N")
+            count, how = episodes or EPISODES, {"stochastic": stochastic}
+        _one_thread()
+        from rlx.training import start as runner
+
+        cfg, module, state = runner.open_run(path, checkpoint, device)
+        found = runner.report(cfg, module, state, count, seed, **how)
+        if as_json:
+            print(json.dumps(found))
+        else:
+            printing.evaluated(found, seed)
+
+
+def _on_task(path: Path) -> bool:
+    from rlx.rundir import reader as runs
+
+    return runs.place(path) == "task"
+
+
+def _refuse(options: dict[str, Any], run: str, instead: str) -> None:
+    """Options of the other world."""
+    for name, value in options.items():
+        if value is not None:
+            said = name if value is True else f"{name}={value}"
+            raise UserError(f"{said}: the run {run} {instead}")
+
+
+@app.command()
+def play(
+    run: RunName,
+    gif: Annotated[Path | None, typer.Option(help="Write the episode to this GIF.")] = None,
+    seed: Seed = 0,
+    checkpoint: Checkpoint = "latest",
+    steps: Annotated[int, typer.Option(min=1, help="At most this many.")] = 1000,
+    fps: Annotated[int, typer.Option(min=1, max=50, help="Frames a second of the GIF.")] = 25,
+) -> None:
+    """Let a run's policy play one episode, in a window or with --gif to a picture."""
+    with errors():
+        path = run_path(run)
+        if _on_task(path):
+            raise UserError(f"play {run}: the run learns on a task, and has nothing to film: rlx sample {run}")
+        if gif is not None:
+            _check_gif(gif)
+        _one_thread()
+        from rlx.training import start as runner
+
+        cfg, policy = runner.open_policy(path, checkpoint)
+        total, length = runner.world_of(cfg).play(policy, cfg, seed, steps, gif, fps)
+        print(f"return {total:.2f} in {length} steps (seed {seed})" + (f", written to {gif}" if gif else ""))
+
+
+@app.command()
+def sample(
+    run: RunName,
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Texts to complete (four held-out ones).")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=10_000, help="Completions of each.")] = 1,
+    greedy: Annotated[bool, typer.Option("--greedy", help="The likeliest token each time.")] = False,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of the samples (the run's own).", show_default=False)
+    ] = None,
+    seed: Seed = 0,
+    checkpoint: Checkpoint = "latest",
+    as_json: Json = False,
+) -> None:
+    """Let a run's policy complete prompts: rlx sample latest "37+58="."""
+    with errors():
+        path = run_path(run)
+        if not _on_task(path):
+            raise UserError(f"sample {run}: the run learns in an environment, and writes nothing: rlx play {run}")
+        if temperature is not None and not 0 < temperature < float("inf"):
+            raise UserError(f"--temperature={temperature:g}: must be a finite number > 0 (--greedy: the limit 0)")
+        _one_thread()
+        from rlx.training import start as runner
+
+        cfg, policy = runner.open_policy(path, checkpoint)
+        found = runner.world_of(cfg).sample(policy, cfg, prompts or (), count, seed, temperature, greedy)
+        if as_json:
+            print(json.dumps(found))
+        else:
+            printing.sampled(found)
+
+
+def _check_gif(gif: Path) -> None:
+    if gif.suffix.lower() != ".gif":
+        raise UserError(f"--gif={gif}: must end in .gif")
+    if not gif.absolute().parent.is_dir():
+        raise UserError(f"--gif={gif}: the directory {gif.parent} does not exist")
+    if gif.is_dir():
+        raise UserError(f"--gif={gif}: is a directory")
+
+
+def _one_thread() -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")

@@ -1,0 +1,196 @@
+"""rlx sweep: a search over hyper-parameters, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rlx.base.errors import UserError, did_you_mean, shown
+from rlx.cli import printing
+from rlx.cli.verbs.base import PASS, Json, app, errors
+
+ACTIONS = {"resume": ("-j",), "best": ("--train", "--seeds", "--json"), "show": ("--json",)}  # and their options
+START = ("-j", "--config-dir")
+FRESH = 5  # seeds of best --train
+
+HELP = """Search hyper-parameters: several seeds a trial, pruned early, resumable.
+
+rlx sweep [KEY=VALUE | KEY=RANGE | SETTING=VALUE]...   begin a study
+
+rlx sweep resume STUDY [trials=N] [-j N]   go on with one, or join it from here
+
+rlx sweep show STUDY   its trials      rlx sweep best STUDY [--train]   the winner
+
+KEY=VALUE as in rlx train. RANGE: interval(1e-5, 1e-2), tag(log, interval(1e-5, 1e-2)), int(interval(2, 12)),
+range(2, 12), or a,b,c; without any, those of conf/sweep/ALGO.yaml (sweep=NAME: of another file).
+
+SETTING: trials (50), seeds (3 a trial), sampler (tpe, random, cmaes, gp, nsga2), pruner (median, hyperband, none),
+storage (journal, or the URL of a database), study (its name), jobs (1).
+
+STUDY: a directory, a name under runs/sweeps, or latest.
+"""
+
+
+@app.command(context_settings=PASS, help=HELP)
+def sweep(
+    ctx: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="[WORD]...", show_default=False)] = None,
+    jobs: Annotated[
+        int | None, typer.Option("-j", "--jobs", min=1, max=256, help="Workers (1).", show_default=False)
+    ] = None,
+    config_dir: Annotated[
+        Path | None, typer.Option("--config-dir", help="More configuration files.", show_default=False)
+    ] = None,
+    train: Annotated[bool, typer.Option("--train", help="best: train the winner on fresh seeds.")] = False,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=1000, help=f"best --train: how many ({FRESH}).", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    with errors():
+        said = [*(words or []), *ctx.args]
+        options = {"-j": jobs, "--config-dir": config_dir, "--train": train or None, "--seeds": seeds}
+        options["--json"] = as_json or None
+        action = said[0] if said and said[0] in ACTIONS else None
+        for name, value in options.items():
+            if value is not None and name not in (ACTIONS[action] if action else START):
+                takes = [verb for verb, known in ACTIONS.items() if name in known]
+                raise UserError(f"{name}: rlx sweep{f' {action}' if action else ''} takes none ({_who(name, takes)})")
+        if action is None:
+            _begin(said, config_dir, jobs)
+        elif action == "resume":
+            _resume(said[1:], jobs)
+        elif action == "show":
+            _show(_one(said, action), as_json)
+        else:
+            if seeds is not None and not train:
+                raise UserError("--seeds: of --train (rlx sweep best STUDY --train --seeds 5)")
+            _best(_one(said, action), train, seeds or FRESH, as_json)
+
+
+def _who(name: str, takes: Sequence[str]) -> str:
+    words = [f"rlx sweep {verb} STUDY {name}" for verb in takes]
+    return " or ".join([*words, *([f"rlx sweep KEY=VALUE... {name}"] if name in START else [])])
+
+
+def _one(said: Sequence[str], action: str) -> str:
+    if len(said) < 2:
+        raise UserError(f"rlx sweep {action}: STUDY is missing: a directory, a name under runs/sweeps, or latest")
+    if len(said) > 2:
+        raise UserError(f"rlx sweep {action}: too many words: {' '.join(said[2:])}")
+    return said[1]
+
+
+def _begin(said: list[str], config_dir: Path | None, jobs: int | None) -> None:
+    if not said:
+        raise UserError("rlx sweep: what to search is missing: rlx sweep algo=ppo env=cartpole (rlx sweep --help)")
+    if "=" not in said[0] and not said[0].startswith("-"):
+        hint = did_you_mean(said[0], ACTIONS)
+        raise UserError(f"{shown(said[0])}: must be key=value, or one of {', '.join(ACTIONS)}{hint}")
+    from rlx.launch import search_request as asking
+    from rlx.search import start as search
+
+    question = asking.ask(said, config_dir, jobs)
+    again = sys.argv[1:] if sys.argv[1:2] == ["sweep"] else ["sweep", *said]
+    _work(search.begin(question.to_json(["rlx", *again])), question.settings.jobs)
+
+
+def _resume(said: list[str], jobs: int | None) -> None:
+    from rlx.launch.composing import set_threads
+    from rlx.search import settings
+    from rlx.search import start as search
+
+    found, rest = settings.take(said, ("trials", "jobs", "storage"))
+    if len(rest) > 1 or (rest and "=" in rest[0]):
+        other = next(word for word in rest if "=" in word or word is not rest[0])
+        raise UserError(f"{other}: rlx sweep resume takes STUDY, trials=N, jobs=N, storage=URL; a study stays itself")
+    study = search.again(_one(["resume", *rest], "resume"), found.get("trials"), found.get("storage"))
+    set_threads(study.asked["config"].get("threads"))
+    _work(study, jobs or found.get("jobs") or 1)
+
+
+def _work(study: Any, jobs: int) -> None:
+    from rlx.base.signals import Interrupted, name_of
+    from rlx.cli.printing import study as show
+    from rlx.search import start as search
+
+    name = _name(study)
+    show.announced(study, jobs, _ranges(study))
+    with show.Watch(study, search.done) as watch:
+        code = search.work(study, jobs, watch.look)
+        watch.now()
+    rows = search.rows(study)
+    over = len(search.done(rows)) >= study.asked["trials"]
+    again = f"rlx sweep resume {name}"
+    if code > 128:
+        text = f"interrupted by {name_of(code - 128)}: {show.summary(study, rows)}"
+        raise Interrupted(code - 128, study.directory, text, None, again)
+    show.ended(study, rows, name, over)
+    if not over:
+        print(f"rlx: not all trials have ended; go on with: {again}", file=sys.stderr)
+    if code or not any(row["state"] == "complete" for row in rows):
+        raise typer.Exit(1)
+
+
+def _name(study: Any) -> str:
+    """A study as the command line names it."""
+    if study.directory.parent == (Path.cwd() / "runs" / "sweeps"):
+        return str(study.name)
+    return printing.quoted(study.directory)
+
+
+def _ranges(study: Any) -> dict[str, str]:
+    from rlx.search import params
+
+    return {key: params.said(found) for key, found in study.asked["space"].items()}
+
+
+def _show(name: str, as_json: bool) -> None:
+    from rlx.cli.printing import study as show
+    from rlx.search import start as search
+    from rlx.search.importance import importance
+
+    study = search.find(name)
+    rows = search.rows(study)
+    shares = importance(study.directory)
+    if as_json:
+        asked = {key: value for key, value in study.asked.items() if key != "config"}
+        print(json.dumps({"study": str(study.directory), **asked, "importance": shares, "rows": rows}))
+    else:
+        show.listing(study, rows, shares, _ranges(study))
+
+
+def _best(name: str, train: bool, count: int, as_json: bool) -> None:
+    from rlx.cli.printing import study as show
+    from rlx.search import start as search
+    from rlx.search import winner
+
+    study = search.find(name)
+    found = winner.best(study, search.rows(study))
+    if not as_json:
+        show.winner(found)
+    if train:
+        from rlx.launch.composing import set_threads
+
+        winner.check_seeds(study, count)
+        set_threads(study.asked["config"].get("threads"))
+        found = winner.train(study, found, count, _said)
+        if not as_json:
+            show.retrained(study, found)
+    elif not as_json:
+        print(f"\nnext: rlx sweep best {_name(study)} --train")
+    if as_json:
+        print(json.dumps(found))
+    if train and found["fresh"]["failed"]:
+        raise typer.Exit(1)
+
+
+def _said(path: Path, score: float | None, error: str | None) -> None:
+    """A run of the winner that ended."""
+    line = f"{path.name}  {error or f'{score:.4g}'}"
+    print(line, file=sys.stderr, flush=True)

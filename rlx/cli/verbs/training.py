@@ -1,0 +1,55 @@
+"""rlx train, rlx resume."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from rlx.cli import printing
+from rlx.cli.verbs.base import PASS, RunName, app, errors, run_path
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
+
+
+@app.command(context_settings=PASS, add_help_option=False)
+def train(ctx: typer.Context, overrides: Overrides = None) -> None:
+    """Train an agent: rlx train algo=ppo env=cartpole."""
+    with errors():
+        from rlx.launch import start as launch
+
+        live = printing.Live()
+        try:
+            outcome = launch.train(_argv_after("train", [*(overrides or []), *ctx.args]), live)
+        finally:
+            live.finish()
+        if sweep := outcome.sweep:
+            if not printing.sweep(sweep.directory, sweep.jobs(), sweep.planned, sweep.error):
+                raise typer.Exit(1)
+            return
+        for path, found in outcome.runs:
+            printing.finished(path, found)
+
+
+def _argv_after(verb: str, fallback: list[str]) -> list[str]:
+    """The words after the verb in the order they were typed (Typer would move flags)."""
+    return sys.argv[sys.argv.index(verb) + 1 :] if verb in sys.argv[1:2] else fallback
+
+
+@app.command(context_settings=PASS)
+def resume(ctx: typer.Context, run: RunName, overrides: Overrides = None) -> None:
+    """Continue a run: rlx resume latest.
+
+    Exactly as if it had never stopped; key=value changes it from here on: rlx resume RUN total_steps=200_000.
+    """
+    with errors():
+        path = run_path(run)
+        from rlx.launch import start as launch
+
+        live = printing.Live()
+        try:
+            path, found = launch.resume(path, [*(overrides or []), *ctx.args], live)
+        finally:
+            live.finish()
+        printing.finished(path, found)

@@ -1,0 +1,205 @@
+"""The typed configuration of a run. YAML holds the values; the dataclasses hold names, types and ranges."""
+
+from __future__ import annotations
+
+import math
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from rlx.base.errors import ConfigError, choices_hint, did_you_mean, shown
+
+Count = Annotated[int, Field(ge=1, le=10**15)]
+Cadence = Annotated[int, Field(ge=0, le=10**15)]  # 0: never
+
+
+@dataclass
+class Expect:
+    """What the preset's author saw: what to expect of a run, and where the numbers come from."""
+
+    score: float | None  # of the final policy: mean return, or share of right answers
+    steps: int | None  # after this many
+    seconds: float | None  # of one run on one core
+    source: str | None
+
+
+@dataclass
+class Config:
+    """What decides a run, whatever its world: each of them adds keys and the section that names the place of learning
+    (rlx.control.family, rlx.language.family). Sections have dataclasses of their own."""
+
+    PLACE: ClassVar[str]  # that section: env or task
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    total_steps: Count
+    device: str
+    threads: Annotated[int, Field(ge=1, le=1024)]
+    runs_dir: Annotated[str, Field(min_length=1)]
+    log_every: Count  # steps
+    eval_every: Cadence  # steps
+    checkpoint_every: Cadence  # steps; 0: only at the end and when interrupted
+    keep_checkpoints: Count
+    tensorboard: bool
+    expect: Expect
+    algo: Any
+    model: Any
+
+    @property
+    def place(self) -> Any:
+        """Where it learns: the section `env` or `task`."""
+        return getattr(self, self.PLACE)
+
+
+def implementation(raw: Mapping[str, Any], section: str = "algo", example: str = "algo=ppo") -> str:
+    """The name of the implementation that a section of a configuration, still plain data, asks for."""
+    found = raw.get(section)
+    if not isinstance(found, Mapping) or not isinstance(found.get("implementation"), str):
+        raise ConfigError(
+            f"{section}.implementation: missing (a section {section} with name and implementation, as in {example})"
+        )
+    return found["implementation"]
+
+
+def validate(raw: Mapping[str, Any], kind: type[Config], own: Mapping[str, type]) -> Config:
+    """The typed configuration: a `kind` whose sections are `own` and `expect`. Raises ConfigError, one line for the
+    first fault."""
+    if found := find_target(raw):
+        raise ConfigError(f"{found}: '_target_' is refused: configurations are data and run no code")
+    sections = {"expect": Expect, **own}
+    parts = {name: _check(part, raw.get(name), name) for name, part in sections.items()}
+    rest = {key: value for key, value in raw.items() if key not in sections}
+    config = _check(kind, {**rest, **dict.fromkeys(sections)}, "", skip=set(sections))
+    for name, part in parts.items():
+        setattr(config, name, part)
+    for section in ("algo", kind.PLACE):
+        value = getattr(config, section).name
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+            raise ConfigError(
+                f"{section}.name={value}: a name goes into the path of the run: letters, digits, '.', '_' and '-', "
+                "beginning with a letter or digit, 100 at most"
+            )
+    return config
+
+
+def section(kind: type, raw: Any, name: str) -> Any:
+    """One section of a configuration as a `kind`. Raises ConfigError."""
+    return _check(kind, raw, name)
+
+
+def find_target(tree: Any, path: str = "") -> str | None:
+    """The dotted name of a key `_target_`, with which Hydra's configurations name code to run."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            here = f"{path}.{key}" if path else str(key)
+            if key == "_target_":
+                return here
+            if found := find_target(value, here):
+                return found
+    return None
+
+
+def _check(kind: type, raw: Any, section: str, skip: set[str] | None = None) -> Any:
+    """`raw` as a `kind`: every key known, every value of its type and in its range."""
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{section or 'config'}={shown(raw)}: must be a section with keys")
+    prefix = f"{section}." if section else ""
+    names = [field.name for field in fields(kind)]
+    for key in raw:
+        if key not in names:
+            raise ConfigError(f"{prefix}{key}: no such key{choices_hint(str(key), names, prefix)}")
+    required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+    for key in sorted(required - set(raw)):
+        raise ConfigError(f"{prefix}{key}: missing (a value is needed)")
+    hints = get_type_hints(kind, include_extras=True)
+    values = {}
+    for key, value in raw.items():
+        values[key] = None if skip and key in skip else _value(hints[key], value, f"{prefix}{key}")
+    try:
+        return kind(**values)
+    except ValueError as error:  # what __post_init__ checks between fields
+        raise ConfigError(f"{prefix}{error}") from None
+
+
+# -- one value -------------------------------------------------------------------------------------------------
+
+_ADAPTERS: dict[str, TypeAdapter] = {}
+
+
+def _value(hint: Any, value: Any, key: str) -> Any:
+    kinds = _kinds(hint)
+    if isinstance(value, bool) and not kinds & {bool, Any}:
+        raise _refusal(hint, value, key)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _refusal(hint, value, key, finite=True)
+    if str in kinds and isinstance(value, int | float):
+        value = str(value)
+    adapter = _ADAPTERS.setdefault(str(hint), TypeAdapter(hint))
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        loc = next((fault["loc"] for fault in error.errors() if fault["loc"]), ())
+        if isinstance(value, list) and loc and isinstance(loc[0], int):
+            item = next((get_args(kind)[0] for kind in _parts(hint) if get_origin(kind) is list), Any)
+            raise _refusal(item, value[loc[0]], f"{key}[{loc[0]}]") from None
+        raise _refusal(hint, value, key) from None
+
+
+def _refusal(kind: Any, value: Any, key: str, finite: bool = False) -> ConfigError:
+    choices = [str(choice) for part in _parts(kind) if get_origin(part) is Literal for choice in get_args(part)]
+    wanted = describe(kind).replace("a number", "a finite number" if finite else "a number")
+    hint = did_you_mean(str(value), choices)
+    if list in _kinds(kind) and isinstance(value, str | int | float):
+        hint = f": {key}=[{value}]"
+    return ConfigError(f"{key}={shown(value)}: must be {wanted}{hint}")
+
+
+def _parts(hint: Any) -> list[Any]:
+    """The alternatives of a type, without their annotations."""
+    if get_origin(hint) is Annotated:
+        return _parts(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        return [part for alternative in get_args(hint) for part in _parts(alternative)]
+    return [hint]
+
+
+def _kinds(hint: Any) -> set[Any]:
+    return {get_origin(part) or part for part in _parts(hint)}
+
+
+def describe(hint: Any) -> str:
+    """A type and its range in words: 'a whole number from 0 to 4294967295'."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return describe(args[0]) + _range(args[0], args[1:])
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(part) for part in args)
+    if origin is Literal:
+        return " or ".join(", ".join(map(str, args)).rsplit(", ", 1))
+    if origin is list:
+        return f"a list [a, b, ...], each {describe(args[0])}"
+    if origin is dict or hint is dict:
+        return "a mapping {key: value, ...}"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    return words.get(hint, f"a {getattr(hint, '__name__', hint)}")
+
+
+def _range(kind: Any, annotations: tuple[Any, ...]) -> str:
+    limits: dict[str, Any] = {}
+    for annotation in annotations:
+        for constraint in getattr(annotation, "metadata", [annotation]):
+            for name in ("ge", "gt", "le", "lt", "min_length"):
+                if getattr(constraint, name, None) is not None:
+                    limits[name] = getattr(constraint, name)
+    if kind is int and "lt" in limits:
+        limits["le"] = limits.pop("lt") - 1
+    if "ge" in limits and "le" in limits and limits["le"] < 10**15:
+        return f" from {limits['ge']} to {limits['le']}"
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    bounds = [f"{signs[name]} {value}" for name, value in limits.items() if name in signs]
+    if len(bounds) == 2 and limits.get("le") == 10**15:
+        bounds.pop()  # nobody means that one
+    return (f" {' and '.join(bounds)}" if bounds else "") + (", not empty" if "min_length" in limits else "")

@@ -1,0 +1,147 @@
+"""The world of environments: what a run in one asks of its configuration, how its policy is judged and shown."""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+import psutil
+
+from rlx.base.errors import ConfigError
+from rlx.config import registry
+from rlx.config import schema as config
+from rlx.config.schema import Count
+from rlx.control import evaluate
+from rlx.control.distributions import make_head
+from rlx.control.networks import SMALLEST_IMAGE, ModelConfig
+from rlx.control.policy import make_one
+from rlx.envs.make import EnvConfig, EnvError, Envs
+from rlx.run import Evaluation, Run
+
+NAME = "env"
+ORIGINS: tuple[str, ...] = ()  # no run here starts from another
+PATHS: tuple[str, ...] = ()
+EVAL_ENVS = 10  # environments of an evaluation
+
+
+@dataclass
+class Config(config.Config):
+    PLACE: ClassVar[str] = NAME
+
+    env: Any
+    eval_episodes: Count
+    video: bool  # a GIF of the agent at each evaluation milestone
+
+
+def sections(raw: Mapping[str, Any]) -> dict[str, type]:
+    """The types of the sections of a configuration, but for `algo`."""
+    return {"env": EnvConfig, "model": ModelConfig}
+
+
+def large(cfg: Config) -> bool:
+    """Is its network better off on a GPU? None here is."""
+    return False
+
+
+def check(cfg: Config, module: ModuleType) -> None:
+    """What can only be seen by trying: the environment, and whether it fits the algorithm. Raises ConfigError."""
+    try:
+        envs = make_one(replace(cfg.env, replay=True))
+        try:
+            _fits("ACTIONS", type(envs.action_space).__name__, cfg, module)
+            _fits("OBSERVATIONS", type(envs.raw_observation_space).__name__, cfg, module)
+            make_head(envs.action_space)
+            shape = envs.observation_space.shape or ()
+            if len(shape) == 3 and min(shape[1:]) < SMALLEST_IMAGE:
+                raise ConfigError(
+                    f"env.id={cfg.env.id}: images of {shape[1]} by {shape[2]} are too small for the CNN: "
+                    f"{SMALLEST_IMAGE} by {SMALLEST_IMAGE} at least (env.wrappers=[flatten] makes vectors of them)"
+                )
+            _fits_in_memory(cfg, envs)
+            if own := getattr(module, "check", None):  # what the algorithm asks beyond its own section
+                own(cfg, envs)
+        finally:
+            envs.close()
+    except EnvError as error:
+        raise ConfigError(str(error)) from None
+    except ValueError as error:
+        raise (error if isinstance(error, ConfigError) else ConfigError(f"env.id={cfg.env.id}: {error}")) from None
+
+
+def _fits_in_memory(cfg: Config, envs: Envs) -> None:
+    """The observations of a rollout, its largest tensor, must fit into this machine's memory."""
+    sizes = {name: getattr(cfg.algo, name) for name in ("num_envs", "num_steps") if hasattr(cfg.algo, name)}
+    needed = math.prod(sizes.values()) * envs.obs.nbytes
+    if needed > (there := psutil.virtual_memory().total):
+        words = ", ".join(f"algo.{name}={value}" for name, value in sizes.items())
+        raise ConfigError(
+            f"{words}: the observations of a rollout would take {needed / 1e9:,.0f} GB, and this machine has "
+            f"{there / 1e9:,.0f} GB"
+        )
+
+
+def _fits(attribute: str, kind: str, cfg: Config, module: ModuleType) -> None:
+    """An algorithm may say which kinds of Gymnasium spaces it can serve: ACTIONS, OBSERVATIONS."""
+    allowed = getattr(module, attribute, None)
+    if allowed and kind not in allowed:
+        others = ", ".join(registry.serving(attribute, kind))
+        raise ConfigError(
+            f"env.id={cfg.env.id} has {kind} {attribute.lower()}; {cfg.algo.name} needs {allowed[0]} ones "
+            f"(use {others})"
+        )
+
+
+def evaluation(cfg: Config, module: ModuleType, run: Run) -> Evaluation:
+    """Whole episodes of environments and seeds of their own, and a short film of one."""
+    policy = module.load_policy(cfg, run)
+    found = evaluate.evaluate(policy, cfg.env, cfg.eval_episodes, cfg.seed, num_envs=EVAL_ENVS)
+    mean, std = float(np.mean(found.returns)), float(np.std(found.returns))
+    metrics = {
+        "eval/mean_reward": mean,
+        "eval/std_reward": std,
+        "eval/mean_ep_length": float(np.mean(found.lengths)),
+    }
+    known = [success for success in found.successes if success is not None]
+    if known:
+        metrics["eval/success_rate"] = float(np.mean(known))
+    summary = {"score": mean, "mean_reward": mean, "std_reward": std, "episodes": len(found.returns)}
+    return Evaluation(metrics, summary, gif=_film(policy, cfg, run) if cfg.video else None)
+
+
+def _film(policy: Any, cfg: Config, run: Run) -> tuple[bytes, int, int] | None:
+    """A short GIF of one episode. What cannot be filmed is said once, and training goes on."""
+    try:
+        frames, _, _ = evaluate.render_episode(policy, cfg.env, cfg.seed, max_steps=500, every=5, width=240)
+        buffer = io.BytesIO()
+        evaluate.save_gif(frames, buffer, fps=12)
+    except Exception as error:  # a missing display or renderer must not end a training run
+        run.notice(f"no video: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+        return None
+    height, width = np.asarray(frames[0]).shape[:2]
+    return buffer.getvalue(), width, height
+
+
+def report(policy: Any, cfg: Config, count: int, seed: int, stochastic: bool = False) -> dict[str, Any]:
+    """{mean, std, n, returns} over `count` fresh episodes; deterministic unless `stochastic`."""
+    rng = np.random.default_rng([seed, 3]) if stochastic else None
+    found = evaluate.evaluate(lambda obs: policy(obs, rng), cfg.env, count, seed, num_envs=EVAL_ENVS)
+    returns = [float(value) for value in found.returns]
+    return {"mean": float(np.mean(returns)), "std": float(np.std(returns)), "n": len(returns), "returns": returns}
+
+
+def play(policy: Any, cfg: Config, seed: int, steps: int, gif: Path | None, fps: int) -> tuple[float, int]:
+    """One episode, to a GIF or to a window. Returns the return and the length."""
+    if gif is None:
+        if not evaluate.has_display():
+            print("rlx: note: no display here; --gif out.gif writes a picture", file=sys.stderr)
+        return evaluate.watch_episode(policy, cfg.env, seed, steps)
+    frames, total, length = evaluate.render_episode(policy, cfg.env, seed, max_steps=steps, every=2, width=400)
+    evaluate.save_gif(frames, gif, fps=fps)
+    return total, length

@@ -1,0 +1,58 @@
+"""A trained policy as evaluation and play use it: observations in, actions out, nothing learnt, nothing updated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlx.control.distributions import Head, make_head
+from rlx.control.networks import ActorCritic
+from rlx.control.normalize import ObsNormalizer
+from rlx.engine.tape import Forward
+from rlx.envs.make import EnvConfig, Envs, make_envs
+from rlx.run import Run
+
+
+def make_one(cfg: EnvConfig) -> Envs:
+    """One environment, to ask for its spaces; without worker processes."""
+    return make_envs(replace(cfg, backend="sync") if cfg.backend == "async" else cfg, 1, 0, domain=1)
+
+
+def saved_statistics(cfg: Any, run: Run, shape: tuple[int, ...]) -> ObsNormalizer | None:
+    """The run's statistics of observations, a copy that stays as it is; None where it normalises none."""
+    statistics = run.state("normalizer").get("obs")
+    if statistics is None:
+        return None
+    obs_norm = ObsNormalizer(shape, cfg.env.clip_obs)
+    obs_norm.load_state_dict(statistics)
+    return obs_norm
+
+
+class Policy:
+    """`policy(obs [N, ...]) -> action [N, ...]`: the mode of pi(a|s), or samples drawn from `rng`."""
+
+    def __init__(self, model: ActorCritic, head: Head, obs_norm: ObsNormalizer | None, device: torch.device) -> None:
+        self.head, self.obs_norm = head, obs_norm
+        self._mode = Forward(lambda x: (head.mode(params := model.policy(x["obs"])), params), device)
+        self._sample = Forward(lambda x: (head.sample(params := model.policy(x["obs"]), x["noise"]), params), device)
+
+    def __call__(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        seen = torch.from_numpy(self.obs_norm.normalize(obs) if self.obs_norm else obs)
+        if rng is None:
+            return self._mode(obs=seen)[0].cpu().numpy()
+        noise = torch.from_numpy(self.head.noise(rng, (len(obs),)))
+        return self._sample(obs=seen, noise=noise)[0].cpu().numpy()
+
+    @classmethod
+    def restore(cls, cfg: Any, run: Run) -> Policy:
+        """The actor-critic policy of a run in progress or of a checkpoint, with its normalisation statistics."""
+        envs = make_one(cfg.env)
+        shape, head = envs.observation_space.shape, make_head(envs.action_space)
+        envs.close()
+        model = ActorCritic(shape, head, cfg.model, torch.Generator()).to(run.device)
+        saved = {name: tensor for name, tensor in run.state("policy").items() if not name.startswith("critic.")}
+        model.load_state_dict({**model.state_dict(), **saved})  # acting needs no critic, whatever that one's outputs
+        return cls(model.eval(), head, saved_statistics(cfg, run, shape), run.device)

@@ -1,0 +1,202 @@
+"""Run a small torch function many times without paying for autograd or the dispatcher.
+
+A 64-64 network at batch 256 needs about 80 us of arithmetic; ordinary torch spends 1,400 us on it, nearly all
+in bookkeeping. A `Tape` removes the bookkeeping and leaves the function as it was written:
+
+1. *Record.* The function runs once, for real, under a dispatch mode that notes every ATen operation in order -
+   the forward pass, and the backward pass as autograd itself derived it. No derivative is written here.
+2. *Replay.* The recorded tensors are the work space: the same operations run again over the same memory, as one
+   straight-line Python function of numpy calls (see `lowering`; ATen `out=` calls where numpy has no such operation),
+   reading parameters and inputs where they live.
+3. *Check.* The learner runs the first two calls both ways; value and gradients must agree, or the tape is thrown
+   away, a notice says so, and ordinary torch is used from then on.
+
+What cannot be taped falls back to ordinary torch: other devices and dtypes, random operations, operations whose
+result depends on data (`.item()`, boolean indexing). Python numbers are baked into the tape, so a hyper-parameter
+that changes from call to call must be passed as an input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rlx.engine.numpy_ops import Program, tensors
+
+Function = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
+
+FACTORIES = {
+    "ones_like",
+    "zeros_like",
+    "empty_like",
+    "full_like",
+    "new_zeros",
+    "new_ones",
+    "new_empty",
+    "new_full",
+}
+
+
+class Untapeable(Exception):
+    """The function holds an operation that a replay could not repeat."""
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple, dict, Any]] = []
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # the default wraps this class with torch._dynamo: one second and 60 MB of imports
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, out))
+        return out
+
+
+def _detached(tree: Any) -> Any:
+    if isinstance(tree, Tensor):
+        return tree.detach()
+    if isinstance(tree, list | tuple):
+        return type(tree)(_detached(item) for item in tree)
+    return {key: _detached(item) for key, item in tree.items()} if isinstance(tree, dict) else tree
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+class Tape:
+    """One function recorded for one set of input shapes.
+
+    `function(inputs)` gives a tuple of tensors. `replay()` computes `outputs` anew from what is in `inputs` by then;
+    with `params` (the first output must be a 0-dim loss) it also writes d loss / d params into `grads`, tensors
+    shaped like the parameters.
+
+    Raises Untapeable where a replay could differ from the function.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        inputs: Mapping[str, Tensor],
+        params: Sequence[Tensor] = (),
+        grads: Sequence[Tensor] = (),
+    ) -> None:
+        self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
+        with _Recorder() as recorder, torch.set_grad_enabled(bool(params)):
+            outputs = function(self.inputs)
+            derived = torch.autograd.grad(outputs[0], list(params), allow_unused=True) if params else ()
+        self.outputs = tuple(output.detach() for output in outputs)
+        self._keep = recorder.calls  # the recorded tensors are the buffers: they must outlive the replay
+        program = Program()
+        for func, *trees in _live(recorder.calls, [*self.inputs.values(), *params]):
+            program.add(func, *(_detached(tree) for tree in trees))
+        for grad, value in zip(grads, derived, strict=True):
+            if value is None:
+                grad.zero_()
+            else:
+                program.emit("copyto({}, {})", grad, value.detach())
+        self.replay = program.compile()
+
+
+def _live(calls: list, sources: Sequence[Tensor]) -> list:
+    """The calls that must run again: those that read something that changes, or prepare a buffer that such a
+    call updates in place."""
+    for func, args, _kwargs, _out in calls:
+        unsure = torch.Tag.dynamic_output_shape in func.tags and not (
+            str(func) == "aten.index.Tensor" and all(t.dtype != torch.bool for t in tensors(args[1]))
+        )
+        if unsure or torch.Tag.nondeterministic_seeded in func.tags or torch.Tag.data_dependent_output in func.tags:
+            raise Untapeable(f"{func} cannot be replayed")
+    changing = {_storage(tensor) for tensor in sources}
+    live: set[int] = set()
+    while True:  # to a fixed point: an in-place update late in the tape makes an early constant live
+        before = len(live), len(changing)
+        for index, (func, args, kwargs, out) in enumerate(calls):
+            constant = func.overloadpacket._qualified_op_name.split("::")[1] in FACTORIES  # reads shapes only
+            touched = [] if constant else [_storage(t) for t in tensors([args, list(kwargs.values())])]
+            written = [_storage(t) for t in tensors(out)]
+            if any(s in changing for s in touched) or (not func.is_view and any(s in changing for s in written)):
+                changing.update(written)
+                live.add(index)
+        if before == (len(live), len(changing)):
+            break
+    return [call for index, call in enumerate(calls) if index in live and not _is_alias(call)]
+
+
+def _is_alias(call: tuple) -> bool:
+    """A view of memory that the replay keeps up to date anyway."""
+    func, args, _kwargs, out = call
+    if func._schema.is_mutable:
+        return False
+    sources = {_storage(tensor) for tensor in tensors(args)}
+    outs = tensors(out)
+    return bool(outs) and all(_storage(tensor) in sources for tensor in outs)
+
+
+class Forward:
+    """`function(inputs)` without gradients, taped for each set of input shapes where that is possible.
+
+    Calling it returns the outputs; they are overwritten by the next call with the same shapes. `notice` says why
+    ordinary torch is used, when it is. `varying` shapes are not worth a tape.
+    """
+
+    def __init__(self, function: Function, device: torch.device, varying: bool = False) -> None:
+        self.function, self.device, self.notice = function, device, ""
+        self._tapes: dict[tuple, Tape] = {}
+        self._taping = device.type == "cpu" and not varying
+
+    def __call__(self, **inputs: Tensor) -> tuple[Tensor, ...]:
+        if not self._taping:
+            with torch.no_grad():
+                return self.function({name: tensor.to(self.device) for name, tensor in inputs.items()})
+        key = tuple(tensor.shape for tensor in inputs.values())
+        tape = self._tapes.get(key)
+        if tape is None:
+            return self._first(key, inputs)
+        for name, tensor in inputs.items():
+            tape.inputs[name].copy_(tensor)
+        tape.replay()
+        return tape.outputs
+
+    def on_arrays(self, **example: np.ndarray) -> Callable[..., np.ndarray]:
+        """The same for numpy arrays of the example's shapes, with as little around it as possible: a function of
+        the inputs by position that returns the first output as an array (overwritten by the next call)."""
+        inputs = {name: torch.from_numpy(array) for name, array in example.items()}
+        self(**inputs)
+        tape = self._tapes.get(tuple(tensor.shape for tensor in inputs.values()))
+        if tape is None:
+            return lambda *arrays: self(**dict(zip(example, map(torch.from_numpy, arrays))))[0].numpy(force=True)
+        targets, out, replay = [tape.inputs[name].numpy() for name in example], tape.outputs[0].numpy(), tape.replay
+
+        def run(*arrays: np.ndarray) -> np.ndarray:
+            for target, array in zip(targets, arrays):
+                np.copyto(target, array)
+            replay()
+            return out
+
+        return run
+
+    def _first(self, key: tuple, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        try:
+            tape = Tape(self.function, inputs)
+        except Untapeable as error:
+            self._taping, self.notice = False, f"ordinary torch instead of the tape: {error}"
+            return self(**inputs)
+        with torch.no_grad():
+            expected = self.function(inputs)
+        tape.replay()
+        for got, want in zip(tape.outputs, expected, strict=True):
+            if want.is_floating_point() and not torch.allclose(got, want, rtol=1e-3, atol=1e-4, equal_nan=True):
+                self._taping, self.notice = False, "ordinary torch instead of the tape: the replay differs"
+                return expected
+        self._tapes[key] = tape
+        return tape.outputs

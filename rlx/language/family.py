@@ -1,0 +1,240 @@
+"""The world of language: what a run on a task asks of its configuration, how its policy is judged and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rlx.base.errors import ConfigError, UserError, shown
+from rlx.base.ranges import Whole
+from rlx.config import registry
+from rlx.config import schema as config
+from rlx.config.schema import Count
+from rlx.language import evaluate
+from rlx.language.model import huggingface as hf
+from rlx.language.model.gpt import GPTConfig
+from rlx.language.policy import needed
+from rlx.language.tasks import task_module
+from rlx.language.tasks.base import Task
+from rlx.run import Evaluation, Run
+
+NAME = "task"
+ORIGINS = ("init", "algo.reward_model")  # the keys that name another run
+PATHS = ("model.path", "task.file")  # and those that name files
+GIVES = {  # what an algorithm may need of a task (its NEEDS), in words
+    "answer": "demonstrations",
+    "text": "corpus",
+    "pairs": "preference pairs",
+    "step_rewards": "step rewards",
+}
+
+
+SHAPE = ("name", "num_layers", "d_model", "num_heads", "positions", "activation", "path")
+COUNTS = ("prompts", "rankings", "seed")  # of an evaluation: how it was made, not how it went
+
+
+@dataclass
+class Config(config.Config):
+    PLACE: ClassVar[str] = NAME
+
+    task: Any
+    init: str | None  # the run whose final weights it starts from
+    eval_prompts: Count
+    samples: Whole  # completions shown at each evaluation; 0: none
+
+
+def sections(raw: Mapping[str, Any]) -> dict[str, type]:
+    """The types of the sections of a configuration, but for `algo`. Raises ConfigError."""
+    module = task_module(config.implementation(raw, "task", "task=add2"))
+    return {"task": module.Config, "model": GPTConfig}
+
+
+LARGE = 10_000_000  # parameters from which on device=auto takes a GPU (an estimate, not measured)
+
+
+def large(cfg: Config) -> bool:
+    """Is its network better off on a GPU?"""
+    model = cfg.model
+    return model.path is not None or 12 * model.num_layers * model.d_model**2 >= LARGE
+
+
+# -- before a run begins ---------------------------------------------------------------------------------------
+
+
+def check(cfg: Config, module: ModuleType) -> None:
+    """What can only be seen by trying: the task, and whether it has what the algorithm needs. Raises ConfigError."""
+    task = _task(cfg.task)
+    for need in getattr(module, "NEEDS", ()):
+        if not hasattr(task, need):
+            there = ", ".join(_tasks_with(need)) or "none"
+            raise ConfigError(
+                f"task={cfg.task.name} has no {GIVES.get(need, need)} ({need}); {cfg.algo.name} needs them "
+                f"(tasks that have them: {there})"
+            )
+    if cfg.model.path is not None:
+        hf.check(cfg.model.path)
+    elif cfg.model.context is not None and cfg.model.context < needed(task):
+        raise ConfigError(
+            f"model.context={cfg.model.context}: task={cfg.task.name} needs {needed(task)} (the beginning, a prompt of "
+            f"{task.prompt_length} and a completion of {task.max_new} tokens)"
+        )
+    if own := getattr(module, "check", None):  # what the algorithm asks beyond its own section
+        try:
+            own(cfg, task)
+        except ValueError as error:
+            raise (error if isinstance(error, ConfigError) else ConfigError(str(error))) from None
+
+
+def _task(cfg: Any) -> Task:
+    try:
+        return task_module(cfg.implementation).Task(cfg)
+    except UserError:
+        raise
+    except Exception as error:  # a third party's task may do anything
+        raise ConfigError(f"task={cfg.name}: {type(error).__name__}: {error}") from error
+
+
+def _tasks_with(need: str) -> list[str]:
+    """The names of the tasks that have something."""
+    found = []
+    for name in registry.options("task"):
+        try:
+            module = task_module(str(registry.values("task", name).get("implementation")))
+        except ConfigError:  # a broken plug-in
+            continue
+        if hasattr(module.Task, need):
+            found.append(name)
+    return found
+
+
+def inherit(raw: dict[str, Any], theirs: Mapping[str, Any], key: str, where: str, words: Sequence[str]) -> None:
+    """Give a configuration what it takes over from that of the run that its `key` names: with init the network.
+
+    `words`: the command, where another network may have been asked for. Raises ConfigError if the two do not fit.
+    """
+    scores = theirs["algo"].get("implementation") == "reward_model"
+    if scores != (key == "algo.reward_model"):
+        kind = "scores completions and writes none" if scores else f"is a policy of {theirs['algo'].get('name')}"
+        raise ConfigError(f"{where}: the network of that run {kind}; {key} needs a run of another algorithm")
+    if key == "init":
+        _same_network(raw["model"], theirs["model"], where, words)
+        raw["model"] = {**theirs["model"]}
+    _same_shape(raw["model"], theirs["model"], where)
+    if theirs["model"]["path"] is not None:  # its tokenizer is its own, and reads any text
+        return
+    mine, other = (_of(part, where) for part in (raw, theirs))
+    if mine.alphabet != other.alphabet:
+        raise ConfigError(
+            f"{where}: its alphabet {shown(other.alphabet)} (task={theirs['task']['name']}) is not that of "
+            f"task={raw['task']['name']}, {shown(mine.alphabet)}"
+        )
+    reach = theirs["model"]["context"] or needed(other)
+    if reach < needed(mine):
+        raise ConfigError(
+            f"{where}: its network reads {reach} tokens; task={raw['task']['name']} needs {needed(mine)} "
+            f"(train that one with model.context={needed(mine)})"
+        )
+    own = raw["model"]["context"] or needed(mine)
+    if key == "init":
+        raw["model"]["context"] = None if reach == needed(mine) else reach
+    elif reach != own:
+        raise ConfigError(f"{where}: its network reads {reach} tokens, this run's {own}; they share their weights")
+
+
+def _of(raw: Mapping[str, Any], where: str) -> Task:
+    """The task of a configuration."""
+    kind = sections(raw)["task"]
+    try:
+        return _task(config.section(kind, raw["task"], "task"))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _same_network(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: str, words: Sequence[str]) -> None:
+    for word in words:
+        section, dot, key = word.lstrip("+").partition("=")[0].partition(".")
+        for name in [key] if dot else mine:
+            if section == "model" and mine.get(name) != theirs.get(name):
+                raise ConfigError(
+                    f"model.{name}={shown(mine.get(name))}: {where} has a network with "
+                    f"model.{name}={shown(theirs.get(name))}, which comes with its weights"
+                )
+
+
+def _same_shape(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: str) -> None:
+    """A network that judges begins as the policy's copy: both have one shape."""
+    for name in SHAPE:
+        if mine.get(name) != theirs.get(name):
+            raise ConfigError(
+                f"{where}: has a network with model.{name}={shown(theirs.get(name))}, this run one with "
+                f"{shown(mine.get(name))}; they must be of one shape"
+            )
+
+
+# -- how good a policy is --------------------------------------------------------------------------------------
+
+
+def evaluation(cfg: Config, module: ModuleType, run: Run) -> Evaluation:
+    """Held-out prompts, and some completions to look at. Draws nothing from the run's own generators."""
+    if own := getattr(module, "evaluate", None):  # generating is not what it learns
+        found = own(cfg, run, cfg.eval_prompts, cfg.seed)
+        summary = {"score": found.get("score", next(iter(found.values()))), **found}
+        return Evaluation(_metrics(found), summary)
+    policy = module.load_policy(cfg, run)
+    found = _numbers(evaluate.report(policy, cfg, cfg.eval_prompts, cfg.seed, k=1))
+    score = found["greedy_accuracy" if hasattr(policy.task, "answer") else "reward"]
+    return Evaluation(_metrics(found), {"score": score, **found}, text=_samples(policy, cfg) if cfg.samples else None)
+
+
+def _metrics(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"eval/{name}": value for name, value in _numbers(found).items() if name not in COUNTS}
+
+
+def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if isinstance(value, int | float)}
+
+
+def _samples(policy: Any, cfg: Config) -> str:
+    """One line a sample: its reward, the prompt, the completion."""
+    rng = np.random.default_rng([cfg.seed, 4])
+    prompts = policy.task.prompts(rng, cfg.samples, held_out=True)
+    lines = []
+    for prompt, said in zip(prompts, policy.complete(prompts, rng, temperature(cfg))):
+        reward = policy.task.reward(prompt, said.text, said.ended)
+        line = f"{reward:7.3f}  {prompt}{said.text}{'' if said.ended else ' (cut)'}"
+        lines.append(line.replace("\n", "\\n"))
+    return "\n".join(lines)
+
+
+def temperature(cfg: Config) -> float:
+    """At which the run samples."""
+    return float(getattr(cfg.algo, "temperature", 1.0))
+
+
+def report(policy: Any, cfg: Config, count: int, seed: int, k: int = 8) -> dict[str, Any]:
+    """How good a policy is on `count` held-out prompts: see `evaluate.report`."""
+    return evaluate.report(policy, cfg, count, seed, k)
+
+
+def sample(
+    policy: Any, cfg: Config, prompts: Sequence[str], count: int, seed: int, heat: float | None, greedy: bool
+) -> list[dict[str, Any]]:
+    """`count` completions of each prompt (none given: of four held-out ones), sampled at `heat` or at the run's
+    temperature: [{prompt, completions: [{text, logprob, ended}]}]. Raises UserError for a prompt that cannot be read.
+    """
+    rng = np.random.default_rng([seed, 5])
+    asked = list(prompts) or policy.task.prompts(rng, 4, held_out=True)
+    most = policy.model.context - policy.task.max_new - 1
+    if cfg.model.path is None and (long := next((prompt for prompt in asked if len(prompt) > most), None)):
+        raise UserError(f"{shown(long)}: a prompt of {len(long)} characters; this run's network reads {most} at most")
+    found = policy.complete(
+        [prompt for prompt in asked for _ in range(count)],
+        None if greedy else rng,
+        temperature(cfg) if heat is None else heat,
+    )
+    rows = [{"text": said.text, "logprob": said.logprob, "ended": said.ended} for said in found]
+    return [{"prompt": prompt, "completions": rows[i * count : (i + 1) * count]} for i, prompt in enumerate(asked)]

@@ -1,0 +1,215 @@
+"""The words after `rlx train`, sorted and checked before Hydra sees them.
+
+Hydra 1.3 wants its flags before the overrides and answers a wrong one with a page of usage; here they may stand
+anywhere, and a wrong one is a line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException
+
+from rlx.base.errors import ConfigError, choices_hint, closest, shown
+from rlx.config import registry
+
+SHORT = {
+    "-h": "--help", "-r": "--run", "-m": "--multirun", "-c": "--cfg", "-p": "--package", "-i": "--info",
+    "-cn": "--config-name", "-cd": "--config-dir", "-cp": "--config-path", "-sc": "--shell-completion",
+}  # fmt: skip
+OWN = ("--continue",)  # not Hydra's
+SWITCHES = ("--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", *OWN)
+VALUED: dict[str, tuple[str, ...]] = {  # flag: the values it takes, () for any
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    "--package": (),
+    "--config-name": (),
+    "--config-dir": (),
+}
+REFUSED = {
+    "--config-path": "it would replace rlx's own files; add yours with --config-dir DIR or put them into ./conf",
+    "--shell-completion": "use `rlx completion bash` (or zsh, fish)",
+    "--experimental-rerun": "it unpickles a file; use `rlx resume RUN`, or the command that `rlx show RUN` prints",
+}
+ACTIONS = ("--run", "--multirun", "--cfg", "--info")
+
+
+@dataclass
+class Words:
+    """Flags by their long names, with their values (None for switches), and overrides in their order."""
+
+    flags: dict[str, str | None] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+
+    @property
+    def multirun(self) -> bool:
+        return "--multirun" in self.flags or "hydra.mode=MULTIRUN" in self.overrides
+
+    @property
+    def trains(self) -> bool:
+        """Whether this starts runs, and does not only print something."""
+        return not {"--help", "--hydra-help", "--version", "--cfg", "--info"} & set(self.flags)
+
+    @property
+    def config_dir(self) -> Path | None:
+        given = self.flags.get("--config-dir")
+        return Path(given).absolute() if given else None
+
+    def argv(self) -> list[str]:
+        """What Hydra's own parser takes: flags, then overrides."""
+        flags = [word for flag, value in self.flags.items() if flag not in OWN for word in (flag, value) if word]
+        return [*flags, *self.overrides]
+
+
+def split(argv: list[str]) -> Words:
+    """Sort the words and check the flags. Raises ConfigError."""
+    words = Words()
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            words.overrides += rest
+            break
+        if not word.startswith("-"):
+            words.overrides.append(word)
+            continue
+        typed, equals, value = word.partition("=")
+        flag = SHORT.get(typed, typed)
+        if flag in REFUSED:
+            raise ConfigError(f"{typed}: {REFUSED[flag]}")
+        if flag in SWITCHES:
+            if equals:
+                raise ConfigError(f"{word}: {flag} takes no value")
+            words.flags[flag] = None
+        elif flag in VALUED:
+            words.flags[flag] = value if equals else _value(flag, rest)
+            _check_value(flag, words.flags[flag])
+        else:
+            known = [*SWITCHES, *VALUED]
+            close = closest(typed.lstrip("-"), [name[2:] for name in known]) if len(typed) > 3 else None
+            raise ConfigError(
+                f"{typed}: no such flag{f'; did you mean --{close}?' if close else ''} (rlx train --help)"
+            )
+    _check_combination(words)
+    return words
+
+
+def _value(flag: str, rest: list[str]) -> str:
+    if flag == "--info" and (not rest or rest[0].startswith("-") or "=" in rest[0]):
+        return "all"
+    if not rest or rest[0].startswith("-"):
+        raise ConfigError(f"{flag}: needs a value ({', '.join(VALUED[flag]) or flag + ' X'})")
+    return rest.pop(0)
+
+
+def _check_value(flag: str, value: str | None) -> None:
+    if value is None:
+        return
+    if VALUED[flag] and value not in VALUED[flag]:
+        raise ConfigError(f"{flag}={value}: no such choice{choices_hint(value, VALUED[flag])}")
+    if flag == "--config-dir" and not Path(value).is_dir():
+        raise ConfigError(f"--config-dir={value}: no such directory")
+
+
+def _check_combination(words: Words) -> None:
+    given = [flag for flag in ACTIONS if flag in words.flags]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)}: only one of them at a time")
+    if "--continue" in words.flags and not words.multirun:
+        raise ConfigError("--continue: only with a sweep (rlx train -m ... --continue); of one run: rlx resume RUN")
+    if "--resolve" in words.flags and not {"--cfg", "--help"} & set(words.flags):
+        raise ConfigError("--resolve: only with --cfg (rlx train --cfg job --resolve)")
+
+
+# -- overrides -------------------------------------------------------------------------------------------------
+
+
+def overrides(words: list[str], multirun: bool = False, config_dir: Path | None = None) -> list[Override]:
+    """The overrides, parsed and checked as far as that goes without composing. Raises ConfigError."""
+    groups = registry.groups()
+    parser = OverridesParser.create()
+    found = []
+    for word in words:
+        _check_form(word, groups)
+        override = _parse(parser, word)
+        found.append(override)
+        if override.key_or_group == "hydra.output_subdir":
+            raise ConfigError(f"{word}: rlx writes the configuration itself, into the run's directory")
+        if override.is_sweep_override() and not multirun:
+            raise ConfigError(f"{word}: several values make a sweep: rlx train -m {word}")
+        if override.key_or_group in groups:
+            _check_choice(override, word, config_dir)
+    return found
+
+
+def _check_form(word: str, groups: list[str]) -> None:
+    if "=" not in word and not word.startswith("~"):
+        meant = next((f"; did you mean {group}={word}?" for group in groups if word in registry.options(group)), "")
+        raise ConfigError(f"{shown(word)}: must be key=value{meant} (rlx train --help lists the keys)")
+    key = re.sub(r"^(\+{0,2}|~)", "", word.partition("=")[0])
+    if strange := next((letter for letter in key if ord(letter) > 127), None):
+        raise ConfigError(
+            f"cannot read '{word}': the key has a {unicodedata.name(strange, hex(ord(strange)))}; keys are plain ASCII"
+        )
+    if key != key.strip():
+        raise ConfigError(f"cannot read '{word}': no spaces around the '='")
+    if not re.match(r"[A-Za-z_]", key):
+        raise ConfigError(f"cannot read '{word}' (must be key=value, +key=value or ~key)")
+
+
+def _parse(parser: OverridesParser, word: str) -> Override:
+    """One override; a value whose letters Hydra's grammar lacks (größe) is quoted for it."""
+    try:
+        return parser.parse_override(word)
+    except HydraException:
+        key, _, value = word.partition("=")
+        if not set(value) & set("()[]{}'\"$,\\"):
+            with contextlib.suppress(HydraException):
+                return parser.parse_override(f'{key}="{value}"')
+    raise ConfigError(f"cannot read '{word}': {_unreadable(word)}") from None
+
+
+def _unreadable(word: str) -> str:
+    """Why Hydra's grammar does not take a word, or what to do about it."""
+    key, _, value = word.partition("=")
+    for opening, closing in ("[]", "{}", "()"):
+        more = value.count(opening) - value.count(closing)
+        if more:
+            return f"a '{closing if more > 0 else opening}' is missing"
+    for quote in "'\"":
+        if value.count(quote) % 2:
+            return f"a closing {quote} is missing"
+    return f"""a value with such characters needs quotes of its own, '{key}="{value}"'"""
+
+
+def _check_choice(override: Override, word: str, config_dir: Path | None) -> None:
+    """What Hydra would not refuse, or not by name."""
+    group = override.key_or_group
+    known = registry.options(group, config_dir)
+    if override.is_delete():
+        raise ConfigError(f"{word}: a run needs one (for the default, leave the word out)")
+    if override.package is not None:
+        raise ConfigError(f"{word}: a group has one place here: {group}={override.value()}")
+    for value in _values(override):
+        if isinstance(value, list):
+            several = ",".join(str(one) for one in value)
+            raise ConfigError(f"{word}: needs one name (one run for each: -m {group}={several})")
+        if not isinstance(value, str | dict) or not value:
+            raise ConfigError(f"{word}: needs a name{choices_hint(str(value or ''), known)}")
+        if isinstance(value, str) and ".." in value.split("/"):
+            raise ConfigError(f"{word}: must be a name, not a path{choices_hint(value, known)}")
+        if group == "preset" and isinstance(value, str) and value not in known and "$" not in value:
+            raise ConfigError(f"preset={value}: no such preset{choices_hint(value, known)}")
+
+
+def _values(override: Override) -> list[Any]:
+    if override.value_type in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
+        return list(override.sweep_string_iterator())
+    return [] if override.is_sweep_override() else [override.value()]

@@ -1,0 +1,108 @@
+"""Which configuration file of the user's is at fault. Asked once something has gone wrong, but for `check_size`."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from rlx.base.errors import ConfigError
+from rlx.config import registry
+
+MAX_BYTES, MAX_VALUES = 1_000_000, 100_000  # of one file; aliases of aliases grow without bound
+
+
+def check_size(config_dir: Path | None) -> None:
+    """Raises ConfigError for a file that would keep YAML busy for minutes."""
+    groups = registry.groups()
+    for path in _files(config_dir):
+        if path.parent.name in groups:
+            with contextlib.suppress(OSError, yaml.YAMLError, UnicodeDecodeError):
+                if path.stat().st_size > MAX_BYTES:
+                    raise ConfigError(f"{near(path)}: {path.stat().st_size:,} bytes, more than {MAX_BYTES:,}")
+                text = path.read_text(encoding="utf-8")
+                if "&" in text and "*" in text and _expanded(text) > MAX_VALUES:
+                    raise ConfigError(f"{near(path)}: its aliases (*) expand to more than {MAX_VALUES:,} values")
+
+
+def _expanded(text: str) -> int:
+    """How many values a YAML text stands for, aliases counted as often as they are used."""
+    sizes: dict[str, int] = {}
+    open_: list[tuple[str | None, int]] = [(None, 0)]
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_.append((event.anchor, 1))
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_.pop()
+            if anchor:
+                sizes[anchor] = size
+        elif isinstance(event, yaml.AliasEvent):
+            size = sizes.get(event.anchor, 1)
+        else:
+            size = 1
+        anchor, before = open_.pop()
+        open_.append((anchor, before + size))
+    return open_[0][1]
+
+
+def not_yaml(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    if mark is not None:
+        return f"{near(mark.name)}, line {mark.line + 1}: not YAML: {problem}"
+    return f"{near(getattr(error, 'name', 'a configuration file'))}: not YAML: {problem}"
+
+
+def not_utf8(error: UnicodeDecodeError, config_dir: Path | None) -> str:
+    for path in _files(config_dir):
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as found:
+            return f"{near(path)}: not UTF-8 (byte {found.start}); save the file as UTF-8"
+    return f"a configuration file is not UTF-8 (byte {error.start})"
+
+
+def not_keys(config_dir: Path | None) -> str:
+    """For a file that is YAML, but neither empty nor a section."""
+    for path in _files(config_dir):
+        with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError, OSError):
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if not isinstance(found, dict | None):
+                kind = "list" if isinstance(found, list) else "single value"
+                return f"{near(path)}: must be keys with values, not a {kind}"
+    return "a configuration file must be keys with values, not a single value"
+
+
+def source(message: str, overrides: list[str], config_dir: Path | None) -> str:
+    """' [FILE]' where the key that a message begins with stands in a file of the user's or of a plug-in's."""
+    found = re.match(r"[A-Za-z_][\w.]*", message)
+    if found is None or any(word.lstrip("+").startswith(found[0]) for word in overrides):
+        return ""
+    section, _, key = found[0].rpartition(".")
+    group = section.partition(".")[0]
+    chosen = dict(word.split("=", 1) for word in overrides if "=" in word).get(group or "experiment", "")
+    files = [path for path in _files(config_dir) if path.stem == chosen]
+    if "no such key" in message:  # a mistyped word is rare enough to look for it everywhere
+        files += _files(config_dir)
+    for path in files:
+        with contextlib.suppress(UnicodeDecodeError, OSError):
+            if re.search(rf"(?m)^\s*{re.escape(key)}\s*:", path.read_text(encoding="utf-8")):
+                return f" [{near(path)}]"
+    return ""
+
+
+def _files(config_dir: Path | None) -> Iterator[Path]:
+    """The files that are not rlx's own."""
+    for directory in registry.conf_dirs(config_dir):
+        if directory != registry.conf_dir().resolve():
+            yield from sorted(directory.rglob("*.yaml"))
+
+
+def near(path: Path | str) -> str:
+    with contextlib.suppress(ValueError):
+        return str(Path(path).relative_to(Path.cwd()))
+    return str(path)

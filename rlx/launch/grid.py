@@ -1,0 +1,200 @@
+"""A sweep: every job checked before the first one starts, and what came of each."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+
+from rlx.base import process
+from rlx.base.atomic_files import write_json
+from rlx.base.errors import ConfigError
+from rlx.config import kind as worlds
+from rlx.config import registry
+from rlx.launch import arguments as words
+from rlx.launch.composing import check_hydra, compose_all, plain, set_threads
+from rlx.rundir import reader as runs
+from rlx.rundir import tensorboard_grid as board
+
+MAX_CHECKED = 128  # jobs that are composed here; Hydra composes all of them once more
+HERE = ("BasicLauncher", "JoblibLauncher")  # launchers whose jobs see this machine's devices
+
+
+@dataclass
+class Sweep:
+    """Where a sweep's jobs go and how many there are (None: the sweeper decides)."""
+
+    directory: Path
+    planned: int | None
+    keys: list[str]  # that differ between its jobs
+    error: str | None = None  # what ended it before its time
+
+    def swept(self, overrides: Sequence[str]) -> list[str]:
+        """Those words of a job that other jobs have with another value."""
+        return [word for word in overrides if word.partition("=")[0] in self.keys]
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The jobs that came to an end, in order: {job, run, overrides, error}; of one that was continued, its last."""
+        found: dict[int, dict[str, Any]] = {}
+        with contextlib.suppress(OSError):
+            for line in (self.directory / "jobs.jsonl").read_text().splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # torn, by a full disk
+                    job = json.loads(line)
+                    found[job["job"]] = job
+        return [found[number] for number in sorted(found)]
+
+    def started(self) -> bool:
+        return (self.directory / "multirun.yaml").exists()
+
+
+def record(sweep: Path, number: int, name: str, overrides: list[str], error: str | None = None) -> None:
+    """One line for each job that came to an end, beside the runs of the sweep."""
+    line = {"job": number, "run": name, "overrides": overrides, "error": error}
+    with open(sweep / "jobs.jsonl", "ab+") as file:
+        file.seek(max(0, file.tell() - 1))
+        torn = file.read(1) not in (b"", b"\n")
+        file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
+
+
+def earlier(sweep: Path, name: str) -> Path | None:
+    """The run of a job that was started before, where its sweep is continued."""
+    found = [path for path in (sweep / name, *sweep.glob(f"{name}_again*")) if (path / "config.yaml").is_file()]
+    return max(found, key=lambda path: (path / "run.json").stat().st_mtime) if found else None
+
+
+def free(sweep: Path, name: str) -> str:
+    """A name for the run of a job; another than its own where a killed one left a directory that is no run."""
+    names = itertools.chain([name], (f"{name}_again{i}" for i in itertools.count(1)))
+    return next(name for name in names if not (sweep / name).exists())
+
+
+def check(given: words.Words, parsed: list[Override], command: list[str]) -> Sweep:
+    """Validate the jobs of a grid and make the sweep's directory, or find the one to continue.
+
+    Raises ConfigError before anything is written.
+    """
+    with compose_all(given) as compose:
+        composed = compose([o.input_line or "" for o in parsed if not o.is_sweep_override()])
+        settings, drawn = composed.hydra, bool(composed.get("tensorboard"))
+        check_hydra(settings)
+        own = str(settings.sweeper.get("_target_", "")).endswith("BasicSweeper")
+        params = dict(settings.sweeper.get("params") or {}) if own else {}
+        extra = words.overrides([f"{key!s}={value}" for key, value in params.items()], True, given.config_dir)
+        grid = _grid([*extra, *parsed], own)
+        here = str(settings.launcher.get("_target_", "")).rpartition(".")[2] in HERE
+        tried: set[str] = set()
+        for job in itertools.islice(_worth_checking(grid), MAX_CHECKED):
+            _check_job(compose(list(job)), list(job), here, tried)
+        directory = Path(settings.sweep.dir).absolute()
+    planned = math.prod(len(values) for values in grid) if own else None
+    keys = [override.get_key_element() for override in (*extra, *parsed) if override.is_sweep_override()]
+    asked = [word for word in given.overrides if not word.lstrip("+").startswith("hydra")]
+    if "--continue" in given.flags and (found := _same(directory, asked)):
+        write_json(found / "sweep.json", {**_said(found), "process": process.me()})
+        return Sweep(found, planned, keys)
+    _make(directory)
+    about = {"asked": asked, "keys": keys, "planned": planned, "started": process.now(), "command": command}
+    write_json(directory / "sweep.json", {**about, "process": process.me()})
+    if drawn:
+        values = {word[0].partition("=")[0].lstrip("+"): [one.partition("=")[2] for one in word] for word in grid}
+        world = worlds.choose(given.overrides, given.config_dir)
+        board.begin(directory, {key: some for key, some in values.items() if len(some) > 1}, registry.WORLDS[world])
+    return Sweep(directory, planned, keys)
+
+
+def _same(directory: Path, asked: list[str]) -> Path | None:
+    """The newest sweep of the same words, where `directory` is or would be. Raises ConfigError where it still runs."""
+    found = []
+    for file in {directory / "sweep.json", *directory.parent.glob("*/sweep.json")}:
+        said = _said(file.parent)
+        if said.get("asked") == asked and (file.parent == directory or not directory.exists()):
+            found.append((str(said.get("started")), file.parent))
+    if not found:
+        return None
+    path = max(found)[1]
+    if process.lives(who := _said(path).get("process") or {}):
+        raise ConfigError(f"--continue: the sweep {path} is still running (process {who['pid']})")
+    for run in runs.find(path):
+        if runs.state(run) == "running":
+            raise ConfigError(f"--continue: the sweep {path} is still running ({run.name})")
+    return path
+
+
+def _said(sweep: Path) -> dict[str, Any]:
+    """sweep.json; {} where it is missing or damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((sweep / "sweep.json").read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def orphaned(sweep: Path, launcher: Any) -> bool:
+    """Whether the process that runs a sweep is gone, and this worker of joblib's would go on without it."""
+    if not str(launcher.get("_target_", "")).endswith("JoblibLauncher"):
+        return False
+    who = _said(sweep).get("process")
+    return who is not None and not process.lives(who)
+
+
+def _check_job(composed: DictConfig, job: list[str], here: bool, tried: set[str]) -> None:
+    raw = plain(composed)
+    set_threads(raw.get("threads"))
+    from rlx.training import start as runner
+
+    places = [raw.get(place) for place in registry.WORLDS.values()]
+    key = json.dumps([raw["device"], *places, raw["algo"]["implementation"]], default=str)
+    runner.ready(raw, job, trying=here and key not in tried)
+    if here:
+        tried.add(key)
+
+
+def _grid(parsed: list[Override], own: bool) -> list[list[str]]:
+    """The overrides each key takes in the sweep, the last word on a key counts. One that only another sweeper than
+    Hydra's own understands is passed over."""
+    grid: dict[str, list[str]] = {}
+    for override in parsed:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            grid[key] = [override.input_line or ""]
+        elif override.is_discrete_sweep():
+            override.config_loader = GlobalHydra.instance().config_loader()  # glob() asks it for names
+            grid[key] = [f"{key}={value!s}" for value in override.sweep_string_iterator()]
+            if not grid[key]:
+                raise ConfigError(f"{override.input_line}: no value at all, so there is nothing to run")
+        elif own:
+            raise ConfigError(f"{override.input_line}: a sweep takes lists and ranges (a,b,c or range(1,4))")
+    return list(grid.values())
+
+
+def _worth_checking(grid: list[list[str]]) -> Any:
+    """Every combination of groups, environments, tasks and runs to start from; of the other keys, each value once."""
+    groups = registry.groups()
+
+    def interacts(values: list[str]) -> bool:
+        key = values[0].lstrip("+").partition("=")[0]
+        return key in (*groups, "device", "init", "algo.reward_model") or key.startswith(("env.", "task."))
+
+    first = [values if interacts(values) else values[:1] for values in grid]
+    yield from itertools.product(*first)
+    for index, values in enumerate(grid):
+        if not interacts(values):
+            for value in values[1:]:
+                yield [value if other == index else others[0] for other, others in enumerate(grid)]
+
+
+def _make(directory: Path) -> None:
+    if (directory / "jobs.jsonl").exists() or (directory / "sweep.json").exists():
+        raise ConfigError(f"hydra.sweep.dir={directory}: holds another sweep already")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot create the sweep's directory {directory}: {error.strerror}") from None

@@ -1,0 +1,136 @@
+"""What every run directory says of itself, kept beside the runs so that a thousand are listed in under a second.
+
+`.rlx-index.json` in the directory that is listed (in the user's cache where that cannot be written) holds what was read
+of each run, with the inode, time and size of its files: what has changed since is read again, and so is every run that
+may still go on. It can be deleted at any time; a damaged one counts as none. Never imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlx import __version__
+from rlx.base.atomic_files import TEMPORARY, write_atomically
+from rlx.rundir import query as reading
+from rlx.rundir import reader as runs
+
+NAME = ".rlx-index.json"
+FORMAT = f"1 of rlx {__version__}"
+FILES = ("config.yaml", "run.json", "status.json", "metrics.jsonl", "checkpoints", "policy.txt")
+WORTH = 20  # runs read anew before the file is written: a few are read as fast without it
+SETTLED = 2.0  # seconds after which a file that has not changed counts as written
+
+
+@dataclass
+class Entry:
+    """One run: what `rlx show --json` prints of it, and its flat configuration."""
+
+    path: Path
+    row: dict[str, Any]
+    config: dict[str, Any]
+
+
+def read(root: Path) -> list[Entry]:
+    """Every run under a directory, oldest first."""
+    known = _load(root)
+    entries, kept, fresh = [], {}, 0
+    for path in runs.find(root):
+        name, signature = os.path.relpath(path, root), _signature(path)
+        found = known.get(name)
+        if not (isinstance(found, list) and len(found) == 3 and found[0] == signature):
+            new = entry(path)
+            if not _final(path, new.row, signature):
+                entries.append(new)
+                continue
+            found, fresh = [signature, new.row, new.config], fresh + 1
+        kept[name] = found
+        entries.append(Entry(path, {**found[1], "run": str(path)}, found[2]))
+    if fresh >= WORTH or len(known) > 2 * len(kept) + WORTH:
+        _save(root, kept)
+    return entries
+
+
+def entry(path: Path) -> Entry:
+    """One run, read anew."""
+    return Entry(path, runs.show(path), _plain(reading.raw_config(path)))
+
+
+def _signature(path: Path) -> list[list[int] | None]:
+    found: list[list[int] | None] = []
+    for name in FILES:
+        try:
+            about = os.stat(f"{path}/{name}")
+            found.append([about.st_ino, about.st_mtime_ns, about.st_size])
+        except OSError:
+            found.append(None)
+    return found
+
+
+def _final(path: Path, row: dict[str, Any], signature: list[list[int] | None]) -> bool:
+    """Does a run stay as it is until one of its files changes? The process of a killed one is gone for good, if it was
+    of this machine; one that was written this moment may be written again within the clock's resolution."""
+    if (
+        row["status"] == "running"
+        or max((each[1] for each in signature if each), default=0) > (time.time() - SETTLED) * 1e9
+    ):
+        return False
+    return row["status"] != "killed" or runs.status(path).get("host") == socket.gethostname()
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    return {str(key): value if _is_json(value) else str(value) for key, value in config.items()}
+
+
+def _is_json(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | list)
+
+
+# -- the file --------------------------------------------------------------------------------------------------
+
+
+def files_of(root: Path) -> tuple[Path, Path]:
+    """Where the index of a directory is: in it, or in the user's cache."""
+    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlx"
+    name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:24]
+    return root / NAME, place / f"runs-{name}.json"
+
+
+def _load(root: Path) -> dict[str, Any]:
+    for file in files_of(root):
+        try:
+            found = json.loads(file.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(found, dict) and found.get("format") == FORMAT and isinstance(found.get("runs"), dict):
+            return found["runs"]
+    return {}
+
+
+def _save(root: Path, kept: dict[str, Any]) -> None:
+    """Without a word where that cannot be: it is only for speed."""
+    text = json.dumps({"format": FORMAT, "runs": kept}, default=str).encode()
+    beside, cache = files_of(root)
+    for file in (beside, cache):
+        with contextlib.suppress(OSError):
+            if file is cache:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            elif not os.access(root, os.W_OK):
+                continue
+            _remove_torn(file)
+            write_atomically(file, text, durable=False)
+            return
+
+
+def _remove_torn(file: Path) -> None:
+    """What a killed `rlx ls` left half written."""
+    for path in file.parent.glob(f"{TEMPORARY}*-{file.name}"):
+        if time.time() - path.stat().st_mtime > 60:
+            path.unlink(missing_ok=True)

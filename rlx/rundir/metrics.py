@@ -1,0 +1,150 @@
+"""metrics.jsonl, and what identifies an experiment."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlx.base.appender import Appender
+
+Metrics = Mapping[str, float | int | str | bool | None]
+
+# Where and how a run is computed, not what it computes: never part of the experiment's identity.
+MACHINE_KEYS = ("device", "threads", "run", "run_dir", "runs_dir", "name")
+
+
+class MetricsLog:
+    """An append-only file of strict JSON: one object a line, key "step", then the metrics in the order given.
+
+    Floats are written with repr, the shortest text that reads back to the same float64. JSON has no NaN, no
+    infinity: NaN becomes null, inf "Infinity" and -inf "-Infinity" (strings of protobuf's JSON mapping, which
+    Python's float and JavaScript's Number read). Numpy and torch scalars are written as their .item().
+    """
+
+    def __init__(self, path: str | Path, offset: int | None = None):
+        """Open to append; with `offset` (from `sync`, kept in the checkpoint) cut the file back to it first.
+
+        Without one, only a torn last line is cut. Raises ValueError if the file does not reach the offset or
+        no line ends there: then it is not the file that the checkpoint was written beside.
+        """
+        self.path = Path(path)
+        size = self.path.stat().st_size if self.path.exists() else 0
+        if offset is not None and size < offset:
+            raise ValueError(f"{self.path}: {size} bytes, but the checkpoint was written at byte {offset}")
+        self._file = Appender(self.path)
+        end = self._file.last_line_end(size if offset is None else offset)
+        if offset is not None and end != offset:
+            self._file.close()
+            raise ValueError(f"{self.path}: byte {offset}, that of the checkpoint, is not the end of a line")
+        if end < size:
+            self._file.cut(end)
+
+    def write(self, step: int, metrics: Metrics) -> None:
+        """Append one line. On an OSError the line is absent, not torn, and the error is the caller's."""
+        if "step" in metrics:
+            raise ValueError("metrics: the key 'step' is taken by the clock")
+        self._file.write(_to_json({"step": step, **metrics}).encode("ascii") + b"\n")
+
+    def sync(self) -> int:
+        """Force all lines to the disk; returns the byte offset behind the last one."""
+        os.fsync(self._file.file.fileno())
+        return self._file.end
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, infinities as floats again, NaN as None; a torn last line is left out.
+
+    Raises ValueError, naming the line, if any but the last is no JSON object.
+    """
+    rows = []
+    lines = Path(path).read_bytes().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(line)
+        except ValueError:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}:{number}: not a JSON object: {line[:60]!r}") from None
+        for key, value in row.items():
+            if value in ("Infinity", "-Infinity"):
+                row[key] = float(value)
+        rows.append(row)
+    return rows
+
+
+def strip_time(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the wall-clock values, which live under time/ and differ between two equal runs."""
+    return {key: value for key, value in metrics.items() if not key.startswith("time/")}
+
+
+def equal_metrics(a: Iterable[Mapping[str, Any]], b: Iterable[Mapping[str, Any]]) -> bool:
+    """Are two logs the same but for time/? By bit and type: NaN is NaN, 1 is not 1.0, 0.0 is not -0.0."""
+    lines = [[_to_json(strip_time(row), sort=True) for row in log] for log in (a, b)]
+    return lines[0] == lines[1]
+
+
+def config_hash(config: Mapping[str, Any], without: Iterable[str] = ("seed",)) -> str:
+    """Ten hex digits that tell experiments apart, the same in any process, on any machine, in any key order.
+
+    Left out: the keys `without` (dotted, or a whole group) and MACHINE_KEYS. All seeds of a config share it.
+    """
+    import hashlib
+
+    text = json.dumps(experiment(config, without), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+# -- JSON ------------------------------------------------------------------------------------------------------
+
+
+def _item(value: Any) -> Any:
+    """A numpy or torch scalar as Python's."""
+    if not hasattr(value, "item"):
+        raise TypeError(f"metrics: {value!r} is no number, string, bool or None")
+    return value.item()
+
+
+def _finite(value: Any) -> Any:
+    if not isinstance(value, (str, int, float, type(None))):
+        value = _item(value)
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+_as_given = json.JSONEncoder(allow_nan=False, default=_item).encode
+_sorted = json.JSONEncoder(allow_nan=False, default=_item, sort_keys=True).encode
+
+
+def _to_json(row: dict[str, Any], sort: bool = False) -> str:
+    encode = _sorted if sort else _as_given
+    try:
+        return encode(row)
+    except ValueError:  # NaN or inf
+        return encode({key: _finite(value) for key, value in row.items()})
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def experiment(config: Mapping[str, Any], without: Iterable[str]) -> dict[str, Any]:
+    """What identifies the experiment: the config flattened with dots, less `without` and MACHINE_KEYS."""
+    left_out = {*without, *MACHINE_KEYS}
+    flat = flatten(config)
+    return {key: flat[key] for key in flat if key not in left_out and key.split(".")[0] not in left_out}

@@ -1,0 +1,149 @@
+"""run.json: where a run came from. Command, versions, git, host, device, seed; what was noticed; how it went on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlx import __version__
+from rlx.base import process
+from rlx.base.atomic_files import write_json
+from rlx.base.errors import ConfigError
+
+SECRET = re.compile(
+    r"((?:secret|passw(?:or)?d|api_?key|(?:auth|access)_?token|credential)[\w.-]{0,50}\s?[=:]\s?)\S+", re.IGNORECASE
+)
+LOGIN = re.compile(r"(\w{1,20}://)[^/\s@'\"]{1,500}@")
+
+
+def scrub(text: str) -> str:
+    """Without the user and password of URLs, and without the values of keys that sound like secrets."""
+    return SECRET.sub(r"\1***", LOGIN.sub(r"\1***@", text))
+
+
+def _git() -> dict[str, str | None]:
+    """The commit of the repository that rlx was started in, and what differs from it, if there is one."""
+
+    def ask(*words: str) -> str | None:
+        quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+        try:
+            done = subprocess.run(["git", *words], capture_output=True, timeout=5, env=quiet)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.decode(errors="replace").strip()[:10_000] if done.returncode == 0 else None
+
+    return {"commit": ask("rev-parse", "HEAD"), "diff_stat": ask("diff", "--no-ext-diff", "--stat=100", "HEAD")}
+
+
+def versions() -> dict[str, str]:
+    found = {"rlx": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    for name in ("numpy", "gymnasium", "hydra-core", "tensorboard"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    if "transformers" in sys.modules:  # a model of Hugging Face
+        found["transformers"] = metadata.version("transformers")
+    return found
+
+
+def machine(device: str) -> dict[str, Any]:
+    return {
+        "system": platform.platform(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
+    }
+
+
+def command_line(words: Iterable[str]) -> list[str]:
+    return [scrub(word[:2_000]) for word in words][:500]
+
+
+def new(cfg: Any, command: list[str], device: str, origins: Mapping[str, Any]) -> dict[str, Any]:
+    """`origins`: the runs that it starts from, by what they are to it (init, reward_model)."""
+    return {
+        "command": command_line(command),
+        "started": process.now(),
+        "algo": cfg.algo.name,
+        cfg.PLACE: cfg.place.name,
+        **({"env_id": cfg.place.id} if cfg.PLACE == "env" else {}),
+        **origins,
+        "seed": cfg.seed,
+        "device": device,
+        "threads": cfg.threads,
+        "versions": versions(),
+        "host": socket.gethostname(),
+        "machine": machine(device),
+        "git": _git(),
+        "notices": [],
+        "resumes": [],
+    }
+
+
+def read(path: Path) -> dict[str, Any]:
+    """run.json. Raises ConfigError if it is missing or damaged."""
+    try:
+        record = json.loads((path / "run.json").read_text("utf-8"))
+        return {"notices": [], "resumes": [], **record}
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path / 'run.json'}: unreadable ({type(error).__name__})") from None
+
+
+def update(path: Path, **changes: Any) -> None:
+    """Change keys of run.json."""
+    write_json(path / "run.json", {**read(path), **changes})
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, list[Any]]:
+    """{dotted key: [value before, value after]} wherever two configurations differ."""
+    found: dict[str, list[Any]] = {}
+    for key in dict.fromkeys([*before, *after]):
+        old, new = before.get(key), after.get(key)
+        if isinstance(new, Mapping) and (isinstance(old, Mapping) or old is None):
+            found |= differences(old or {}, new, f"{prefix}{key}.")
+        elif old != new or key not in before:
+            found[f"{prefix}{key}"] = [old, new]
+    return found
+
+
+def add_notices(path: Path, notices: Iterable[str]) -> None:
+    update(path, notices=list(dict.fromkeys([*read(path)["notices"], *notices])))
+
+
+def drop_resume(path: Path) -> None:
+    """Forget the newest resume: it was refused."""
+    update(path, resumes=read(path)["resumes"][:-1])
+
+
+def add_resume(path: Path, command: list[str], device: str, step: int, changes: Mapping[str, Any]) -> str | None:
+    """Record that the run goes on. Returns one line if what computes it has changed since it was last started."""
+    record = read(path)
+    entry: dict[str, Any] = {
+        "step": step,
+        "time": process.now(),
+        "command": command_line(command),
+        "changes": dict(changes),
+        "versions": versions(),
+        "host": socket.gethostname(),
+        "machine": machine(device),
+    }
+    update(path, resumes=[*record["resumes"], entry])
+    last = [record, *record["resumes"]][-1]
+    other = differences(last.get("versions", {}), entry["versions"])
+    computer = {key: value for key, value in last.get("machine", {}).items() if key != "system"}
+    other |= differences(computer, {key: entry["machine"][key] for key in computer})
+    other |= {key: both for key, both in changes.items() if key in ("device", "threads")}
+    if not other:
+        return None
+    what = ", ".join(f"{key} {new} (was {old})" for key, (old, new) in other.items())
+    return f"{what}: the result may differ in its last bits from that of a run never stopped"

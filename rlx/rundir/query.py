@@ -1,0 +1,180 @@
+"""What the run directories of one question have in common: which they are, their configurations, their metrics.
+
+Never imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlx.base.errors import UserError, choices_hint, did_you_mean, shown
+from rlx.rundir import reader as runs
+
+ORIGINS = ("init", "algo.reward_model")  # paths of other runs: what tells lines apart is the algorithm they are of
+# What never changes a curve: where and how a run is computed (logger.MACHINE_KEYS; a test compares), what it leaves
+# behind and what its preset promises.
+APART = (
+    "seed", "device", "threads", "run", "run_dir", "runs_dir", "name",
+    "expect", "video", "samples", "tensorboard", "keep_checkpoints", "log_every", "eval_every",
+)  # fmt: skip
+FEW = 30  # keys that a hint lists
+GLOB = re.compile(r"[*?\[]")
+
+
+def find(names: Sequence[str]) -> list[Path]:
+    """The runs that the words name: runs, directories of runs, patterns of either, latest. Raises UserError."""
+    found: list[Path] = []
+    for name in names or ("runs",):
+        path = Path(name)
+        if name == "latest" or name.startswith("latest:"):
+            found.append(runs.resolve(name))
+        elif path.is_dir():
+            found += runs.find(path)
+        elif GLOB.search(name):
+            found += _matching(name)
+        else:
+            what = "not a directory" if path.exists() else "no such directory"
+            raise UserError(f"{shown(name)}: {what} (a run, or a directory with runs under it; rlx train makes runs/)")
+    if not found:
+        raise UserError(f"no runs under {', '.join(names) or 'runs'} yet: rlx train algo=ppo env=cartpole")
+    return sorted({path.resolve(): path for path in found}.values(), key=natural)
+
+
+def _matching(pattern: str) -> list[Path]:
+    import glob
+
+    found = [path for name in glob.glob(pattern, recursive=True) for path in runs.find(Path(name))]
+    if not found:
+        raise UserError(f"{pattern}: no run matches (`rlx ls` lists the runs there are)")
+    return found
+
+
+def natural(path: Path) -> list[Any]:
+    """The order in which runs began: by name, job 2 of a sweep before job 10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+
+
+# -- configurations --------------------------------------------------------------------------------------------
+
+
+def config(path: Path) -> dict[str, Any]:
+    """The flat configuration of a run, the runs it starts from by their algorithm; {} where it cannot be read."""
+    found = raw_config(path)
+    for key in ORIGINS:  # seeds of one experiment start from different runs
+        if found.get(key) is not None:
+            found[key] = (runs.record(path).get(key.rpartition(".")[2]) or {}).get("algo")
+    return found
+
+
+def raw_config(path: Path) -> dict[str, Any]:
+    """The flat configuration as config.yaml has it; {} where it cannot be read."""
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        raw = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return flat(raw) if isinstance(raw, dict) else {}
+
+
+def flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """{"algo.lr": 1e-3, ...}"""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def kept(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a flat configuration makes the experiment."""
+    return {key: value for key, value in found.items() if key.partition(".")[0] not in APART}
+
+
+def identity(found: Mapping[str, Any]) -> str:
+    return json.dumps(found, sort_keys=True, default=str)
+
+
+def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys whose values are not the same everywhere, algo.name first."""
+    keys = dict.fromkeys(["algo.name", *(key for found in configs for key in found)])
+    return [key for key in keys if len({json.dumps(found.get(key), default=str) for found in configs}) > 1]
+
+
+def needed(configs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
+    """The first keys that tell all the configurations apart."""
+    found: list[str] = []
+
+    def kinds(chosen: list[str]) -> int:
+        return len({json.dumps([one.get(key) for key in chosen], default=str) for one in configs})
+
+    for key in keys:
+        if kinds([*found, key]) > kinds(found):
+            found.append(key)
+    return found
+
+
+def place(found: Mapping[str, Any]) -> tuple[str, str, str]:
+    """env or task, its name, and what tells it from another one of that name."""
+    kind = "task" if "task.name" in found else "env"
+    own = found.get("env.id", found.get("task.implementation"))
+    return kind, str(found.get(f"{kind}.name")), str(own)
+
+
+def place_names(places: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
+    """What each place is called; two of one name by what tells them apart."""
+    names = {each: each[1] for each in dict.fromkeys(places)}
+    return names if len(set(names.values())) == len(names) else {each: each[2] for each in names}
+
+
+def full_key(name: str, known: Iterable[str], option: str = "--by", also: Iterable[str] = ()) -> str:
+    """algo.weight for weight, algo.name for algo, train/loss for loss; `also` are names that are taken as they are.
+    Raises UserError."""
+    keys = sorted({*known, *also})
+    if name in keys:
+        return name
+    if f"{name}.name" in keys:
+        return f"{name}.name"
+    ends = [key for key in keys if key.endswith((f".{name}", f"/{name}"))]
+    if len(ends) == 1:
+        return ends[0]
+    if ends:
+        raise UserError(f"{option}={shown(name)}: which of {', '.join(ends)}?")
+    short = {key.rpartition(".")[2] for key in keys} if "." not in name else set(keys)
+    few = len(short) <= FEW
+    hint = choices_hint(name, short) if few else did_you_mean(name, short) or " (rlx show RUN, config.yaml has them)"
+    raise UserError(f"{option}={shown(name)}: no run's configuration has this key{hint}")
+
+
+# -- metrics ---------------------------------------------------------------------------------------------------
+
+
+def rows(path: Path, key: str = "") -> Iterable[dict[str, Any]]:
+    """The lines of metrics.jsonl that may hold a key. A torn line, where a run was killed, is left out."""
+    try:
+        lines = (path / "metrics.jsonl").read_bytes().splitlines()
+    except OSError:
+        return
+    wanted = json.dumps(key).encode() if key else b""
+    for line in lines:
+        if wanted in line:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                yield row
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def value_text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else shown(value)

@@ -1,0 +1,103 @@
+"""Workers: forks of the process that was typed, which waits for them. They do not outlive it (Linux)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from rlx.base.errors import UserError
+from rlx.base.in_fork import die_with
+from rlx.base.signals import name_of
+from rlx.search.study import Study
+
+NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+LOOK = 0.2  # seconds between two looks at the workers
+AGAIN = 5.0  # seconds after which a worker that was asked to stop is asked again
+
+
+def need() -> None:
+    """Raises UserError on a system that cannot fork."""
+    if not hasattr(os, "fork"):
+        raise UserError("rlx sweep: its workers are forks of a process, which this system lacks (Linux and macOS fork)")
+
+
+def run(study: Study, jobs: int, look: Callable[[], Any]) -> int:
+    """Work on a study with so many workers. `look` is called a few times a second.
+
+    Returns 0 when all came to their end, 128 + signal when one stopped them, 1 when one failed or was killed (its
+    trial was taken over where another was left).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with _counted() as asked:
+        pids = {_fork(study, index): index + 1 for index in range(jobs)}
+        code, told = 0, float("-inf")
+        while pids:
+            look()
+            if asked and time.monotonic() - told > AGAIN:
+                told = time.monotonic()
+                _signal(pids, signal.SIGTERM)
+            if len(asked) > 1 and asked[-1] == signal.SIGINT:  # at once: nothing that was saved is lost
+                _signal(pids, signal.SIGKILL)
+            for pid in list(pids):
+                found, status = os.waitpid(pid, os.WNOHANG)
+                if found:
+                    ended, index = os.waitstatus_to_exitcode(status), pids.pop(pid)
+                    if ended not in (0, 128 + signal.SIGTERM) and not asked:
+                        code = 1
+                        if ended < 0:
+                            print(f"rlx: warning: worker {index} was killed by {name_of(-ended)}", file=sys.stderr)
+            time.sleep(LOOK)
+        look()
+    return 128 + asked[0] if asked else code
+
+
+def _signal(pids: Any, number: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+@contextmanager
+def _counted() -> Iterator[list[int]]:
+    """The signals that have come, in their order."""
+    asked: list[int] = []
+    before = {number: signal.signal(number, lambda number, _frame: asked.append(number)) for number in NUMBERS}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _fork(study: Study, index: int) -> int:
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        os.setpgid(0, 0)  # Ctrl-C comes once, from the process that waits
+        die_with(parent)
+        for number in NUMBERS:
+            signal.signal(number, signal.SIG_DFL)
+        from rlx.search import worker as working
+
+        code = working.work(study, parent)
+    except UserError as error:
+        print(f"rlx: error: worker {index + 1}: {error}", file=sys.stderr)
+    except BaseException as error:
+        study.log(traceback.format_exc())
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"rlx: error: worker {index + 1}: {line} (traceback in {study.directory}/rlx.log)", file=sys.stderr)
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)

@@ -1,0 +1,107 @@
+"""A search from its beginning to its end: what `rlx sweep` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rlx.base import process
+from rlx.base.atomic_files import write_json
+from rlx.base.errors import ConfigError
+from rlx.search import optuna_storage as storing
+from rlx.search import pool, trials
+from rlx.search import study as studies
+from rlx.search.study import Study, done, find
+
+
+def begin(asked: dict[str, Any]) -> Study:
+    """A new study, its trials planned; or the one of that name, where it is the same. Raises ConfigError before
+    anything is written."""
+    pool.need()
+    storing.need()
+    storing.check_sampler(asked["sampler"], asked["space"])
+    place = "task" if "task" in asked else "env"
+    name = asked["name"] or studies.fresh_name(asked["algo"], asked[place])
+    url = None if asked["storage"] == "journal" else storing.whole(asked["storage"])
+    if url:
+        from rlx.rundir.provenance import scrub
+
+        asked = {**asked, "storage": scrub(url)}
+    asked = {**asked, "name": name, "created": process.now()}
+    directory = studies.path_of(asked)
+    is_new = not (directory / "study.json").is_file()
+    if url and is_new:
+        storing.check_free(name, storing.database(url))
+    with studies.made(directory) as there:
+        if there is not None:
+            there.url = url
+            studies.check_same(there, asked)
+            study = there
+        else:
+            study = Study(directory, asked, url)
+            write_json(directory / "study.json", asked)
+            if asked["config"].get("tensorboard"):
+                _columns(study, place)
+    return _ready(study, max(asked["trials"], study.asked["trials"]))
+
+
+def again(name: str, trials: int | None = None, storage: str | None = None) -> Study:
+    """A study that is there, to go on with. Raises UserError."""
+    study = find(name)
+    pool.need()
+    storing.need()
+    if storage:
+        from rlx.rundir.provenance import scrub
+
+        url = storing.whole(storage)
+        if scrub(url) != study.asked["storage"]:
+            raise ConfigError(f"storage={scrub(storage)}: the study {study.name} is in {study.asked['storage']}")
+        study.url = None if url == "journal" else url
+    return _ready(study, trials or study.asked["trials"])
+
+
+def _columns(study: Study, place: str) -> None:
+    """What HPARAMS shows."""
+    from rlx.rundir import tensorboard_grid as board
+
+    columns: dict[str, Any] = {}
+    for key, found in study.asked["space"].items():
+        low_and_high = (float(found["low"]), float(found["high"])) if "low" in found else None
+        columns[key] = board.Interval(*low_and_high) if low_and_high else found["choices"]
+    board.begin(study.directory, columns, place)
+
+
+def _ready(study: Study, count: int) -> Study:
+    where = storing.storage(study)
+    with study.locked():
+        storing.check_records(study, where)
+        study.plan(count)
+        where = storing.ensure(study)
+        trials.plan(study, where)
+        trials.refresh(study)
+    return study
+
+
+def work(study: Study, jobs: int, look: Callable[[], Any] = lambda: None) -> int:
+    """Work on it with so many processes. Returns 0, 1 (a worker failed) or 128 + the signal that stopped them. Raises
+    ConfigError where this machine cannot run its configuration."""
+    from rlx.rundir import tensorboard_grid as board  # once, for all workers
+    from rlx.training import start as runner  # once, for all workers
+
+    runner.ready(study.asked["config"], [])
+    code = pool.run(study, jobs, look)
+    with study.locked():
+        trials.refresh(study)
+    if code <= 128:
+        trials.write_importance(study)
+        if study.asked["config"].get("tensorboard"):
+            board.finish(study.directory)
+    return code
+
+
+def rows(study: Study) -> list[dict[str, Any]]:
+    """Its trials as they are now."""
+    return trials.rows(study)
+
+
+__all__ = ["Study", "again", "begin", "done", "find", "rows", "work"]

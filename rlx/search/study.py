@@ -1,0 +1,218 @@
+"""A study's directory, runs/sweeps/NAME: what was asked, what came of it. Imports neither optuna nor torch.
+
+study.json     what was asked: the configuration of every run but for its seed and what is searched, the ranges, ...
+journal.log    Optuna's records (or the database that `storage` names)
+trials.jsonl   the same for others to read: a line for each trial      importance.json   {key: share}
+trial_0007_s1  an ordinary run directory for each seed of a trial      rlx.log           what they printed, tracebacks
+best/          runs of the winner on fresh seeds, and best.json
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from rlx.base import process
+from rlx.base.atomic_files import TEMPORARY, write_atomically, write_json
+from rlx.base.errors import ConfigError, UserError, choices_hint, shown
+from rlx.rundir import reader as runs
+
+ROOT = Path("runs") / "sweeps"
+OVER = ("complete", "pruned", "failed")  # what a trial is when it has come to its end; before: waiting, running
+SAME = ("algo", "env", "task", "space", "config", "seeds", "sampler", "pruner", "storage")  # of two that are one study
+
+
+@dataclass
+class Study:
+    directory: Path
+    asked: dict[str, Any]  # study.json
+    url: str | None = None  # of the storage, with the password that study.json does not keep
+
+    @property
+    def name(self) -> str:
+        return str(self.asked["name"])
+
+    @property
+    def seeds(self) -> list[int]:
+        """Those of each trial."""
+        return list(range(self.asked["seed"], self.asked["seed"] + self.asked["seeds"]))
+
+    @property
+    def total_steps(self) -> int:
+        """Of one run."""
+        return int(self.asked["config"]["total_steps"])
+
+    @property
+    def eval_every(self) -> int:
+        return min(int(self.asked["config"]["eval_every"]), self.total_steps)
+
+    def run(self, number: int, seed: int) -> Path:
+        return self.directory / f"trial_{number:04d}_s{seed}"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the one process that takes or plans trials. The lock is the operating system's: kill -9 releases it.
+        Raises UserError where that cannot be."""
+        lock = filelock.FileLock(self.directory / ".lock")
+        try:
+            lock.acquire()
+        except OSError as error:
+            raise UserError(f"{self.directory}: cannot be locked: {error.strerror or error}") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The trials as of the last change: number, state, score, params, seeds_done, error, runs, ..."""
+        with contextlib.suppress(OSError, ValueError):  # missing, damaged: it is written anew from the storage
+            found = [json.loads(line) for line in (self.directory / "trials.jsonl").read_text("utf-8").splitlines()]
+            return found if all(isinstance(row, dict) and "state" in row for row in found) else []
+        return []
+
+    def write_rows(self, rows: list[dict[str, Any]]) -> None:
+        lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+        write_atomically(self.directory / "trials.jsonl", lines.encode())
+
+    def log(self, text: str) -> None:
+        """Into rlx.log."""
+        with contextlib.suppress(OSError), open(self.directory / "rlx.log", "a", encoding="utf-8") as file:
+            file.write(f"{process.now()} {text.rstrip()}\n")
+
+    def plan(self, trials: int) -> None:
+        """Raise how many trials there are to be. Raises UserError."""
+        if trials < self.asked["trials"]:
+            raise UserError(f"trials={trials}: the study {self.name} has {self.asked['trials']}; it can get more")
+        if trials > self.asked["trials"]:
+            self.asked["trials"] = trials
+            write_json(self.directory / "study.json", self.asked)
+
+
+def done(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row["state"] in OVER]
+
+
+def leader(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The complete trial with the highest score, the first of equals."""
+    return max((row for row in rows if row["state"] == "complete"), key=lambda row: row["score"], default=None)
+
+
+# -- a new one, and one that is there ----------------------------------------------------------------------------
+
+
+def path_of(asked: Mapping[str, Any]) -> Path:
+    """Where a study that is asked for has its directory."""
+    return Path(asked["config"]["runs_dir"]).absolute() / "sweeps" / str(asked["name"])
+
+
+def fresh_name(algo: str, place: str) -> str:
+    return f"{place}_{algo}_{datetime.now():%Y%m%d-%H%M%S-%f}"
+
+
+@contextlib.contextmanager
+def made(directory: Path) -> Iterator[Study | None]:
+    """Its directory, locked: the study that is there already, or None for one that is to be written. Raises
+    ConfigError."""
+    if directory.exists() and not (directory / ".lock").exists():  # with it, another process may be at it
+        _check_empty(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(directory / ".lock")
+        lock.acquire()
+    except OSError as error:
+        raise ConfigError(f"cannot create the study's directory {directory}: {error.strerror}") from None
+    try:
+        _check_empty(directory)
+        yield load(directory) if (directory / "study.json").is_file() else None
+    finally:
+        lock.release()
+
+
+def _check_empty(directory: Path) -> None:
+    names = {path.name for path in directory.iterdir()} if directory.is_dir() else {"a file"}
+    if "study.json" not in names and any(name != ".lock" and not name.startswith(TEMPORARY) for name in names):
+        raise ConfigError(f"study={directory.name}: {directory} is there already, and is no study (no study.json)")
+
+
+def check_same(study: Study, asked: Mapping[str, Any]) -> None:
+    """Raises ConfigError where a study of that name is another one."""
+    for key in SAME:
+        ours, theirs = asked.get(key), study.asked.get(key)
+        if ours == theirs:
+            continue
+        detail = ""
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            key, ours, theirs = _first(ours, theirs, "" if key == "config" else key)
+            detail = "a search of " if key.startswith("space.") else ""
+            key = key.removeprefix("space.")
+        has, wanted = (_short(value) for value in (theirs, ours))
+        raise ConfigError(
+            f"study={study.name}: is there already, with {detail}{key}={has}, not {wanted} (another name: another; "
+            f"rlx sweep resume {study.name} goes on with this one)"
+        )
+
+
+def _first(ours: Mapping[str, Any], theirs: Mapping[str, Any], path: str) -> tuple[str, Any, Any]:
+    for key in dict.fromkeys([*theirs, *ours]):
+        here = f"{path}.{key}".lstrip(".")
+        one, other = ours.get(key), theirs.get(key)
+        if one != other:
+            if isinstance(one, Mapping) and isinstance(other, Mapping) and not here.startswith("space"):
+                return _first(one, other, here)
+            return here, one, other
+    return path, ours, theirs
+
+
+def _short(value: Any) -> str:
+    from rlx.search.params import said
+
+    if value is None:
+        return "nothing"
+    return f"[{said(value)}]" if isinstance(value, Mapping) and "type" in value else shown(value)
+
+
+def load(directory: Path) -> Study:
+    """Raises UserError."""
+    file = directory / "study.json"
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        for key in ("name", "config", "space", "trials", "seeds", "seed", "sampler", "pruner", "storage"):
+            found[key]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: not what was asked of a study ({type(error).__name__})") from None
+    return Study(directory.absolute(), found)
+
+
+def find(name: str, root: Path = ROOT) -> Study:
+    """A study by its path, its name under runs/sweeps, or `latest`. Raises UserError."""
+    known = sorted(file.parent for file in root.glob("*/study.json"))
+    if name == "latest":
+        if not known:
+            raise UserError(f"latest: there is no study under {root} yet (rlx sweep algo=ppo env=cartpole makes one)")
+        return max((load(path) for path in known), key=lambda study: str(study.asked.get("created")))
+    for path in (Path(name), root / name):
+        if name and (path / "study.json").is_file():
+            return load(path)
+    there = Path(name).is_dir() or (root / name).is_dir()
+    what = "not a study (no study.json)" if name and there else "no such study"
+    raise UserError(f"{shown(name)}: {what}{choices_hint(name, [path.name for path in known])}")
+
+
+def status_of_run(path: Path) -> dict[str, Any]:
+    """status.json; {} if it is missing or damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((path / "status.json").read_text("utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def state_of_run(path: Path) -> str | None:
+    """How the run of a trial stands: running, finished, pruned, failed, interrupted, killed; None before it began."""
+    return runs.state(path) if (path / "config.yaml").is_file() else None

@@ -1,0 +1,246 @@
+"""The trials of a study: planned up front, each taken by one worker, given up and taken over, told at the end.
+
+Who runs a trial stands in its user_attrs as `owner` (base.process.me and the pid of its parent). A trial whose owner
+is gone is taken over with its parameters as they are: what its runs have done is in their directories.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlx.base import process
+from rlx.base.atomic_files import write_json
+from rlx.rundir import reader as runs
+from rlx.search import optuna_storage as storing
+from rlx.search.study import OVER, Study, status_of_run
+
+ENOUGH = 10  # complete trials to say what mattered
+NAMES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
+
+
+@dataclass
+class Trial:
+    """One that this process has taken."""
+
+    study: Study
+    number: int
+    id: int  # of Optuna's storage
+    params: dict[str, Any]
+    finals: list[float] = field(default_factory=list)  # scores of the seeds that are finished
+
+
+@dataclass
+class Result:
+    """How a trial ended: complete with a score, pruned, or failed with an error."""
+
+    state: str
+    score: float | None = None
+    error: str | None = None
+    traceback: str | None = None
+
+
+# -- planning and taking -------------------------------------------------------------------------------------------
+
+
+def plan(study: Study, where: Any = None) -> None:
+    """Let there be as many trials as were asked for. Called by whoever holds the study's lock."""
+    records = storing.open_study(study, where)
+    with storing.quiet():
+        for _ in range(study.asked["trials"] - len(records.get_trials(deepcopy=False))):
+            records.enqueue_trial({})
+
+
+def pop(records: Any) -> int | None:
+    """The id of a trial that was waiting and now is this process's. Optuna has no public name for it: `ask` makes a
+    new one where none waits."""
+    return records._pop_waiting_trial_id()  # type: ignore[no-any-return]
+
+
+def take(study: Study, parent: int) -> Trial | None:
+    """The next trial for this process: one that somebody has left, else one that waits; None where there is none."""
+    with study.locked():
+        where = storing.storage(study)
+        records = storing.open_study(study, where)
+        left = [trial for trial in records.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]
+        left = [trial for trial in left if not lives(study, trial)]
+        trial_id = left[0]._trial_id if left else pop(records)
+        if trial_id is None:
+            return None
+        where.set_trial_user_attr(trial_id, "owner", {**process.me(), "parent": parent, "heartbeat": process.now()})
+        number = where.get_trial_number_from_id(trial_id)
+        trial = _attached(storing.open_study(study, where, number), trial_id)
+        params = storing.suggest(trial, study.asked["space"])
+        refresh(study, records)
+        return Trial(study, number, trial_id, params)
+
+
+def _attached(records: Any, trial_id: int) -> Any:
+    """Optuna's handle on a trial that is running."""
+    import optuna
+
+    with storing.quiet():
+        return optuna.trial.Trial(records, trial_id)
+
+
+def lives(study: Study, trial: Any) -> bool:
+    """Whether somebody works on a running trial; of another host only a heartbeat tells."""
+    owner = trial.user_attrs.get("owner")
+    if not owner:
+        return False
+    found = [status_of_run(path) for path in run_paths(study, trial.number)]
+    beats = [str(status.get("heartbeat")) for status in found if status.get("host") == owner.get("host")]
+    if process.lives({**owner, "heartbeat": max([str(owner.get("heartbeat")), *beats])}):
+        return True
+    return any(status.get("status") == "running" and process.lives(status) for status in found)
+
+
+def others_work(study: Study, parent: int) -> bool:
+    """Whether another worker of this parent has a trial, which would be this one's if that worker were killed."""
+    records = storing.open_study(study)
+    for trial in records.get_trials(deepcopy=False):
+        owner = trial.user_attrs.get("owner") or {}
+        ours = owner.get("parent") == parent and owner.get("host") == process.me()["host"]
+        if trial.state.name == "RUNNING" and ours and owner.get("pid") != os.getpid():
+            return True
+    return False
+
+
+def give_up(trial: Trial) -> None:
+    """Let anybody take it over at once."""
+    storing.storage(trial.study).set_trial_user_attr(trial.id, "owner", None)
+
+
+# -- while it runs -------------------------------------------------------------------------------------------------
+
+
+def position(study: Study, index: int, step: int) -> int:
+    """Where a trial is: steps over all its seeds, in whole cadences of evaluation, so that trials whose iterations
+    have other lengths are compared at the same positions."""
+    if step >= study.total_steps:
+        return (index + 1) * study.total_steps
+    return index * study.total_steps + step // study.eval_every * study.eval_every
+
+
+class Reporter:
+    """Tells Optuna how a trial does, and says whether it is to be pruned. Opened by the process that runs the run."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        self._handle = _attached(storing.open_study(trial.study, None, trial.number), trial.id)
+
+    def prune(self, index: int, step: int, score: float) -> bool:
+        """After the evaluation of seed `index` at `step`: the mean of its finished seeds and this one's newest score
+        is what is compared. A storage that is away for a moment costs a report, not a run."""
+        value = _mean([*self.trial.finals[:index], score])
+        try:
+            with storing.quiet():
+                self._handle.report(value, position(self.trial.study, index, step))
+                return bool(self._handle.should_prune())
+        except Exception as error:
+            self.trial.study.log(f"trial {self.trial.number}: not reported: {type(error).__name__}: {error}")
+            return False
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+# -- the end -------------------------------------------------------------------------------------------------------
+
+
+def tell(trial: Trial, result: Result) -> None:
+    """Record how a trial ended, and write the study's rows."""
+    import optuna
+
+    states = optuna.trial.TrialState
+    state = {"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[result.state]
+    with trial.study.locked():
+        where = storing.storage(trial.study)
+        for key in ("error", "traceback"):
+            if text := getattr(result, key):
+                where.set_trial_user_attr(trial.id, key, text)
+        records = storing.open_study(trial.study, where)
+        with storing.quiet():
+            records.tell(trial.number, result.score, state)
+        refresh(trial.study, records)
+
+
+def refresh(study: Study, records: Any = None) -> list[dict[str, Any]]:
+    """Write trials.jsonl anew. Called by whoever holds the study's lock."""
+    records = records or storing.open_study(study)
+    rows = [row(study, trial) for trial in records.get_trials(deepcopy=False)]
+    study.write_rows(rows)
+    return rows
+
+
+def rows(study: Study) -> list[dict[str, Any]]:
+    """The trials as they are now. The storage, and Optuna, are asked only while some are not over."""
+    found = study.rows()
+    if len(found) >= study.asked["trials"] and all(one["state"] in OVER for one in found):
+        return found
+    if found and not os.access(study.directory, os.W_OK):  # somebody else's: as of the last change
+        return found
+    with study.locked():
+        return refresh(study)
+
+
+def run_paths(study: Study, number: int) -> list[Path]:
+    """The runs of a trial that have begun, in the order of their seeds."""
+    found = [study.run(number, seed) for seed in study.seeds]
+    return [path for path in found if (path / "config.yaml").is_file()]
+
+
+def row(study: Study, trial: Any) -> dict[str, Any]:
+    """A trial for others to read."""
+    state, paths = NAMES[trial.state.name], run_paths(study, trial.number)
+    score = trial.value if state == "complete" else None
+    return {
+        "number": trial.number,
+        "state": state,
+        "score": score if score is None or math.isfinite(score) else None,
+        "params": storing.params(trial, study.asked["space"]),
+        "seeds_done": sum(runs.state(path) == "finished" for path in paths),
+        "error": trial.user_attrs.get("error"),
+        "traceback": trial.user_attrs.get("traceback"),
+        "runs": [path.name for path in paths],
+        "values": {str(at): value for at, value in trial.intermediate_values.items() if math.isfinite(value)},
+    }
+
+
+# -- what mattered -------------------------------------------------------------------------------------------------
+
+
+def importance(study: Study) -> dict[str, float] | None:
+    """The share of each parameter in what made the better trials better: PED-ANOVA (Watanabe et al. 2023,
+    arXiv:2304.10255), the one of Optuna's evaluators that needs no scikit-learn. None with too few complete trials."""
+    optuna = storing.need()
+    records = storing.open_study(study)
+    if sum(trial.state.name == "COMPLETE" for trial in records.get_trials(deepcopy=False)) < ENOUGH:
+        return None
+    with storing.quiet(), contextlib.suppress(ValueError, RuntimeError, ZeroDivisionError):
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        found = optuna.importance.get_param_importances(records, evaluator=evaluator)
+        if found and all(math.isfinite(share) for share in found.values()):
+            return {str(key): float(share) for key, share in found.items()}
+    return None
+
+
+def write_importance(study: Study) -> Mapping[str, float] | None:
+    """importance.json, for those who read a study without Optuna."""
+    found = importance(study)
+    write_json(study.directory / "importance.json", found)
+    return found
+
+
+def read_importance(study: Study) -> dict[str, float] | None:
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((study.directory / "importance.json").read_text("utf-8"))
+        return found if isinstance(found, dict) else None
+    return None

@@ -1,0 +1,81 @@
+"""The best trial of a study, and what becomes of its score on seeds that had no part in the choice."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from rlx.base.atomic_files import write_json
+from rlx.base.errors import UserError
+from rlx.base.in_fork import Died, apart
+from rlx.base.signals import RunFailed
+from rlx.search import worker as working
+from rlx.search.study import Study, done, leader, state_of_run, status_of_run
+
+
+def best(study: Study, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The winner: {study, trial, score, params, seeds, runs, command, trials}. Raises UserError where there is none."""
+    found = leader(rows)
+    if found is None:
+        raise UserError(
+            f"{study.name}: no trial is complete yet ({len(done(rows))} of {study.asked['trials']} have ended; "
+            f"rlx sweep show {study.name})"
+        )
+    return {
+        "study": str(study.directory),
+        "trial": found["number"],
+        "score": found["score"],
+        "params": found["params"],
+        "scores": [_score(study.directory / name) for name in found["runs"]],
+        "runs": found["runs"],
+        "command": shlex.join(working.command(study, found["params"])),
+        "complete": sum(row["state"] == "complete" for row in rows),
+        "trials": study.asked["trials"],
+    }
+
+
+def _score(path: Path) -> float | None:
+    return (status_of_run(path).get("evaluation") or {}).get("score")
+
+
+def train(study: Study, found: dict[str, Any], count: int, say: Any) -> dict[str, Any]:
+    """Train the winner on the `count` seeds after those of the study, as ordinary runs under best/. Those that are
+    finished are read, others go on. Returns `found` with {fresh: {seeds, scores, mean, failed}, difference}.
+
+    `say(path, score, error)` is called after each. Raises Interrupted.
+    """
+    fresh = [study.asked["seed"] + study.asked["seeds"] + index for index in range(count)]
+    (study.directory / "best").mkdir(exist_ok=True)
+    scores: list[float | None] = []
+    for seed in fresh:
+        path = study.directory / "best" / f"trial_{found['trial']:04d}_s{seed}"
+        error = None
+        if state_of_run(path) != "finished":
+            try:
+                apart(lambda seed=seed, path=path: _run(study, found, seed, path))  # type: ignore[misc]
+            except (RunFailed, UserError, Died) as failure:
+                error = str(failure)
+        scores.append(_score(path) if error is None else None)
+        say(path, scores[-1], error)
+    known = [score for score in scores if score is not None]
+    mean = sum(known) / len(known) if known else None
+    result = {
+        **found,
+        "fresh": {"seeds": fresh, "scores": scores, "mean": mean, "failed": len(scores) - len(known)},
+        "difference": None if mean is None else mean - found["score"],
+    }
+    write_json(study.directory / "best" / "best.json", result)
+    return result
+
+
+def _run(study: Study, found: dict[str, Any], seed: int, path: Path) -> None:
+    working.quietly(study)
+    working.begin(study, found["trial"], found["params"], seed, path, lambda *_: None)
+
+
+def check_seeds(study: Study, count: int) -> None:
+    """Raises UserError."""
+    last = study.asked["seed"] + study.asked["seeds"] + count - 1
+    if last > 2**32 - 1:
+        raise UserError(f"--seeds={count}: the study's seeds end at {last - count}; seeds go to {2**32 - 1}")

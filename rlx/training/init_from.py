@@ -1,0 +1,103 @@
+"""The runs that a run starts from: `init=RUN`, `algo.reward_model=RUN`. What stands for RUN becomes a path before the
+new run has a directory, and nothing of the other run is read once the new one has a checkpoint.
+
+RUN is a run directory, latest, or latest:ALGO: the newest finished run (of that algorithm) on the same task.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rlx.base.errors import ConfigError, did_you_mean, shown
+from rlx.config import registry
+from rlx.run import Saved
+from rlx.rundir import checkpoint
+from rlx.rundir import reader as runs
+from rlx.rundir.checkpoint import CheckpointError
+from rlx.rundir.layout import read_config
+
+PLANNED = "stage:"  # before the name of a run that a chain has not made yet
+
+
+def resolve(raw: Mapping[str, Any], world: ModuleType, command: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration with absolute paths, of the runs that it starts from too, and what run.json says of those.
+
+    Raises ConfigError in one line for a run that is missing, has not finished or does not fit.
+    """
+    found: dict[str, Any] = copy.deepcopy(dict(raw))
+    for key in world.PATHS:  # a resume may be typed somewhere else
+        section, _, name = key.rpartition(".")
+        if isinstance(path := found[section].get(name), str):
+            found[section][name] = str(Path(path).absolute())
+    origins: dict[str, Any] = {}
+    for key in world.ORIGINS:
+        section, _, name = key.rpartition(".")
+        part = found[section] if section else found
+        value = part.get(name)
+        if value is None or str(value).startswith(PLANNED):
+            continue
+        where = f"{key}={shown(value)}"
+        path = _find(str(value), where, name, found, world.NAME)
+        theirs = _open(path, where, world.NAME)
+        part[name] = str(path)
+        world.inherit(found, theirs.config, key, where, command)
+        origins[name] = {
+            "run": str(path),
+            "algo": theirs.config["algo"]["name"],
+            "step": theirs.step,
+            "weights_sha256": theirs.weights_sha256,
+        }
+    return found, origins
+
+
+def saved(path: str) -> Saved:
+    """The end of the run at `path`. Raises ConfigError."""
+    directory = Path(path)
+    files = sorted((directory / "checkpoints").glob("final_*.safetensors"), reverse=True)
+    if not directory.is_dir():
+        raise ConfigError(f"{path}: is gone; this run has no checkpoint yet, and begins with its weights")
+    if not files:
+        raise ConfigError(f"{path}: has no final checkpoint (rlx resume {path} finishes it)")
+    try:
+        found = checkpoint.load(files[0])
+        tracked = found["state"]["run"]["tracked"]
+        return Saved(read_config(directory), tracked, int(found["step"]), str(found["weights_sha256"]))
+    except (CheckpointError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _find(value: str, where: str, name: str, raw: Mapping[str, Any], place: str) -> Path:
+    word, _, algo = value.partition(":")
+    if word != "latest":
+        try:
+            return runs.resolve(value).resolve()
+        except runs.NotARun as error:
+            raise ConfigError(f"{where}: {str(error).removeprefix(f'{value}: ')}") from None
+    known = registry.algorithms_of("language")
+    if not algo and name in known:  # reward_model=latest
+        algo = name
+    root = Path(raw["runs_dir"])
+    for path in runs.newest_first(root):
+        said = runs.record(path)
+        if said.get(place) == raw[place]["name"] and algo in ("", said.get("algo")) and runs.state(path) == "finished":
+            return path.resolve()
+    of = f"of {algo} " if algo else ""
+    make = f"rlx train {f'algo={algo} ' if algo else ''}{place}={raw[place]['name']}"
+    hint = did_you_mean(algo, known, "latest:") if algo and algo not in known else f" ({make} makes one)"
+    raise ConfigError(f"{where}: no finished run {of}on {place}={raw[place]['name']} under {root}{hint}")
+
+
+def _open(path: Path, where: str, place: str) -> Saved:
+    config = read_config(path)
+    if place not in config:
+        raise ConfigError(f"{where}: a run of {config['algo'].get('name')} that has no {place}; it needs one that has")
+    if (state := runs.state(path)) != "finished":
+        raise ConfigError(f"{where}: has not finished, it is {state} (rlx resume {path} goes on with it)")
+    try:
+        return saved(str(path))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {str(error).removeprefix(f'{path}: ')}") from None

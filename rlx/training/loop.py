@@ -1,0 +1,307 @@
+"""The one outer loop: logs, evaluates, checkpoints, stops when it is asked to.
+
+An algorithm is a generator of `(step, metrics)`; everything that outlives the process is written here, between two
+of its steps. A run is therefore exactly its configuration plus the state in its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from signal import SIGINT
+from types import ModuleType
+from typing import Any
+
+import torch
+import yaml
+
+from rlx import __version__
+from rlx.base import process
+from rlx.base.atomic_files import CannotWrite, write_atomically
+from rlx.base.errors import UserError
+from rlx.base.signals import Interrupted, Pruned, RunFailed, Signals, name_of
+from rlx.config import registry
+from rlx.config.schema import Config
+from rlx.run import Run, measured
+from rlx.rundir import layout as rundir
+from rlx.rundir import provenance as record
+from rlx.rundir.checkpoint import Checkpoints, Found, weights_sha256
+from rlx.rundir.metrics import MetricsLog, config_hash
+from rlx.rundir.tensorboard import Dashboard
+from rlx.training import device as devices
+from rlx.training import distributed
+from rlx.training import init_from as origin
+
+HEARTBEAT = 5.0  # seconds
+Progress = Callable[[int, Mapping[str, Any]], None]
+
+
+def say(text: str) -> None:
+    """One line on stderr, if anyone still reads it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"rlx: {text}", file=sys.stderr)
+
+
+class Loop:
+    """One run, new or resumed, from a checkpoint or from nothing, to its end."""
+
+    def __init__(
+        self,
+        path: Path,
+        cfg: Config,
+        module: ModuleType,
+        device: torch.device,
+        checkpoints: Checkpoints,
+        progress: Progress,
+        signals: Signals,
+    ) -> None:
+        self.path, self.cfg, self.module, self.device = path, cfg, module, device
+        self.world = registry.world(cfg.algo.implementation)
+        self.checkpoints, self.progress, self.signals = checkpoints, progress, signals
+        self.saved: tuple[str, int] | None = None  # kind and step of the newest checkpoint
+        self.step = 0
+        self.evaluation: dict[str, Any] | None = None
+        self._shown = 0  # notices
+        self._beat = self._since = time.perf_counter()
+        self._state: dict[str, Any] | None = None  # of the run, at this step
+
+    def execute(self, found: Found | None) -> dict[str, Any]:
+        """Train to the end; returns the last evaluation, the last metrics, the hash of the weights.
+
+        Raises RunFailed, Interrupted, Pruned, or a UserError if the checkpoint does not fit.
+        """
+        devices.prepare(self.cfg.threads)
+        try:
+            self._open(found)
+            try:
+                return self._train()
+            except (UserError, Interrupted, Pruned, KeyboardInterrupt):
+                raise
+            except BaseException:
+                self.dashboard.hparams_end("failure")
+                raise
+            finally:
+                self.dashboard.close()
+                self.log.close()
+        except UserError as error:
+            if found is None:
+                self._last_words("failed", error=str(error))
+            raise
+        except (Interrupted, Pruned) as stop:
+            self._last_words("pruned" if isinstance(stop, Pruned) else "interrupted", error=str(stop))
+            raise
+        except KeyboardInterrupt:
+            text = f"stopped at once by a second SIGINT, at step {self.step:,} and without a checkpoint"
+            self._last_words("interrupted", error=text)
+            raise Interrupted(SIGINT, self.path, text, self.saved and self.saved[1]) from None
+        except BaseException as error:
+            line = (str(error).splitlines() or [""])[0]
+            message = line if isinstance(error, CannotWrite) else f"{type(error).__name__}: {line}"
+            text = traceback.format_exc()
+            with contextlib.suppress(OSError), open(self.path / "rlx.log", "a", encoding="utf-8") as file:
+                file.write(f"{process.now()}\n{text}\n")
+            self._last_words("failed", error=message, traceback=text)
+            raise RunFailed(message, self.path) from error
+
+    def _open(self, found: Found | None) -> None:
+        state = found.state if found else None
+        mine = state["runner"] if state else {}
+        self.best, self.evaluation = mine.get("best"), mine.get("evaluation")
+        self.metrics: dict[str, Any] = mine.get("metrics", {})
+        self.elapsed = mine.get("elapsed", 0.0)
+        self._state = state.pop("run") if state else None  # it goes as soon as the run moves on
+        self.run = Run(self.path, self.device, self.cfg.seed, self._state, origin.saved)
+        self.saved = (found.kind, found.step) if found else None
+        self.step = self.first = self.run.step
+        try:
+            self.log = MetricsLog(self.path / "metrics.jsonl", offset=mine.get("metrics_offset", 0))
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        began = any(self.path.glob("events.out.tfevents.*"))
+        self.dashboard = (Dashboard if self.cfg.tensorboard else _NoDashboard)(
+            self.path, purge_step=self.first + 1 if state else 0 if began else None
+        )
+        raw = rundir.read_config(self.path)
+        hparams = {key: raw[key] for key in ("algo", self.cfg.PLACE, "model", "total_steps")}
+        hparams["algo"] = {k: v for k, v in raw["algo"].items() if f"algo.{k}" not in self.world.ORIGINS}
+        self.dashboard.hparams_start(hparams, config_hash(hparams))
+        if not state:
+            self._describe(raw)
+        self._alive(now=True)
+
+    def _describe(self, raw: Mapping[str, Any]) -> None:
+        known = record.read(self.path)
+        listed = "\n".join(f"    {name} {version}" for name, version in known["versions"].items())
+        text = record.scrub(yaml.safe_dump(dict(raw), sort_keys=False))
+        self.dashboard.text("config", f"```yaml\n{text}\n```")
+        self.dashboard.text("command", f"    {' '.join(known['command'])}")
+        self.dashboard.text("versions", listed)
+
+    def _train(self) -> dict[str, Any]:
+        cfg, before = self.cfg, self.first
+        with contextlib.closing(self.module.train(cfg, self.run)) as steps:  # however the loop is left
+            for step, metrics in steps:
+                self.step, self._state = step, None
+                last = step >= cfg.total_steps
+                if step > 1.01 * cfg.total_steps:
+                    self.run.notice(f"{step:,} steps: total_steps={cfg.total_steps:,} rounded up to whole iterations")
+                if last or _due(before, step, cfg.log_every):
+                    self._log(step, {**measured(metrics), **self._times(step)})
+                if cfg.eval_every and (last or _due(before, step, cfg.eval_every)):
+                    self._evaluate(step)
+                if last or _due(before, step, cfg.checkpoint_every):
+                    self._checkpoint("final" if last else "step", step)
+                before = step
+                self._notices()
+                self._alive()
+                if distributed.agree(self.signals.asked) and not last:
+                    self._stop(step)
+        self._finish()
+        weights = weights_sha256(self.run.parameters())
+        self.dashboard.hparams_end("success")
+        self._status("finished", weights_sha256=weights)
+        return {"evaluation": self.evaluation, "metrics": self.metrics, "weights_sha256": weights}
+
+    def _finish(self) -> None:
+        """What the end still lacks where the algorithm, or the process after the last step, stopped early."""
+        if self.step < self.cfg.total_steps:
+            self.run.notice(f"done at step {self.step:,}, before total_steps={self.cfg.total_steps:,}")
+        evaluated = self.evaluation["step"] if self.evaluation else None
+        if self.cfg.eval_every and self.step < self.cfg.total_steps and evaluated != self.step:
+            self._evaluate(self.step)
+        if self.saved != ("final", self.step):
+            self._checkpoint("final", self.step)
+        self._notices()
+
+    def _stop(self, step: int) -> None:
+        """Leave, with a checkpoint of this very step where one is allowed (see Run.exact_anywhere)."""
+        if self.run.exact_anywhere and (self.saved is None or self.saved[1] != step):
+            self._checkpoint("step", step)
+        number = self.signals.asked
+        text = f"interrupted by {name_of(number)} at step {step:,}"
+        saved = self.saved[1] if self.saved else None
+        if saved != step:
+            back = f"the checkpoint of step {saved:,}" if saved is not None else "the beginning"
+            text += f" (its environments cannot be saved between two checkpoints: a resume repeats from {back})"
+        raise Interrupted(number, self.path, text, saved)
+
+    # -- what is written ---------------------------------------------------------------------------------------
+
+    def _times(self, step: int) -> dict[str, float]:
+        spent = time.perf_counter() - self._since
+        return {
+            "time/fps": round((step - self.first) / spent, 1) if spent else 0.0,
+            "time/time_elapsed": round(self.elapsed + spent, 3),
+        }
+
+    def _log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        self.metrics = {key: value for key, value in metrics.items() if not key.startswith("time/")}
+        self._write(step, metrics)
+        try:
+            self.progress(step, {**metrics, **{f"eval/{k}": v for k, v in (self.evaluation or {}).items()}})
+        except OSError:  # nobody reads the terminal any more
+            self.progress = lambda *_: None
+
+    def _write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        try:
+            self.log.write(step, metrics)
+        except OSError as error:
+            raise CannotWrite(self.log.path, len(str(metrics)), error) from error
+        self.dashboard.scalars(step, metrics)
+
+    def _evaluate(self, step: int) -> None:
+        found = self.world.evaluation(self.cfg, self.module, self.run)
+        self.evaluation = {"step": step, **found.summary}
+        self._write(step, found.metrics)
+        if found.gif:
+            gif, width, height = found.gif
+            self.dashboard.image_gif("eval/video", gif, width, height, step)
+        kept = [] if found.text is None else [("samples", f"{step:012d}.txt", found.text, _verbatim(found.text))]
+        if self.run.exhibit and (shown := self.run.exhibit()):
+            kept.append(("completions", f"step_{step:09d}.html", shown.html, shown.markdown))
+        for tag, name, text, markdown in kept:
+            (self.path / "samples").mkdir(exist_ok=True)
+            write_atomically(self.path / "samples" / name, f"{text}\n".encode(), durable=False)
+            self.dashboard.text(tag, markdown, step)
+        if self.best is None or found.summary["score"] > self.best:
+            self.best = found.summary["score"]
+            self._checkpoint("best", step)
+
+    def _checkpoint(self, kind: str, step: int) -> None:
+        if names := self.run.not_finite():
+            raise FloatingPointError(f"{names[0]} is not finite at step {step:,}: no checkpoint is made of that")
+        if self._state is None:  # once a step: where environments cannot be replayed, it starts new episodes
+            self._state = self.run.state_dict()
+        try:
+            offset = self.log.sync()
+        except OSError as error:
+            raise CannotWrite(self.log.path, 0, error) from error
+        mine = {
+            "best": self.best,
+            "evaluation": self.evaluation,
+            "metrics": self.metrics,
+            "elapsed": self.elapsed + time.perf_counter() - self._since,
+            "metrics_offset": offset,
+        }
+        if drawing := getattr(self.module, "drawing", None):
+            self._draw(drawing(self.cfg, self.run), step)
+        weights = weights_sha256(self.run.parameters())
+        self.checkpoints.save(kind, step, {"run": self._state, "runner": mine}, weights_sha256=weights, rlx=__version__)
+        self.saved = kind, step
+        self._alive(now=True)
+
+    def _draw(self, text: str | None, step: int) -> None:
+        """An algorithm's picture of what it has learnt, in plain text: for `rlx show` and TensorBoard."""
+        if text is None:
+            return
+        write_atomically(self.path / "policy.txt", f"{text}\n".encode(), durable=False)
+        self.dashboard.text("policy", _verbatim(text), step)
+
+    def _notices(self) -> None:
+        new, self._shown = self.run.notices[self._shown :], len(self.run.notices)
+        if new:
+            for text in new:
+                say(f"note: {text}")
+            record.add_notices(self.path, new)
+
+    def _alive(self, now: bool = False) -> None:
+        if now or time.perf_counter() - self._beat > HEARTBEAT:
+            self._beat = time.perf_counter()
+            with contextlib.suppress(OSError):  # a full disk stops the run where it loses something
+                self._status("running", durable=False)
+
+    def _last_words(self, status: str, **more: Any) -> None:
+        with contextlib.suppress(OSError):
+            self._status(status, **more)
+
+    def _status(self, status: str, durable: bool = True, **more: Any) -> None:
+        found = {
+            "status": status,
+            "step": self.step,
+            "total_steps": self.cfg.total_steps,
+            "checkpoint": self.saved[1] if self.saved else None,
+            "evaluation": self.evaluation,
+            **process.me(),
+            **more,
+        }
+        rundir.write_status(self.path, found, durable)
+
+
+def _verbatim(text: str) -> str:
+    """Markdown that shows a text as it is."""
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def _due(before: int, now: int, every: int) -> bool:
+    return every > 0 and now // every > before // every
+
+
+class _NoDashboard:
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __getattr__(self, _name: str) -> Callable[..., None]:
+        return lambda *_, **__: None

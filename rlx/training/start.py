@@ -1,0 +1,236 @@
+"""What the command line calls: start a run, resume one, open its policy. The loop itself is in `loop`, environments and
+tasks are in the worlds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from rlx.base.errors import ConfigError, UserError, shown
+from rlx.base.signals import Interrupted, RunFailed, Signals
+from rlx.config import registry
+from rlx.config.schema import Config, implementation, validate
+from rlx.run import Run
+from rlx.rundir import layout as rundir
+from rlx.rundir import provenance as record
+from rlx.rundir.checkpoint import CheckpointError, Checkpoints, Found
+from rlx.rundir.layout import read_config
+from rlx.training import device as devices
+from rlx.training import distributed
+from rlx.training import init_from as origin
+from rlx.training.loop import Loop, Progress, say
+
+Announce = Callable[[Config, Path, str], None]
+
+
+def typed(raw: Mapping[str, Any]) -> tuple[Config, ModuleType]:
+    """The typed configuration and the module of its algorithm. Raises ConfigError."""
+    name = implementation(raw)
+    module, world = registry.algorithm(name), registry.world(name)
+    for place in set(registry.WORLDS.values()) - {world.NAME}:
+        if place in raw:
+            raise ConfigError(f"algo.implementation={name}: needs the section {world.NAME}, not {place}")
+    return validate(raw, world.Config, {"algo": module.Config, **world.sections(raw)}), module
+
+
+def check(cfg: Config, module: ModuleType) -> torch.device:
+    """What can only be seen by trying: the device, and what its world tries.
+
+    Raises ConfigError in one line; nothing has been written then.
+    """
+    try:
+        device, _ = _chosen(cfg)
+    except devices.DeviceError as error:
+        raise ConfigError(str(error)) from None
+    world_of(cfg).check(cfg, module)
+    return device
+
+
+def _in_sweep(parent: Path | None) -> bool:
+    return parent is not None and any((parent / name).exists() for name in ("sweep.json", "study.json"))
+
+
+def _chosen(cfg: Config) -> tuple[torch.device, str]:
+    return devices.choose(cfg.device, world_of(cfg).large(cfg))
+
+
+def ready(
+    raw: Mapping[str, Any], command: list[str], trying: bool = True
+) -> tuple[dict[str, Any], Config, ModuleType, dict[str, Any]]:
+    """All that is checked before a run begins (`trying`: what can only be seen by trying, too).
+
+    Returns the configuration with the runs that it starts from, as data and typed, the algorithm and what to record of
+    those runs. Raises ConfigError.
+    """
+    cfg, module = typed(raw)
+    whole, origins = origin.resolve(raw, world_of(cfg), command)
+    if whole != raw:
+        cfg, module = typed(whole)
+    if trying:
+        check(cfg, module)
+    return whole, cfg, module, origins
+
+
+def start(
+    raw: Mapping[str, Any],
+    command: list[str],
+    progress: Progress,
+    *,
+    announce: Announce = lambda *_: None,
+    parent: Path | None = None,
+    name: str | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> tuple[Path, dict[str, Any]]:
+    """Validate, open a new run directory, train. Returns its path and the results. `about`: what else run.json says."""
+    raw, cfg, module, origins = ready(raw, command)
+    device, chosen = _chosen(cfg)
+    device = distributed.join(device, cfg.PLACE)
+    if distributed.follows():
+        return follow(cfg, module, device)
+    device = devices.claim(device, wait=_in_sweep(parent))
+    with distributed.leading() as go:
+        path = rundir.open_new(cfg, raw, command, str(device), parent, name, {**origins, **(about or {})})
+        with Signals() as signals, rundir.locked(path):
+            with contextlib.suppress(OSError):  # nobody reads it
+                announce(cfg, path, chosen)
+            go(str(path))
+            return path, Loop(path, cfg, module, device, _checkpoints(path, cfg, raw), progress, signals).execute(None)
+
+
+def follow(cfg: Config, module: ModuleType, device: torch.device, checkpoints: Checkpoints | None = None) -> Any:
+    """The part of a process that does not lead (torchrun): compute what the leader computes, and leave nothing."""
+    path = Path(distributed.wait())
+    if path == Path():
+        raise SystemExit(0)  # the leader has said why
+    found = checkpoints.load() if checkpoints else None
+    with Signals():  # the leader decides what becomes of them
+        devices.prepare(cfg.threads)
+        run = Run(path, device, cfg.seed, found.state["run"] if found else None, origin.saved)
+        with contextlib.closing(module.train(cfg, run)) as steps:
+            for step, _ in steps:
+                if distributed.agree(0) and step < cfg.total_steps:
+                    break
+    return path, {"evaluation": None, "metrics": {}, "weights_sha256": None}
+
+
+def resume(
+    path: Path,
+    raw: Mapping[str, Any],
+    command: list[str],
+    progress: Progress,
+    *,
+    announce: Announce = lambda *_: None,
+) -> tuple[Path, dict[str, Any]]:
+    """Continue a run; `raw` is its configuration with the changes asked for, which are recorded.
+
+    One that is finished, and of which nothing new is asked, is left as it is.
+    """
+    path = path.absolute()
+    cfg, module = typed(raw)
+    before = read_config(path)
+    changes = record.differences(before, raw)
+    for key, (old, new) in changes.items():
+        if rundir.is_frozen(key):
+            begun = f"a run that has begun with {shown(old)}"
+            raise ConfigError(f"{key}={shown(new)}: cannot change in {begun} (rlx train starts another)")
+    device = distributed.join(check(cfg, module), cfg.PLACE)
+    checkpoints = _checkpoints(path, cfg, raw)
+    if distributed.follows():
+        return follow(cfg, module, device, checkpoints)
+    device = devices.claim(device, wait=_in_sweep(path.parent))
+    with distributed.leading() as go, Signals() as signals, rundir.locked(path) as status:
+        found = _newest(path, checkpoints, status)
+        step = found.step if found else 0
+        if "total_steps" in changes and cfg.total_steps < step:  # (unchanged: a last rollout goes beyond it)
+            raise ConfigError(f"total_steps={cfg.total_steps}: the run is at step {step} already")
+        if found and found.kind == "final" and not changes and status.get("status") == "finished":
+            rundir.put_back(path, status)
+            early = f" (it stopped by itself before {cfg.total_steps:,})" if step < cfg.total_steps else ""
+            say(f"note: finished at step {step:,}{early}: nothing is left to do")
+            mine = found.state["runner"]
+            kept = {key: mine[key] for key in ("evaluation", "metrics")}
+            return path, {**kept, "weights_sha256": status.get("weights_sha256")}
+        if note := record.add_resume(path, command, str(device), step, changes):
+            say(f"note: {note}")
+        if changes:
+            rundir.write_config(path, raw)
+        with contextlib.suppress(OSError):  # nobody reads it
+            announce(cfg, path, _chosen(cfg)[1])
+        go(str(path))
+        try:
+            return path, Loop(path, cfg, module, device, checkpoints, progress, signals).execute(found)
+        except UserError:  # the checkpoint does not fit what was asked: the run stays what it was
+            if changes:
+                rundir.write_config(path, before)
+            record.drop_resume(path)
+            rundir.put_back(path, status)
+            raise
+
+
+def _checkpoints(path: Path, cfg: Config, raw: Mapping[str, Any]) -> Checkpoints:
+    return Checkpoints(path / "checkpoints", cfg.keep_checkpoints, rundir.identity(raw))
+
+
+def _newest(path: Path, checkpoints: Checkpoints, status: Mapping[str, Any]) -> Found | None:
+    """The checkpoint to go on from, with a warning for each newer one that is bad. None, and a line that says so,
+    where the run was stopped before its first one. Raises ConfigError where there should be one."""
+    try:
+        found = checkpoints.load()
+    except CheckpointError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if found is None:
+        if status.get("checkpoint") is not None:
+            raise ConfigError(f"{path}: its checkpoints are gone (there was one of step {status['checkpoint']})")
+        say("note: the run was stopped before its first checkpoint: it starts from the beginning")
+        return None
+    for warning in found.warnings:
+        say(f"warning: {warning}")
+    return found
+
+
+def open_run(path: Path, which: str = "latest", device: str | None = None) -> tuple[Config, ModuleType, Run]:
+    """The configuration, the algorithm and the state of a run's checkpoint."""
+    raw = read_config(path)
+    cfg, module = typed(raw)
+    try:
+        chosen, _ = devices.choose(device or "cpu")
+        devices.prepare(cfg.threads)
+        found = _checkpoints(path, cfg, raw).load(which)
+    except (devices.DeviceError, CheckpointError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if found is None:
+        raise ConfigError(f"{path}: the run has no checkpoint yet (rlx resume {path} goes on with it)")
+    for warning in found.warnings:
+        say(f"warning: {warning}")
+    return cfg, module, Run(path, chosen, cfg.seed, found.state["run"])
+
+
+def open_policy(path: Path, which: str = "latest", device: str | None = None) -> tuple[Config, Any]:
+    """The configuration and the policy of a run's checkpoint, for evaluation and play."""
+    cfg, module, run = open_run(path, which, device)
+    return cfg, module.load_policy(cfg, run)
+
+
+def world_of(cfg: Config) -> ModuleType:
+    """The world that a run learns in."""
+    return registry.world(cfg.algo.implementation)
+
+
+def evaluate_policy(policy: Any, cfg: Config, count: int, seed: int, *args: Any, **how: Any) -> dict[str, Any]:
+    """How good a policy is, over `count` fresh episodes or prompts, as `report` of its world says it."""
+    return world_of(cfg).report(policy, cfg, count, seed, *args, **how)
+
+
+def report(cfg: Config, module: ModuleType, run: Run, count: int, seed: int, **how: Any) -> dict[str, Any]:
+    """The same of a run's checkpoint, by the algorithm's own measure where it has one."""
+    if own := getattr(module, "evaluate", None):
+        return own(cfg, run, count, seed)
+    return evaluate_policy(module.load_policy(cfg, run), cfg, count, seed, **how)
+
+
+__all__ = ["Interrupted", "Loop", "RunFailed", "open_policy", "open_run", "read_config", "resume", "start"]

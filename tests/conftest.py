@@ -1,4 +1,4 @@
-"""The helpers of this directory are importable everywhere below it; fixtures of the command-line tests."""
+"""What every test sees: fixtures of the command line, of numbers. Modules of tests/helpers are importable."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from command_line import TINY, Forks
 
 FIRST = ("test_readme.py", "test_distributed.py", "test_resume.py")  # the longest: none is left for the end
@@ -26,6 +23,18 @@ def denormals() -> Iterator[None]:
     yield
     if torch := sys.modules.get("torch"):
         torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Theorems are checked in float64, from the embedding to the logits: what float32 would hide is then visible."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from command_line import PLUGIN, Forks, environment
+from installed import pretend
 
 from rlx.base.errors import ConfigError
 from rlx.config import registry
@@ -116,15 +117,6 @@ def test_a_resumed_run_of_it_equals_one_never_stopped(forks: Forks, tmp_path: Pa
 
 
 # -- plug-ins that are broken --------------------------------------------------------------------------------------
-
-
-def pretend(site: Path, name: str, entry_points: str, **modules: str) -> None:
-    """A distribution as pip leaves it: metadata and modules."""
-    (site / f"{name}-1.0.dist-info").mkdir(parents=True)
-    (site / f"{name}-1.0.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (site / f"{name}-1.0.dist-info" / "entry_points.txt").write_text(entry_points)
-    for module, text in modules.items():
-        (site / f"{module}.py").write_text(text)
 
 
 def test_a_broken_plug_in_is_named_when_it_is_chosen_and_harms_nobody_else(

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny_runs
 import torch
 from training import train
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-import tiny_runs
 
 from rlx.algos import trpo
 from rlx.base.errors import ConfigError

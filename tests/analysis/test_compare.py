@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from command_line import Forks
+from command_line import Forks, imported
 from fake_runs import make_run, ramp
-from test_cli import imported
 
 from rlx.analysis import statistics
 from rlx.analysis.compare import build as compare

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -13,11 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from language_runs import composed, train
 from some_tasks import task
 from tiny_lm import run
-
-sys.path.append(str(Path(__file__).parent.parent / "algos"))
-from language_runs import composed, train
 from tiny_runs import record
 
 from rlx.language import diagnose

@@ -13,16 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fake_envs  # noqa: F401  registers its environments
 import yaml
 
 from rlx.base.errors import UserError
 from rlx.rundir.metrics import read_metrics, strip_time
 from rlx.training import start as runner
 
-sys.path.append(str(Path(__file__).parent / "control"))
-import fake_envs  # noqa: F401  registers its environments
-
-CONF = Path(__file__).resolve().parent.parent / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 TINY = {
     "total_steps": 320, "log_every": 1, "eval_every": 96, "eval_episodes": 2, "checkpoint_every": 64, "video": False,
     "tensorboard": False, "model.hidden": [8, 8],

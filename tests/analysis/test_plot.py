@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from command_line import Forks
-from test_cli import imported
+from command_line import Forks, imported
 
 from rlx.analysis.curves import bands, curves, draw
 from rlx.analysis.curves import build as plot

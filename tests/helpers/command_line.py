@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+SLOW = {"torch", "gymnasium", "hydra", "omegaconf", "tensorboard", "matplotlib"}
+ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = ROOT / "tests" / "plugin"
 QUIET = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80"}
 TINY = ["total_steps=2048", "eval_every=0", "video=false", "tensorboard=false"]  # a run of well under a second
@@ -51,6 +52,20 @@ def rlx(*words: str, cwd: Path, timeout: float = 120, **env: str) -> Done:
     """`rlx words...` as its own process."""
     done = subprocess.run(command(*words), cwd=cwd, env=environment(**env), capture_output=True, timeout=timeout)
     return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def imported(*words: str, cwd: Path) -> tuple[set[str], str]:
+    """The slow modules that a command imports, and what it prints."""
+    code = (
+        "import sys, atexit; atexit.register(lambda: print('MODULES', *sys.modules)); "
+        "from rlx.cli.main import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=cwd, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    out, _, modules = done.stdout.rpartition("MODULES ")
+    return SLOW & set(modules.split()), out
 
 
 def entries(place: Path) -> set[str]:

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Forks, entries
+from command_line import Forks, entries, imported
 from fake_runs import make_run, ramp, study_of
 from PIL import Image
-from test_cli import imported
 
 from rlx.analysis.report import build as report
 from rlx.analysis.report import charts as report_charts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,14 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from language_runs import train
 from reading import Reader
 from some_tasks import rng
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugin_util import markdown_to_safe_html
 from tiny_lm import policy, run, stir
-
-sys.path.append(str(Path(__file__).parent.parent / "algos"))
-from language_runs import train
 from tiny_runs import result
 
 from rlx.algos.dpo import summed

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from command_line import Forks, command, entries, environment
 from fake_runs import make_run, ramp
-from test_logger import hparams_tab
+from hparams_page import hparams_tab
 
 from rlx.rundir import tensorboard_grid as board
 from rlx.rundir.tensorboard_grid import Interval

@@ -15,7 +15,7 @@ import pytest
 
 from rlx.envs.make import EnvConfig, EnvFault, make_envs
 
-HERE = Path(__file__).parent
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 def config(workers=2, **changes):
@@ -131,7 +131,7 @@ if __name__ == "__main__":
 def test_no_worker_outlives_its_parent(tmp_path, how):
     kwargs = {"length": 9, "fault": "hang"} if "hangs" in how else {"length": 9}
     script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(CHILD).format(here=str(HERE), kwargs=kwargs, forever="kill" in how))
+    script.write_text(textwrap.dedent(CHILD).format(here=str(HELPERS), kwargs=kwargs, forever="kill" in how))
     parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
     pids = parent.stdout.readline().split()
     assert len(pids) == 2

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from hparams_page import hparams_tab
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_accumulator import (
@@ -179,12 +180,12 @@ def test_equal_metrics_ignores_time_and_nothing_else():
 
 def test_the_module_imports_neither_torch_nor_numpy_nor_tensorboard():
     heavy = "{'torch', 'numpy', 'tensorboard', 'google.protobuf'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", f"import sys, rlx.logger; assert not {heavy}, {heavy}"], check=True)
+    subprocess.run([sys.executable, "-c", f"import sys, rlx.rundir.metrics, rlx.rundir.tensorboard; assert not {heavy}, {heavy}"], check=True)
 
 
 def test_the_dashboard_imports_neither_torch_nor_tensorflow(tmp_path):
-    code = f"""import sys, rlx.logger
-board = rlx.logger.Dashboard({str(tmp_path)!r})
+    code = f"""import sys, rlx.rundir.tensorboard as logger
+board = logger.Dashboard({str(tmp_path)!r})
 board.hparams_start({{"a": 1}}, "g"); board.text("t", "x"); board.hparams_end("success"); board.close()
 heavy = {{"torch", "tensorflow", "tensorboard.compat.tensorflow_stub", "grpc"}} & set(sys.modules)
 assert not heavy, heavy"""
@@ -337,7 +338,8 @@ def full_disk(tmp_path, code):
     -B: without it some Pythons would leave a .pyc cut at 1000 bytes.
     """
     code = f"""import resource
-from rlx.logger import *
+from rlx.rundir.tensorboard import Dashboard
+from rlx.rundir.metrics import *
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 D = {str(tmp_path)!r}
 {code}"""
@@ -404,34 +406,6 @@ def test_after_close_nothing_is_written_and_nothing_said(tmp_path, capsys):
 
 
 # HPARAMS: what TensorBoard's own plugin answers
-
-
-def hparams_tab(logdir):
-    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
-    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
-    from tensorboard.context import RequestContext
-    from tensorboard.plugins.base_plugin import TBContext
-    from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
-
-    runs = EventMultiplexer().AddRunsFromDirectory(str(logdir))
-    runs.Reload()
-    provider = MultiplexerDataProvider(runs, str(logdir))
-    context = backend_context.Context(TBContext(logdir=str(logdir), data_provider=provider))
-    request = api_pb2.ListSessionGroupsRequest(
-        start_index=0,
-        slice_size=100,
-        aggregation_type=api_pb2.AGGREGATION_AVG,
-        allowed_statuses=[api_pb2.STATUS_UNKNOWN, api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE],
-    )
-    response = list_session_groups.Handler(RequestContext(), context, "", request).run()
-    return {
-        group.name: {
-            "hparams": {name: getattr(value, value.WhichOneof("kind")) for name, value in group.hparams.items()},
-            "metrics": {metric.name.tag: metric.value for metric in group.metric_values},
-            "status": [api_pb2.Status.Name(s.status).removeprefix("STATUS_").lower() for s in group.sessions],
-        }
-        for group in response.session_groups
-    }
 
 
 def run(path, config, reward, status="success"):

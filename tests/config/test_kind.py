@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from command_line import PLUGIN, Forks, entries
-from test_plugin import pretend
+from installed import pretend
 from tiny_runs import LANGUAGE, Child, checkpoints, die, record, result, resume, speak, spoken, status
 
 from rlx.analysis.curves import build as plot

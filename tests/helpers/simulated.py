@@ -1,6 +1,6 @@
 """How often the intervals of `rlx compare` hold the truth, by simulation: the table of docs/comparing.md.
 
-    python tests/analysis/simulated.py [repeats]
+    python tests/helpers/simulated.py [repeats]
 
 Scores of seeds are drawn from a known distribution, many times over, and each time the functions that rlx calls give
 their intervals. The truth (the population's interquartile mean, P(X > Y)) is that of a sample of 400,000.

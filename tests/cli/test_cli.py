@@ -7,30 +7,14 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
-from command_line import CRASH, TINY, Forks, command, entries, environment
+from command_line import CRASH, TINY, Forks, command, entries, environment, imported
 
 CONTRACT = {"run", "algo", "env", "seed", "step", "status", "weights_sha256", "eval", "metrics"}  # shared/design.md
-SLOW = {"torch", "gymnasium", "hydra", "omegaconf", "tensorboard", "matplotlib"}
-
-
-def imported(*words: str, cwd: Path) -> tuple[set[str], str]:
-    """The slow modules that a command imports, and what it prints."""
-    code = (
-        "import sys, atexit; atexit.register(lambda: print('MODULES', *sys.modules)); "
-        "from rlx.cli.main import main; main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=cwd, env=environment(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    out, _, modules = done.stdout.rpartition("MODULES ")
-    return SLOW & set(modules.split()), out
 
 
 # -- what is said, and how fast ------------------------------------------------------------------------------------

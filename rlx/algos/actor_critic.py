@@ -35,7 +35,8 @@ from rlx.control.policy import Policy
 from rlx.control.rollout import Rollout
 from rlx.engine.learner import Learner
 from rlx.engine.tape import Forward
-from rlx.envs.make import Envs, make_envs
+from rlx.envs.batch import Envs
+from rlx.envs.make import make_envs
 from rlx.functional import policy as pg
 from rlx.functional import returns, schedules
 from rlx.functional import value as vf

@@ -37,7 +37,8 @@ from rlx.control.q_acting import Explorer, QPolicy, check_room, in_pieces, make_
 from rlx.engine.learner import Learner
 from rlx.engine.optim import Flat
 from rlx.engine.tape import Forward
-from rlx.envs.make import Envs, make_envs
+from rlx.envs.batch import Envs
+from rlx.envs.make import make_envs
 from rlx.functional import schedules
 from rlx.functional import value as vf
 from rlx.run import Metrics, Run

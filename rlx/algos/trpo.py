@@ -39,7 +39,8 @@ from rlx.control.policy import Policy
 from rlx.control.rollout import Rollout, minibatches
 from rlx.engine.learner import Learner
 from rlx.engine.optim import Flat
-from rlx.envs.make import Envs, make_envs
+from rlx.envs.batch import Envs
+from rlx.envs.make import make_envs
 from rlx.functional import returns
 from rlx.functional import trust_region as tr
 from rlx.functional import value as vf

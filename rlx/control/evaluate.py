@@ -19,7 +19,8 @@ from PIL import Image
 
 from rlx.envs.batch import NO_LIMIT
 from rlx.envs.episodes import EVALUATION, LONGEST, PLAY, Episode, episode_seed
-from rlx.envs.make import EnvConfig, EnvError, make_env, time_limit
+from rlx.envs.single import EnvConfig, make_env, time_limit
+from rlx.envs.spaces import EnvError
 from rlx.envs.sync import SyncEnvs
 from rlx.envs.wrappers import TRAINING_ONLY
 

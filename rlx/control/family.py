@@ -22,7 +22,9 @@ from rlx.control import evaluate
 from rlx.control.distributions import make_head
 from rlx.control.networks import SMALLEST_IMAGE, ModelConfig
 from rlx.control.policy import make_one
-from rlx.envs.make import EnvConfig, EnvError, Envs
+from rlx.envs.batch import Envs
+from rlx.envs.single import EnvConfig
+from rlx.envs.spaces import EnvError
 from rlx.run import Evaluation, Run
 
 NAME = "env"

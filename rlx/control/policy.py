@@ -12,7 +12,9 @@ from rlx.control.distributions import Head, make_head
 from rlx.control.networks import ActorCritic
 from rlx.control.normalize import ObsNormalizer
 from rlx.engine.tape import Forward
-from rlx.envs.make import EnvConfig, Envs, make_envs
+from rlx.envs.batch import Envs
+from rlx.envs.make import make_envs
+from rlx.envs.single import EnvConfig
 from rlx.run import Run
 
 

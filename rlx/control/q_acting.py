@@ -19,8 +19,9 @@ from rlx.control.normalize import ObsNormalizer
 from rlx.control.policy import make_one, saved_statistics
 from rlx.control.rollout import Normalizer
 from rlx.engine.tape import Forward
+from rlx.envs.batch import Envs
 from rlx.envs.episodes import episode_metrics
-from rlx.envs.make import EnvConfig, Envs
+from rlx.envs.single import EnvConfig
 from rlx.replay.buffer import Replay, num_frames
 from rlx.replay.prioritized import Priorities
 from rlx.replay.store import Disk, Memory

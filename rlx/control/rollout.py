@@ -14,8 +14,10 @@ from rlx.control.distributions import Head
 from rlx.control.networks import ActorCritic
 from rlx.control.normalize import ObsNormalizer, RewardNormalizer
 from rlx.engine.tape import Forward
+from rlx.envs.batch import Envs
 from rlx.envs.episodes import LONGEST, Episode, episode_metrics
-from rlx.envs.make import EnvConfig, EnvFault, Envs
+from rlx.envs.single import EnvConfig
+from rlx.envs.spaces import EnvFault
 
 
 class Normalizer:

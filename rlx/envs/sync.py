@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlx.envs.batch import Ends, Envs
+from rlx.envs.single import EnvConfig, make_env, time_limit
 from rlx.envs.spaces import EnvFault
 from rlx.envs.wrappers import EpisodicLife
 
@@ -168,3 +169,21 @@ def _episodic_life(env: Any) -> EpisodicLife | None:
             return env
         env = env.env
     return None
+
+
+def make_lanes(
+    cfg: EnvConfig, lanes: range, seed: int, domain: int, buffers: dict[str, np.ndarray] | None = None
+) -> Envs:
+    """The lanes of that range, stepped in this process."""
+    envs = [make_env(cfg) for _ in lanes]
+    return SyncEnvs(
+        cfg.id,
+        envs,
+        replay=cfg.replay,
+        seed=seed,
+        domain=domain,
+        first_lane=lanes.start,
+        limit=time_limit(cfg, envs[0]),
+        clip_reward="clip_reward" in cfg.wrappers,
+        buffers=buffers,
+    )

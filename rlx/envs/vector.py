@@ -23,7 +23,7 @@ from gymnasium.vector import AutoresetMode
 from rlx.envs.batch import Ends, Envs, Final
 from rlx.envs.cartpole import CartPoleEnvs
 from rlx.envs.episodes import episode_seed
-from rlx.envs.make import EnvConfig, explain, install_hint, make_env, one_line, prepare, time_limit
+from rlx.envs.single import EnvConfig, explain, install_hint, make_env, one_line, prepare, time_limit
 from rlx.envs.spaces import EnvError, EnvFault
 
 FOREVER = 2**31 - 1  # steps: what these libraries take for "no limit"

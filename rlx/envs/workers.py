@@ -29,8 +29,9 @@ import gymnasium as gym
 import numpy as np
 
 from rlx.envs.batch import Envs, Final
-from rlx.envs.make import EnvConfig, make_env, make_lanes
+from rlx.envs.single import EnvConfig, make_env
 from rlx.envs.spaces import EnvError, EnvFault
+from rlx.envs.sync import make_lanes
 
 START_SECONDS = 60.0  # a worker imports Gymnasium and makes its environments
 

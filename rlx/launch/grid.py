@@ -23,7 +23,7 @@ from rlx.config import registry
 from rlx.launch import arguments as words
 from rlx.launch.composing import check_hydra, compose_all, plain, set_threads
 from rlx.rundir import reader as runs
-from rlx.rundir import tensorboard_grid as board
+from rlx.rundir import tensorboard_grid
 
 MAX_CHECKED = 128  # jobs that are composed here; Hydra composes all of them once more
 HERE = ("BasicLauncher", "JoblibLauncher")  # launchers whose jobs see this machine's devices
@@ -107,7 +107,9 @@ def check(given: words.Words, parsed: list[Override], command: list[str]) -> Swe
     if drawn:
         values = {word[0].partition("=")[0].lstrip("+"): [one.partition("=")[2] for one in word] for word in grid}
         world = worlds.choose(given.overrides, given.config_dir)
-        board.begin(directory, {key: some for key, some in values.items() if len(some) > 1}, registry.WORLDS[world])
+        tensorboard_grid.columns(
+            directory, {key: some for key, some in values.items() if len(some) > 1}, registry.WORLDS[world]
+        )
     return Sweep(directory, planned, keys)
 
 

@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rlx import __version__
+from rlx.analysis.curves import summary
 from rlx.base.errors import ConfigError, UserError
 from rlx.base.in_fork import Died, apart
 from rlx.base.signals import Interrupted
@@ -31,7 +32,6 @@ from rlx.launch.composing import BASE, check_hydra, compose, compose_all, compos
 from rlx.launch.config_files import check_size
 from rlx.launch.grid import Sweep
 from rlx.launch.hydra_errors import one_line
-from rlx.rundir import tensorboard_grid as board
 
 
 @dataclass
@@ -110,7 +110,7 @@ def _watching() -> Iterator[None]:
         again = shlex.join([*_job.command, *(["--continue"] if "--continue" not in _job.command else [])])
         raise Interrupted(number, sweep.directory, text, None, again) from None
     finally:
-        board.finish(sweep.directory)
+        summary.write(sweep.directory)
 
 
 def _chain(name: str, given: words.Words, progress: Any) -> Outcome:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from rlx.envs.make import Envs
+from rlx.envs.batch import Envs
 from rlx.replay.prioritized import Priorities
 from rlx.replay.store import Store
 

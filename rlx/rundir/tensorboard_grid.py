@@ -1,30 +1,23 @@
-"""What TensorBoard shows of a sweep as a whole: the columns of its HPARAMS tab, and a band for each configuration in
-its CUSTOM SCALARS tab. Both are event files beside the runs; the runs themselves say which of them share a row.
+"""What TensorBoard shows of a grid or a search as a whole: the columns of its HPARAMS tab, and a band for each
+configuration in its CUSTOM SCALARS tab. Both are event files beside the runs; the runs themselves say which of them
+share a row.
 
-    begin(sweep, {"algo.lr": Interval(1e-5, 1e-2), "env": ["cartpole", "acrobot"]})   before the first run
-    finish(sweep)                                                                     after the last one, or any time
+    columns(grid, {"algo.lr": Interval(1e-5, 1e-2), "env": ["cartpole", "acrobot"]})   before the first run
+    bands(grid, rows, charts, table)                                                   after the last one, or any time
 
-Neither raises: a sweep must not end because of its pictures. They warn on stderr.
+Neither raises: no run must end because of a picture. They warn on stderr. What the bands are: analysis.curves.summary.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import re
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from rlx.analysis.curves import build as plot
-from rlx.analysis.curves import configurations
-from rlx.base.errors import UserError
-from rlx.rundir import reader as runs
-from rlx.rundir.filter import score
 from rlx.rundir.tensorboard import Dashboard
 
 METRICS = {  # of evaluations, then while learning
@@ -43,7 +36,7 @@ class Interval(NamedTuple):
 
 
 @contextlib.contextmanager
-def _harmless() -> Iterator[None]:
+def harmless() -> Iterator[None]:
     try:
         yield
     except Exception as error:
@@ -54,14 +47,14 @@ def _harmless() -> Iterator[None]:
 # -- the columns of HPARAMS --------------------------------------------------------------------------------------
 
 
-@_harmless()
-def begin(directory: Path, hparams: Mapping[str, Sequence[Any] | Interval], place: str = "env") -> None:
+@harmless()
+def columns(directory: Path, hparams: Mapping[str, Sequence[Any] | Interval], place: str = "env") -> None:
     """Say which hyper-parameters (keys as on the command line; their values, or the interval they are drawn from) are
     the columns of HPARAMS, beside the scores of a `place`, env or task. Without this TensorBoard shows everything it
     finds, some eighty columns. Called again, it replaces what it wrote."""
-    board = Dashboard(directory, suffix=COLUMNS)
-    board.hparams_columns(_experiment(hparams, METRICS[place]))
-    board.close()
+    dashboard = Dashboard(directory, suffix=COLUMNS)
+    dashboard.hparams_columns(_experiment(hparams, METRICS[place]))
+    dashboard.close()
     _replace(directory, COLUMNS)
 
 
@@ -108,64 +101,30 @@ def _plain(value: Any) -> Any:
 
 # -- the bands of CUSTOM SCALARS ---------------------------------------------------------------------------------
 
+Rows = Mapping[str, Mapping[int, Mapping[str, float]]]  # configuration: step: tag: value
 
-@_harmless()
-def finish(directory: Path) -> None:
-    """Write for each configuration, as the run summary/CONFIGURATION, mean and band over its seeds as `rlx plot` draws
-    them; the layout that shows these as margin charts; and, in the TEXT tab, what became of every configuration's runs.
-    Called again, it replaces what it wrote."""
-    found = runs.find(directory)
-    made, _ = configurations.read(found)
-    if not any(any(path.glob("events.out.tfevents.*")) for path in found):  # tensorboard=false
-        return
-    names = _file_names(made)
-    charts: dict[str, list[str]] = {}  # environment or task: metrics
-    points: dict[str, dict[int, dict[str, float]]] = {}  # configuration: step: tag: value
-    for metric in itertools.chain(*METRICS.values()):
-        try:
-            picture = plot.build(found, metric)
-        except UserError:  # no run has it
-            continue
-        for place, lines in picture.panels.items():
-            charts.setdefault(place, []).append(metric)
-            for line in lines:
-                rows = points.setdefault(names[line.curves[0].identity], {})
-                for x, *values in zip(line.x, line.mean, line.low or line.mean, line.high or line.mean):
-                    rows.setdefault(round(x), {}).update(zip(_tags(place, metric), values))
-    for name, rows in points.items():
-        board = Dashboard(directory / BANDS / name, purge_step=0)
-        for step in sorted(rows):
-            board.scalars(step, rows[step])
-        board.close()
+
+@harmless()
+def bands(directory: Path, rows: Rows, charts: Mapping[str, Sequence[str]], table: str) -> None:
+    """Write for each configuration, as the run summary/CONFIGURATION, the values of its `rows` (see `tags`); the layout
+    that shows them as margin charts, `charts` of a place being its metrics; and `table` in the TEXT tab. Called again,
+    it replaces what it wrote."""
+    for name, steps in rows.items():
+        dashboard = Dashboard(directory / BANDS / name, purge_step=0)
+        for step in sorted(steps):
+            dashboard.scalars(step, steps[step])
+        dashboard.close()
     for path in (directory / BANDS).glob("*"):
-        _replace(path, "", keep=path.name in points)
-    board = Dashboard(directory, suffix=LAYOUT)
-    board.layout(_layout(charts))
-    board.text("all_runs", _table(made))  # (the first of the tab)
-    board.close()
+        _replace(path, "", keep=path.name in rows)
+    dashboard = Dashboard(directory, suffix=LAYOUT)
+    dashboard.layout(_layout(charts))
+    dashboard.text("all_runs", table)  # (the first of the tab)
+    dashboard.close()
     _replace(directory, LAYOUT)
 
 
-def _table(made: Sequence[configurations.Configuration]) -> str:
-    """As Markdown: a crash is a line here, even where other seeds of its configuration went well."""
-    lines = ["| where | configuration | mean of the last evaluations | runs | first error |", "|---|---|---|---|---|"]
-    for one in made:
-        said = [runs.status(path) for path, _ in one.runs]
-        scores = [score({"eval": status.get("evaluation")}) for status in said]
-        known = [value for value in scores if value is not None]
-        states = Counter(runs.state_of(status) for status in said)
-        error = next((str(status["error"]) for status in said if status.get("error")), "")
-        mean = f"{sum(known) / len(known):.6g}" if known else ""
-        came = ", ".join(f"{count} {state}" for state, count in states.items())
-        lines.append(f"| {' | '.join(map(_cell, (one.place, one.label, mean, came, error[:300])))} |")
-    return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    return re.sub(r"[|\\`*_\[\]<>&\n\r]", lambda found: f"&#{ord(found[0])};", text)
-
-
-def _tags(place: str, metric: str) -> list[str]:
+def tags(place: str, metric: str) -> list[str]:
+    """The tags of the mean, the lower and the upper end of a band."""
     return [f"{place}/{metric}/{what}" for what in ("mean", "low", "high")]
 
 
@@ -176,19 +135,9 @@ def _layout(charts: Mapping[str, Sequence[str]]) -> Any:
     for place, metrics in charts.items():
         category = layout.category.add(title=place)
         for metric in metrics:
-            mean, low, high = _tags(place, metric)
+            mean, low, high = tags(place, metric)
             category.chart.add(title=metric).margin.series.add(value=mean, lower=low, upper=high)
     return layout
-
-
-def _file_names(made: Sequence[configurations.Configuration]) -> dict[str, str]:
-    """A directory's name for each configuration; one label in several places is one directory."""
-    taken: dict[str, str] = {}
-    for label in dict.fromkeys(one.label for one in made):
-        plain = re.sub(r"[^\w=.,+-]+", "_", label.replace(", ", ",")).strip("._")[:100] or "all"
-        free = (plain if i == 1 else f"{plain}_{i}" for i in itertools.count(1))
-        taken[label] = next(name for name in free if name not in taken.values())
-    return {one.identity: taken[one.label] for one in made}
 
 
 def _replace(directory: Path, suffix: str, keep: bool = True) -> None:

@@ -62,13 +62,13 @@ def again(name: str, trials: int | None = None, storage: str | None = None) -> S
 
 def _columns(study: Study, place: str) -> None:
     """What HPARAMS shows."""
-    from rlx.rundir import tensorboard_grid as board
+    from rlx.rundir import tensorboard_grid
 
     columns: dict[str, Any] = {}
     for key, found in study.asked["space"].items():
         low_and_high = (float(found["low"]), float(found["high"])) if "low" in found else None
-        columns[key] = board.Interval(*low_and_high) if low_and_high else found["choices"]
-    board.begin(study.directory, columns, place)
+        columns[key] = tensorboard_grid.Interval(*low_and_high) if low_and_high else found["choices"]
+    tensorboard_grid.columns(study.directory, columns, place)
 
 
 def _ready(study: Study, count: int) -> Study:
@@ -85,7 +85,7 @@ def _ready(study: Study, count: int) -> Study:
 def work(study: Study, jobs: int, look: Callable[[], Any] = lambda: None) -> int:
     """Work on it with so many processes. Returns 0, 1 (a worker failed) or 128 + the signal that stopped them. Raises
     ConfigError where this machine cannot run its configuration."""
-    from rlx.rundir import tensorboard_grid as board  # once, for all workers
+    from rlx.analysis.curves import summary  # once, for all workers
     from rlx.training import start as runner  # once, for all workers
 
     runner.ready(study.asked["config"], [])
@@ -95,7 +95,7 @@ def work(study: Study, jobs: int, look: Callable[[], Any] = lambda: None) -> int
     if code <= 128:
         trials.write_importance(study)
         if study.asked["config"].get("tensorboard"):
-            board.finish(study.directory)
+            summary.write(study.directory)
     return code
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from rlx.envs.make import EnvConfig, make_env, time_limit
+from rlx.envs.single import EnvConfig, make_env, time_limit
 
 
 @dataclass(frozen=True)

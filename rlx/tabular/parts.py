@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from rlx.envs.batch import Envs
 from rlx.envs.episodes import episode_metrics
-from rlx.envs.make import Envs
 
 Transition = tuple[int, int, float, int, bool]  # s, a, r, s', terminated
 

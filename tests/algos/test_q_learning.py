@@ -18,7 +18,8 @@ from training import train
 from rlx.algos import q_learning
 from rlx.algos.q_learning import BOOTSTRAP
 from rlx.base.errors import ConfigError
-from rlx.envs.make import EnvConfig, make_envs
+from rlx.envs.make import make_envs
+from rlx.envs.single import EnvConfig
 from rlx.launch import composing
 from rlx.run import Run
 from rlx.rundir.metrics import read_metrics, strip_time

@@ -14,7 +14,9 @@ from rlx.algos import vpg
 from rlx.control.distributions import make_head
 from rlx.control.networks import ActorCritic, ModelConfig
 from rlx.control.rollout import Rollout
-from rlx.envs.make import EnvConfig, EnvFault, make_envs
+from rlx.envs.make import make_envs
+from rlx.envs.single import EnvConfig
+from rlx.envs.spaces import EnvFault
 from rlx.functional import policy as pg
 
 torch.set_num_threads(1)

@@ -18,7 +18,8 @@ from command_line import Forks, command, entries, environment
 from fake_runs import make_run, ramp
 from hparams_page import hparams_tab
 
-from rlx.rundir import tensorboard_grid as board
+from rlx.analysis.curves import summary
+from rlx.rundir import tensorboard_grid
 from rlx.rundir.tensorboard_grid import Interval
 
 
@@ -58,7 +59,7 @@ def plugin_answers(directory: Path) -> tuple[Any, Any]:
 
 
 def test_a_sweep_has_a_row_per_configuration_with_the_mean_over_its_seeds(sweep: Path) -> None:
-    board.begin(sweep, {"seed": ["1", "2", "3"], "algo.lr": ["0.5", "0.25", "9.0"], "env": ["cartpole"]})
+    tensorboard_grid.columns(sweep, {"seed": ["1", "2", "3"], "algo.lr": ["0.5", "0.25", "9.0"], "env": ["cartpole"]})
     tab = rows(sweep)
     assert set(tab) == {0.5, 0.25, 9.0}
     assert tab[0.5]["metrics"]["eval/mean_reward"] == 200 and tab[0.25]["metrics"]["eval/mean_reward"] == 7
@@ -66,15 +67,15 @@ def test_a_sweep_has_a_row_per_configuration_with_the_mean_over_its_seeds(sweep:
 
 
 def test_a_run_that_failed_and_one_that_was_killed_stay_visible(sweep: Path) -> None:
-    board.begin(sweep, {"algo.lr": [0.5, 0.25, 9.0]})
+    tensorboard_grid.columns(sweep, {"algo.lr": [0.5, 0.25, 9.0]})
     assert rows(sweep)[9.0]["status"] == ["failure", "unknown"]
     assert rows(sweep)[9.0]["metrics"]["eval/mean_reward"] == 3
 
 
 def test_the_columns_are_what_was_swept_and_the_scores(sweep: Path) -> None:
     hparams = {"seed": [1, 2], "algo.lr": Interval(1e-5, 1e-2), "env": ["cartpole"], "algo.norm": [True, False]}
-    board.begin(sweep, {"algo.old": [1]})
-    board.begin(sweep, hparams)
+    tensorboard_grid.columns(sweep, {"algo.old": [1]})
+    tensorboard_grid.columns(sweep, hparams)
     found = columns(sweep)
     infos = {info.name: info for info in found.hparam_infos}
     assert set(infos) == {"algo.lr", "env.name", "algo.norm"}
@@ -103,7 +104,7 @@ def columns(directory: Path) -> Any:
 
 
 def test_a_sweep_has_a_band_per_configuration_with_mean_lowest_and_highest_seed(sweep: Path) -> None:
-    board.finish(sweep)
+    summary.write(sweep)
     layout, read = plugin_answers(sweep)
     assert sorted(path.name for path in (sweep / "summary").iterdir()) == ["lr=0.25", "lr=0.5", "lr=9"]
     [category] = layout.category
@@ -120,12 +121,12 @@ def test_a_sweep_has_a_band_per_configuration_with_mean_lowest_and_highest_seed(
 
 
 def test_finish_called_again_replaces_what_it_wrote(sweep: Path) -> None:
-    board.finish(sweep)
+    summary.write(sweep)
     before = {name for name in entries(sweep) if "tfevents" not in name}
     make_run(sweep, "a4", ramp(10), seed=4, lr=0.5, score=1000.0, events=True)
     for path in sweep.glob("b?"):
         path.rename(sweep.parent / path.name)
-    board.finish(sweep)
+    summary.write(sweep)
     layout, read = plugin_answers(sweep)
     assert sorted(path.name for path in (sweep / "summary").iterdir()) == ["lr=0.5", "lr=9"]
     assert [len(list(path.iterdir())) for path in (sweep / "summary").iterdir()] == [1, 1]
@@ -138,7 +139,7 @@ def test_finish_called_again_replaces_what_it_wrote(sweep: Path) -> None:
 def test_what_became_of_the_runs_stands_in_the_text_tab(sweep: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    board.finish(sweep)
+    summary.write(sweep)
     root = EventAccumulator(str(sweep)).Reload()
     text = root.Tensors("all_runs")[-1].tensor_proto.string_val[0].decode()
     rows = {line.split(" | ")[1]: line.strip("| ").split(" | ")[2:] for line in text.splitlines()[2:]}
@@ -149,25 +150,27 @@ def test_what_became_of_the_runs_stands_in_the_text_tab(sweep: Path) -> None:
 def test_configurations_whose_names_look_alike_keep_their_own_bands(tmp_path: Path) -> None:
     for seed, text in enumerate(["a/b", "a b", "a:b"]):
         make_run(tmp_path, str(seed), ramp(seed + 1), weight=text, events=True)
-    board.finish(tmp_path)
+    summary.write(tmp_path)
     assert len(list((tmp_path / "summary").iterdir())) == 3
 
 
 def test_a_sweep_without_a_run_and_one_that_cannot_be_written_end_nothing(tmp_path: Path, capsys: Any) -> None:
-    board.finish(tmp_path)
+    summary.write(tmp_path)
     assert entries(tmp_path) == set() and capsys.readouterr().err == ""
     (tmp_path / "file").write_text("")
-    board.begin(tmp_path / "file", {"algo.lr": [1]})
+    tensorboard_grid.columns(tmp_path / "file", {"algo.lr": [1]})
     make_run(tmp_path, "a", ramp(1), events=True)
     (tmp_path / "summary").write_text("")
-    board.finish(tmp_path)
+    summary.write(tmp_path)
     assert capsys.readouterr().err.count("warning:") >= 2
 
 
 def test_the_pages_of_a_sweep_need_no_torch(sweep: Path) -> None:
-    code = "import sys; from rlx.rundir import tensorboard_grid as board; from pathlib import Path\n"
+    code = "import sys; from rlx.rundir import tensorboard_grid; from rlx.analysis.curves import summary\n"
+    code += "from pathlib import Path\n"
     code += f"d = Path({str(sweep)!r})\n"
-    code += "board.begin(d, {'algo.lr': [1]}); board.finish(d); assert 'torch' not in sys.modules; print('done')"
+    code += "tensorboard_grid.columns(d, {'algo.lr': [1]}); summary.write(d)\n"
+    code += "assert 'torch' not in sys.modules; print('done')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert (done.stdout, done.stderr) == ("done\n", "")
 
@@ -199,7 +202,7 @@ class Dash:
 def test_dash_prints_its_address_once_it_answers_and_leaves_nothing_running(
     number: int, group: bool, code: int, sweep: Path
 ) -> None:
-    board.begin(sweep, {"algo.lr": [1]})
+    tensorboard_grid.columns(sweep, {"algo.lr": [1]})
     taken = socket.socket()
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     with contextlib.suppress(OSError):  # by another program: as good

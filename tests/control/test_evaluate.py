@@ -8,7 +8,7 @@ from PIL import Image
 
 from rlx.control.evaluate import evaluate, render_episode, save_gif
 from rlx.envs.episodes import EVALUATION, PLAY, episode_seed
-from rlx.envs.make import EnvConfig, make_env
+from rlx.envs.single import EnvConfig, make_env
 
 CARTPOLE = EnvConfig(name="cartpole", id="CartPole-v1")
 COUNTER = EnvConfig(name="counter", id="fake_envs:Counter-v0")

@@ -10,7 +10,8 @@ from rlx.control.distributions import make_head
 from rlx.control.networks import ActorCritic, ModelConfig
 from rlx.control.policy import Policy
 from rlx.control.rollout import Rollout, minibatches
-from rlx.envs.make import EnvConfig, make_envs
+from rlx.envs.make import make_envs
+from rlx.envs.single import EnvConfig
 
 torch.set_num_threads(1)
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from rlx.envs.episodes import ActionLog
-from rlx.envs.make import EnvConfig, EnvError, EnvFault, episode_seed, make_env, make_envs
+from rlx.envs.episodes import ActionLog, episode_seed
+from rlx.envs.make import make_envs
+from rlx.envs.single import EnvConfig, make_env
+from rlx.envs.spaces import EnvError, EnvFault
 
 BACKENDS = ["sync", "async"]
 
@@ -438,7 +440,7 @@ def test_a_missing_package_is_named_with_the_command_that_brings_it(id, module, 
 
     code = (
         f"import sys; sys.modules[{module!r}] = None\n"
-        "from rlx.envs.make import *\n"
+        "from rlx.envs.single import *\n"
         f"try: make_env(EnvConfig('x', {id!r}))\n"
         "except EnvError as error: print(error)"
     )

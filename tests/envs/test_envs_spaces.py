@@ -6,7 +6,8 @@ import pytest
 from fake_envs import SPACES
 from gymnasium import spaces
 
-from rlx.envs.make import EnvConfig, make_env, make_envs
+from rlx.envs.make import make_envs
+from rlx.envs.single import EnvConfig, make_env
 from rlx.envs.spaces import ActionDecoder, all_finite, observation_encoder
 from rlx.envs.wrappers import FireReset
 
@@ -144,7 +145,7 @@ def test_wrapper_names_build_what_they_say():
 
 
 def test_atari_needs_frameskip_1_and_says_so():
-    from rlx.envs.make import EnvError
+    from rlx.envs.spaces import EnvError
 
     with pytest.raises(EnvError, match=r"^env.wrappers=atari: .*\(set env.kwargs.frameskip=1\)$"):
         make_env(EnvConfig(name="test", id="ALE/Pong-v5", wrappers=["atari"]))

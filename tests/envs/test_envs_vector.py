@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from rlx.envs.make import EnvConfig, EnvError, make_envs
+from rlx.envs.make import make_envs
+from rlx.envs.single import EnvConfig
+from rlx.envs.spaces import EnvError
 from rlx.envs.vector import VectorEnvs
 
 

@@ -13,7 +13,9 @@ import numpy as np
 import psutil
 import pytest
 
-from rlx.envs.make import EnvConfig, EnvFault, make_envs
+from rlx.envs.make import make_envs
+from rlx.envs.single import EnvConfig
+from rlx.envs.spaces import EnvFault
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 
@@ -115,7 +117,8 @@ def test_workers_outlive_a_signal_to_the_group_and_still_give_their_state():
 CHILD = """
 import sys, time, numpy as np
 sys.path.insert(0, {here!r})
-from rlx.envs.make import EnvConfig, make_envs
+from rlx.envs.single import EnvConfig
+from rlx.envs.make import make_envs
 if __name__ == "__main__":
     kwargs = {kwargs!r}
     cfg = EnvConfig(name="t", id="fake_envs:Counter-v0", kwargs=kwargs, backend="async", workers=2, replay=True)

@@ -10,7 +10,9 @@ from training import train
 
 import rlx.envs.gridworld  # noqa: F401  registers rlx/Grid-v0
 from rlx.envs.gridworld import GridWorld, OneHot
-from rlx.envs.make import EnvConfig, EnvError, make_env, make_envs, time_limit
+from rlx.envs.make import make_envs
+from rlx.envs.single import EnvConfig, make_env, time_limit
+from rlx.envs.spaces import EnvError
 from rlx.tabular.mdp import optimum, transition_table
 
 UP, RIGHT, DOWN, LEFT = range(4)

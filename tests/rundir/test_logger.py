@@ -180,7 +180,10 @@ def test_equal_metrics_ignores_time_and_nothing_else():
 
 def test_the_module_imports_neither_torch_nor_numpy_nor_tensorboard():
     heavy = "{'torch', 'numpy', 'tensorboard', 'google.protobuf'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", f"import sys, rlx.rundir.metrics, rlx.rundir.tensorboard; assert not {heavy}, {heavy}"], check=True)
+    subprocess.run(
+        [sys.executable, "-c", f"import sys, rlx.rundir.metrics, rlx.rundir.tensorboard; assert not {heavy}, {heavy}"],
+        check=True,
+    )
 
 
 def test_the_dashboard_imports_neither_torch_nor_tensorflow(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import linprog
 
 from rlx.control.evaluate import evaluate
-from rlx.envs.make import EnvConfig
+from rlx.envs.single import EnvConfig
 from rlx.tabular.mdp import (
     MDP,
     Oracle,

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 from rlx.analysis import statistics
-
-if TYPE_CHECKING:
-    from rlx.analysis.curves.build import Line
+from rlx.analysis.curves.curves import Curve
 
 STATS: dict[str, Callable[..., Any]] = {"mean": statistics.mean, "iqm": statistics.iqm}
 POINTS = 200  # of a line
 INTERVAL_FROM = 5  # seeds from which the band is an interval and not the range
+
+
+@dataclass
+class Line:
+    """One configuration: its runs, and their mean and band on a common grid."""
+
+    keys: dict[str, Any]  # what tells it from the others of its panel
+    curves: list[Curve]
+    label: str = ""
+    x: list[float] = field(default_factory=list)
+    mean: list[float] = field(default_factory=list)
+    low: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
+
+    @property
+    def band(self) -> str | None:
+        count = len(self.curves)
+        free = count - len({curve.identity for curve in self.curves})  # one configuration each: nothing to resample
+        return "bootstrap95" if free >= INTERVAL_FROM - 1 else "min-max" if count > 1 else None
 
 
 def average(line: Line, stat: str = "mean") -> None:

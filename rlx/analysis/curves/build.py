@@ -8,35 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlx.analysis.curves.bands import INTERVAL_FROM, average
+from rlx.analysis.curves.bands import Line, average
 from rlx.analysis.curves.curves import Curve, X, default_metric, newest, read
 from rlx.base.errors import shown
 from rlx.rundir.query import differing, full_key, needed, place_names, value_text
 
 MANY = 3  # more differing keys than these are not all written into the legend
-
-
-@dataclass
-class Line:
-    """One configuration: its runs, and their mean and band on a common grid."""
-
-    keys: dict[str, Any]  # what tells it from the others of its panel
-    curves: list[Curve]
-    label: str = ""
-    x: list[float] = field(default_factory=list)
-    mean: list[float] = field(default_factory=list)
-    low: list[float] = field(default_factory=list)
-    high: list[float] = field(default_factory=list)
-
-    @property
-    def band(self) -> str | None:
-        count = len(self.curves)
-        free = count - len({curve.identity for curve in self.curves})  # one configuration each: nothing to resample
-        return "bootstrap95" if free >= INTERVAL_FROM - 1 else "min-max" if count > 1 else None
 
 
 @dataclass

@@ -10,7 +10,8 @@ from typing import Any
 
 from rlx.analysis import statistics
 from rlx.analysis.curves import scores
-from rlx.analysis.curves.build import Line, Plot, group, label
+from rlx.analysis.curves.bands import Line
+from rlx.analysis.curves.build import Plot, group, label
 from rlx.analysis.curves.curves import Curve, newest
 from rlx.analysis.statistics import Estimate
 from rlx.base.errors import UserError

@@ -1,0 +1,193 @@
+"""One environment: what the configuration says about it, and making it. See `wrappers` for their names."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import re
+import sys
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+import gymnasium as gym
+from pydantic import Field
+
+from rlx.base.errors import choices_hint
+from rlx.envs.spaces import ActionDecoder, EnvError, observation_encoder
+from rlx.envs.wrappers import find_wrapper, steps_per_step, wrapper_names
+
+
+@dataclass
+class EnvConfig:
+    """One environment and how it is stepped. Validate with pydantic's TypeAdapter(EnvConfig)."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    name: str  # in run directories and `rlx list envs`
+    id: str  # any Gymnasium id, "module:Id-v0" included
+    kwargs: dict[str, Any] = field(default_factory=dict)  # for gymnasium.make
+    wrappers: list[str] = field(default_factory=list)  # names, the innermost first
+    max_episode_steps: Annotated[int, Field(ge=-1)] | None = None  # None: the registered limit; 0 or -1: none
+    backend: Literal["auto", "sync", "async", "vector", "envpool"] = "auto"
+    workers: Annotated[int, Field(ge=1)] | None = None  # async: processes; None: one per CPU
+    step_timeout: Annotated[float, Field(gt=0)] = 60.0  # async: seconds
+    normalize_obs: bool = False
+    normalize_reward: bool = False
+    clip_obs: Annotated[float, Field(gt=0)] = 10.0  # after normalisation
+    clip_reward: Annotated[float, Field(gt=0)] = 10.0
+    replay: bool | None = None  # restore open episodes by replaying their actions; None: find out at the start
+
+
+def make_env(cfg: EnvConfig, render_mode: str | None = None) -> gym.Env:
+    """One environment without checkers and without a time limit (see `time_limit`), wrapped as cfg says.
+
+    EnvError, one line that begins with the config key, for anything the user can put right.
+    """
+    prepare(cfg.id)
+    kwargs = dict(cfg.kwargs) if render_mode is None else {**cfg.kwargs, "render_mode": render_mode}
+    try:
+        env = gym.make(cfg.id, max_episode_steps=-1, disable_env_checker=True, **kwargs)
+    except Exception as error:
+        raise explain(cfg, error) from error
+    while isinstance(env, gym.wrappers.OrderEnforcing | gym.wrappers.PassiveEnvChecker):
+        env = env.env
+    for name in cfg.wrappers:
+        env = _wrap(cfg, env, name)
+    observation_encoder(env.observation_space, f"env.id={cfg.id}")
+    ActionDecoder(env.action_space, f"env.id={cfg.id}")
+    return env
+
+
+def time_limit(cfg: EnvConfig, env: gym.Env) -> int | None:
+    """Steps (of the wrapped environment) after which an episode is truncated; None: never."""
+    if cfg.max_episode_steps is not None:
+        return cfg.max_episode_steps if cfg.max_episode_steps > 0 else None
+    spec = env.unwrapped.spec
+    registered = gym.spec(spec.id).max_episode_steps if spec is not None else None
+    return None if registered is None else -(-registered // steps_per_step(cfg.wrappers))
+
+
+def prepare(id: str) -> None:
+    """What must happen before the environment's package is imported."""
+    _prepare_headless()
+    _register(id)
+    _quiet_mujoco(id)
+
+
+def _prepare_headless() -> None:
+    """Without a display, let MuJoCo and pygame render off-screen; both read this once, when imported."""
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+
+
+_EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {  # extra: (how ids begin, how entry points begin)
+    "atari": (("ALE/",), "ale_py"),
+    "minigrid": (("MiniGrid-", "BabyAI-"), "minigrid"),
+    "box2d": ((), "gymnasium.envs.box2d"),
+    "mujoco": ((), "gymnasium.envs.mujoco"),
+}
+
+
+def _extra_of(id: str) -> str | None:
+    """The extra of rlx that brings this environment's package."""
+    id = id.rpartition(":")[2]
+    spec = gym.registry.get(id) or next((spec for spec in gym.registry.values() if spec.name == id), None)
+    entry_point = spec.entry_point if spec is not None and isinstance(spec.entry_point, str) else ""
+    for extra, (beginnings, module) in _EXTRAS.items():
+        if id.startswith(beginnings) or entry_point.startswith(module):
+            return extra
+    return "atari" if "NoFrameskip-v" in id else None
+
+
+def _register(id: str) -> None:
+    """Import the package that registers the id, for those that need to be asked."""
+    extra = _extra_of(id)
+    try:
+        if id.startswith("rlx/"):
+            import rlx.envs.gridworld  # noqa: F401  registers at import
+        elif extra == "atari":
+            import ale_py
+
+            gym.register_envs(ale_py)
+            ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner
+        elif extra == "minigrid":
+            import minigrid  # noqa: F401  registers at import
+    except ImportError as error:
+        raise EnvError(f"env.id={id}: {install_hint(str(extra))}") from error
+
+
+def _quiet_mujoco(id: str) -> None:
+    """MuJoCo's own handler writes to stdout, where --json goes, and to a file in the working directory."""
+    if _extra_of(id) == "mujoco":
+        with contextlib.suppress(ImportError):
+            import mujoco
+    mujoco = sys.modules.get("mujoco")
+    if mujoco is not None and mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(_mujoco_warning)
+
+
+def _mujoco_warning(text: str) -> None:
+    if "settotalmass" not in text:  # about Gymnasium's model files, not about anything the user did
+        print(f"MuJoCo: {text}", file=sys.stderr)
+
+
+def install_hint(extra: str) -> str:
+    return f"its package is missing: pip install 'rlx[{extra}]'"
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def explain(cfg: EnvConfig, error: Exception) -> EnvError:
+    """One line for whatever gymnasium.make raised."""
+    line = one_line(error)
+    extra = _extra_of(cfg.id)
+    if isinstance(error, ImportError | gym.error.DependencyNotInstalled):
+        return EnvError(f"env.id={cfg.id}: {install_hint(extra) if extra else line}")
+    if (found := re.search(r"unexpected keyword argument '(\w+)'", line)) and found[1] in cfg.kwargs:
+        return EnvError(f"env.kwargs.{found[1]}: {cfg.id} takes no such argument{_arguments(cfg.id, found[1])}")
+    if (found := re.match(r"(\w+)=", line)) and found[1] in cfg.kwargs:  # what the environment itself says
+        return EnvError(f"env.kwargs.{line}")
+    if isinstance(error, TypeError) and cfg.kwargs:
+        return EnvError(f"env.kwargs={cfg.kwargs}: {line.partition(' was raised from the')[0]}")
+    if isinstance(error, gym.error.Error):
+        return EnvError(f"env.id={cfg.id}: {line}")
+    key = f"env.kwargs={cfg.kwargs}" if cfg.kwargs else f"env.id={cfg.id}"
+    return EnvError(f"{key}: {type(error).__name__}: {line}")
+
+
+def _arguments(id: str, name: str) -> str:
+    """Those that the environment's constructor has, if that can be found out."""
+    with contextlib.suppress(Exception):
+        entry = gym.spec(id).entry_point
+        made = gym.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
+        taken = inspect.signature(made or object).parameters
+        known = [key for key in taken if key not in ("render_mode", "kwargs", "args")]
+        return choices_hint(name, known) if known else ""
+    return ""
+
+
+def _wrap(cfg: EnvConfig, env: gym.Env, name: str) -> gym.Env:
+    try:
+        make = find_wrapper(name)
+    except KeyError:
+        import difflib
+
+        near = difflib.get_close_matches(name, wrapper_names(), 1)
+        hint = f"did you mean {near[0]}?" if near else f"choices: {', '.join(wrapper_names())}"
+        raise EnvError(f"env.wrappers={name}: no such wrapper; {hint}") from None
+    if name == "time_aware" and env.unwrapped.spec is not None:
+        env.unwrapped.spec.max_episode_steps = time_limit(cfg, env)
+    try:
+        return make(env)
+    except ImportError as error:
+        extra = "minigrid" if name.startswith("minigrid") else "atari"
+        raise EnvError(f"env.wrappers={name}: {install_hint(extra)}") from error
+    except Exception as error:
+        hint = " (set env.kwargs.frameskip=1)" if name == "atari" and "frame-skip" in str(error) else ""
+        raise EnvError(f"env.wrappers={name}: {cfg.id}: {one_line(error)}{hint}") from error

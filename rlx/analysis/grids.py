@@ -1,4 +1,4 @@
-"""What came of the jobs of a sweep, or of the trials of a study. Never imports torch."""
+"""What came of the jobs of a grid, or of the trials of a search. Never imports torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlx.rundir.query import natural
 FILES = ("sweep.json", "jobs.jsonl", "study.json", "trials.json", "multirun.yaml")
 
 
-def is_sweep(path: Path) -> bool:
+def is_grid(path: Path) -> bool:
     return not runs.is_run(path) and any((path / name).is_file() for name in FILES)
 
 

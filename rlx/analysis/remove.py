@@ -1,4 +1,4 @@
-"""Which directories `rlx rm` may remove, and removing them: of runs, and of sweeps as a whole. Never imports torch."""
+"""Which directories `rlx rm` may remove, and removing them: runs, and whole grids and searches. Never imports torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import filelock
 
-from rlx.analysis import grids as sweeps
+from rlx.analysis import grids
 from rlx.base.errors import UserError
 from rlx.rundir import filter as where
 from rlx.rundir import index
@@ -25,15 +25,15 @@ LAST = ("run.json", "config.yaml")  # what makes a directory a run goes last: ha
 
 @dataclass
 class Plan:
-    """What goes: runs, and directories of sweeps with all that is in them."""
+    """What goes: runs, and directories of grids and searches with all that is in them."""
 
     runs: list[Path] = field(default_factory=list)
-    sweeps: list[Path] = field(default_factory=list)
+    grids: list[Path] = field(default_factory=list)
     bytes: int = 0
 
     @property
     def paths(self) -> list[Path]:
-        return [*self.runs, *self.sweeps]
+        return [*self.runs, *self.grids]
 
 
 def plan(names: Sequence[str], conditions: Sequence[str] = ()) -> Plan:
@@ -48,7 +48,7 @@ def plan(names: Sequence[str], conditions: Sequence[str] = ()) -> Plan:
         path = Path(name)
         if path.is_symlink():
             raise UserError(f"rm {name}: is a link (to {os.path.realpath(path)}), which rlx rm does not follow")
-        if sweeps.is_sweep(path) and not conditions:
+        if grids.is_grid(path) and not conditions:
             whole[path.resolve()] = path
         chosen |= {one.resolve(): one for one in _runs(name, bool(conditions))}
     if conditions:
@@ -60,18 +60,18 @@ def plan(names: Sequence[str], conditions: Sequence[str] = ()) -> Plan:
         if runs.state(path) == "running":
             raise UserError(f"rm {path}: is running")
     _check_needed(chosen)
-    alone = [path for real, path in chosen.items() if not any(real.is_relative_to(sweep) for sweep in whole)]
+    alone = [path for real, path in chosen.items() if not any(real.is_relative_to(grid) for grid in whole)]
     kept = [path for real, path in chosen.items() if path not in alone]
     sizes = sum(_size(path) for path in [*alone, *whole.values()])
     return Plan([*alone, *kept], list(whole.values()), sizes)
 
 
 def _runs(name: str, anywhere: bool) -> list[Path]:
-    """The runs that a word names: one, a pattern's, a sweep's; with --where those of any directory."""
+    """The runs that a word names: one, a pattern's, a grid's; with --where those of any directory."""
     path = Path(name)
     if not name:
         raise UserError("rm '': must be a run directory, latest or latest:ALGO")
-    if path.is_dir() and (anywhere or sweeps.is_sweep(path)):
+    if path.is_dir() and (anywhere or grids.is_grid(path)):
         return runs.find(path)
     if not path.exists() and reading.GLOB.search(name):
         return [one for one in reading.find([name]) if not one.is_symlink()]
@@ -119,12 +119,12 @@ def _size(path: Path) -> int:
 
 
 def counted(found: Plan) -> str:
-    """3 runs and 1 sweep"""
+    """3 runs and 1 grid"""
 
     def some(count: int, what: str) -> list[str]:
         return [f"{count} {what}{'s' * (count > 1)}"] if count else []
 
-    return " and ".join([*some(len(found.runs), "run"), *some(len(found.sweeps), "sweep")])
+    return " and ".join([*some(len(found.runs), "run"), *some(len(found.grids), "grid")])
 
 
 def carry_out(found: Plan) -> None:
@@ -132,7 +132,7 @@ def carry_out(found: Plan) -> None:
     for path in found.runs:
         with _idle(path):
             _remove(path)
-    for path in found.sweeps:
+    for path in found.grids:
         if inside := runs.find(path):  # one that began since
             raise UserError(f"rm {path}: has a new run in it, {inside[0].name}")
         _try(shutil.rmtree, path, path)

@@ -92,7 +92,7 @@ def _known() -> set[str]:
 
 
 def _names(value: str, known: Any) -> list[str]:
-    """The names in a value, that of a sweep included."""
+    """The names in a value, those of a grid included."""
     return [name for name in re.findall(r"[\w.-]+", value) if name in known]
 
 

@@ -123,7 +123,7 @@ def _check_combination(words: Words) -> None:
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)}: only one of them at a time")
     if "--continue" in words.flags and not words.multirun:
-        raise ConfigError("--continue: only with a sweep (rlx train -m ... --continue); of one run: rlx resume RUN")
+        raise ConfigError("--continue: only with a grid (rlx train -m ... --continue); of one run: rlx resume RUN")
     if "--resolve" in words.flags and not {"--cfg", "--help"} & set(words.flags):
         raise ConfigError("--resolve: only with --cfg (rlx train --cfg job --resolve)")
 
@@ -143,7 +143,7 @@ def overrides(words: list[str], multirun: bool = False, config_dir: Path | None 
         if override.key_or_group == "hydra.output_subdir":
             raise ConfigError(f"{word}: rlx writes the configuration itself, into the run's directory")
         if override.is_sweep_override() and not multirun:
-            raise ConfigError(f"{word}: several values make a sweep: rlx train -m {word}")
+            raise ConfigError(f"{word}: several values make a grid: rlx train -m {word}")
         if override.key_or_group in groups:
             _check_choice(override, word, config_dir)
     return found

@@ -1,4 +1,4 @@
-"""A sweep: every job checked before the first one starts, and what came of each."""
+"""A grid (`rlx train -m`): every job checked before the first one starts, and what came of each."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ HERE = ("BasicLauncher", "JoblibLauncher")  # launchers whose jobs see this mach
 
 
 @dataclass
-class Sweep:
-    """Where a sweep's jobs go and how many there are (None: the sweeper decides)."""
+class Grid:
+    """Where the jobs go and how many there are (None: another sweeper decides)."""
 
     directory: Path
     planned: int | None
     keys: list[str]  # that differ between its jobs
     error: str | None = None  # what ended it before its time
 
-    def swept(self, overrides: Sequence[str]) -> list[str]:
+    def varied(self, overrides: Sequence[str]) -> list[str]:
         """Those words of a job that other jobs have with another value."""
         return [word for word in overrides if word.partition("=")[0] in self.keys]
 
@@ -56,29 +56,29 @@ class Sweep:
         return (self.directory / "multirun.yaml").exists()
 
 
-def record(sweep: Path, number: int, name: str, overrides: list[str], error: str | None = None) -> None:
-    """One line for each job that came to an end, beside the runs of the sweep."""
+def record(grid: Path, number: int, name: str, overrides: list[str], error: str | None = None) -> None:
+    """One line for each job that came to an end, beside the runs."""
     line = {"job": number, "run": name, "overrides": overrides, "error": error}
-    with open(sweep / "jobs.jsonl", "ab+") as file:
+    with open(grid / "jobs.jsonl", "ab+") as file:
         file.seek(max(0, file.tell() - 1))
         torn = file.read(1) not in (b"", b"\n")
         file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
 
 
-def earlier(sweep: Path, name: str) -> Path | None:
-    """The run of a job that was started before, where its sweep is continued."""
-    found = [path for path in (sweep / name, *sweep.glob(f"{name}_again*")) if (path / "config.yaml").is_file()]
+def earlier(grid: Path, name: str) -> Path | None:
+    """The run of a job that was started before, where its grid is continued."""
+    found = [path for path in (grid / name, *grid.glob(f"{name}_again*")) if (path / "config.yaml").is_file()]
     return max(found, key=lambda path: (path / "run.json").stat().st_mtime) if found else None
 
 
-def free(sweep: Path, name: str) -> str:
+def free(grid: Path, name: str) -> str:
     """A name for the run of a job; another than its own where a killed one left a directory that is no run."""
     names = itertools.chain([name], (f"{name}_again{i}" for i in itertools.count(1)))
-    return next(name for name in names if not (sweep / name).exists())
+    return next(name for name in names if not (grid / name).exists())
 
 
-def check(given: words.Words, parsed: list[Override], command: list[str]) -> Sweep:
-    """Validate the jobs of a grid and make the sweep's directory, or find the one to continue.
+def check(given: words.Words, parsed: list[Override], command: list[str]) -> Grid:
+    """Validate the jobs of a grid and make its directory, or find the one to continue.
 
     Raises ConfigError before anything is written.
     """
@@ -100,7 +100,7 @@ def check(given: words.Words, parsed: list[Override], command: list[str]) -> Swe
     asked = [word for word in given.overrides if not word.lstrip("+").startswith("hydra")]
     if "--continue" in given.flags and (found := _same(directory, asked)):
         write_json(found / "sweep.json", {**_said(found), "process": process.me()})
-        return Sweep(found, planned, keys)
+        return Grid(found, planned, keys)
     _make(directory)
     about = {"asked": asked, "keys": keys, "planned": planned, "started": process.now(), "command": command}
     write_json(directory / "sweep.json", {**about, "process": process.me()})
@@ -110,11 +110,11 @@ def check(given: words.Words, parsed: list[Override], command: list[str]) -> Swe
         tensorboard_grid.columns(
             directory, {key: some for key, some in values.items() if len(some) > 1}, registry.WORLDS[world]
         )
-    return Sweep(directory, planned, keys)
+    return Grid(directory, planned, keys)
 
 
 def _same(directory: Path, asked: list[str]) -> Path | None:
-    """The newest sweep of the same words, where `directory` is or would be. Raises ConfigError where it still runs."""
+    """The newest grid of the same words, where `directory` is or would be. Raises ConfigError where it still runs."""
     found = []
     for file in {directory / "sweep.json", *directory.parent.glob("*/sweep.json")}:
         said = _said(file.parent)
@@ -124,26 +124,26 @@ def _same(directory: Path, asked: list[str]) -> Path | None:
         return None
     path = max(found)[1]
     if process.lives(who := _said(path).get("process") or {}):
-        raise ConfigError(f"--continue: the sweep {path} is still running (process {who['pid']})")
+        raise ConfigError(f"--continue: the grid {path} is still running (process {who['pid']})")
     for run in runs.find(path):
         if runs.state(run) == "running":
-            raise ConfigError(f"--continue: the sweep {path} is still running ({run.name})")
+            raise ConfigError(f"--continue: the grid {path} is still running ({run.name})")
     return path
 
 
-def _said(sweep: Path) -> dict[str, Any]:
+def _said(grid: Path) -> dict[str, Any]:
     """sweep.json; {} where it is missing or damaged."""
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads((sweep / "sweep.json").read_text())
+        found = json.loads((grid / "sweep.json").read_text())
         return found if isinstance(found, dict) else {}
     return {}
 
 
-def orphaned(sweep: Path, launcher: Any) -> bool:
-    """Whether the process that runs a sweep is gone, and this worker of joblib's would go on without it."""
+def orphaned(grid: Path, launcher: Any) -> bool:
+    """Whether the process that runs a grid is gone, and this worker of joblib's would go on without it."""
     if not str(launcher.get("_target_", "")).endswith("JoblibLauncher"):
         return False
-    who = _said(sweep).get("process")
+    who = _said(grid).get("process")
     return who is not None and not process.lives(who)
 
 
@@ -160,7 +160,7 @@ def _check_job(composed: DictConfig, job: list[str], here: bool, tried: set[str]
 
 
 def _grid(parsed: list[Override], own: bool) -> list[list[str]]:
-    """The overrides each key takes in the sweep, the last word on a key counts. One that only another sweeper than
+    """The overrides each key takes in the grid, the last word on a key counts. One that only another sweeper than
     Hydra's own understands is passed over."""
     grid: dict[str, list[str]] = {}
     for override in parsed:
@@ -173,7 +173,7 @@ def _grid(parsed: list[Override], own: bool) -> list[list[str]]:
             if not grid[key]:
                 raise ConfigError(f"{override.input_line}: no value at all, so there is nothing to run")
         elif own:
-            raise ConfigError(f"{override.input_line}: a sweep takes lists and ranges (a,b,c or range(1,4))")
+            raise ConfigError(f"{override.input_line}: a grid takes lists and ranges (a,b,c or range(1,4))")
     return list(grid.values())
 
 
@@ -195,8 +195,8 @@ def _worth_checking(grid: list[list[str]]) -> Any:
 
 def _make(directory: Path) -> None:
     if (directory / "jobs.jsonl").exists() or (directory / "sweep.json").exists():
-        raise ConfigError(f"hydra.sweep.dir={directory}: holds another sweep already")
+        raise ConfigError(f"hydra.sweep.dir={directory}: holds another grid already")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"cannot create the sweep's directory {directory}: {error.strerror}") from None
+        raise ConfigError(f"cannot create the grid's directory {directory}: {error.strerror}") from None

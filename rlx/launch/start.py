@@ -27,19 +27,19 @@ from rlx.config import kind as worlds
 from rlx.config import registry
 from rlx.launch import arguments as words
 from rlx.launch import chain
-from rlx.launch import grid as sweeps
+from rlx.launch import grid as grids
 from rlx.launch.composing import BASE, check_hydra, compose, compose_all, compose_in, plain, set_threads
 from rlx.launch.config_files import check_size
-from rlx.launch.grid import Sweep
+from rlx.launch.grid import Grid
 from rlx.launch.hydra_errors import one_line
 
 
 @dataclass
 class Outcome:
-    """What one `rlx train` did: the finished runs with their results, and the sweep if it was one."""
+    """What one `rlx train` did: the finished runs with their results, and the grid if it was one."""
 
     runs: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
-    sweep: Sweep | None = None
+    grid: Grid | None = None
 
 
 @dataclass
@@ -81,8 +81,8 @@ def train(argv: list[str], progress: Any = None) -> Outcome:
     worlds.choose(given.overrides, given.config_dir)  # before anything is composed: they may not fit together
     with one_line(given.overrides, given.config_dir):
         if given.trains and given.multirun:
-            _job.outcome.sweep = sweeps.check(given, parsed, _job.command)
-            _fix(given, "hydra.sweep.dir", _job.outcome.sweep.directory)
+            _job.outcome.grid = grids.check(given, parsed, _job.command)
+            _fix(given, "hydra.sweep.dir", _job.outcome.grid.directory)
         elif given.trains and _chooses_directory(given):
             _job.directory = _chosen_directory(given)
             _fix(given, "hydra.run.dir", Path("."))  # Hydra would make it before anything was validated
@@ -97,20 +97,20 @@ def train(argv: list[str], progress: Any = None) -> Outcome:
 
 @contextlib.contextmanager
 def _watching() -> Iterator[None]:
-    """Of a sweep, the jobs are shown together; one that is interrupted says how to go on."""
-    if (sweep := _job.outcome.sweep) is None:
+    """Of a grid, the jobs are shown together; one that is interrupted says how to go on."""
+    if (grid := _job.outcome.grid) is None:
         yield
         return
     try:
-        with _job.progress.watching(sweep) if _job.progress is not None else contextlib.nullcontext():
+        with _job.progress.watching(grid) if _job.progress is not None else contextlib.nullcontext():
             yield
     except (Interrupted, KeyboardInterrupt) as stop:
         number = stop.code - 128 if isinstance(stop, Interrupted) else signal.SIGINT
-        text = f"interrupted with {len(sweep.jobs())} of {sweep.planned or 'the'} jobs ended"
+        text = f"interrupted with {len(grid.jobs())} of {grid.planned or 'the'} jobs ended"
         again = shlex.join([*_job.command, *(["--continue"] if "--continue" not in _job.command else [])])
-        raise Interrupted(number, sweep.directory, text, None, again) from None
+        raise Interrupted(number, grid.directory, text, None, again) from None
     finally:
-        summary.write(sweep.directory)
+        summary.write(grid.directory)
 
 
 def _chain(name: str, given: words.Words, progress: Any) -> Outcome:
@@ -144,9 +144,9 @@ def _hydra(given: words.Words) -> None:
     except (ConfigError, KeyboardInterrupt):
         raise
     except Exception as error:
-        if _job.outcome.sweep is None or not _job.outcome.sweep.started():
+        if _job.outcome.grid is None or not _job.outcome.grid.started():
             raise
-        _job.outcome.sweep.error = f"{type(error).__name__}: {error}".splitlines()[0]  # a killed worker, say
+        _job.outcome.grid.error = f"{type(error).__name__}: {error}".splitlines()[0]  # a killed worker, say
 
 
 def _chooses_directory(given: words.Words) -> bool:
@@ -197,7 +197,7 @@ def task(cfg: DictConfig) -> float | None:
     """One job, in this process or in a launcher's worker: module level, so that launchers can name it."""
     hydra_cfg = HydraConfig.get()
     if hydra_cfg.mode == RunMode.MULTIRUN:
-        return _swept(cfg, hydra_cfg)
+        return _grid_job(cfg, hydra_cfg)
     try:
         set_threads(cfg.get("threads"))
         place: dict[str, Any] = {}
@@ -209,12 +209,12 @@ def task(cfg: DictConfig) -> float | None:
         return None
 
 
-def _swept(cfg: DictConfig, hydra_cfg: Any) -> float | None:
+def _grid_job(cfg: DictConfig, hydra_cfg: Any) -> float | None:
     set_threads(cfg.get("threads"))
     from rlx.training import start as runner
 
     place, number = Path(hydra_cfg.sweep.dir).absolute(), int(hydra_cfg.job.num)
-    if sweeps.orphaned(place, hydra_cfg.launcher):
+    if grids.orphaned(place, hydra_cfg.launcher):
         raise SystemExit(1)  # killed; its jobs wait for --continue
     overrides = list(hydra_cfg.overrides.task)
     name, error, score = str(number), None, None
@@ -225,22 +225,22 @@ def _swept(cfg: DictConfig, hydra_cfg: Any) -> float | None:
         name, score = apart(lambda: _isolated(raw, ["rlx", "train", *overrides], place, name))
     except (UserError, runner.RunFailed, Died) as failure:
         error = str(failure)
-    sweeps.record(place, number, name, overrides, error)
+    grids.record(place, number, name, overrides, error)
     return score
 
 
-def _isolated(raw: dict[str, Any], command: list[str], sweep: Path, name: str) -> tuple[str, float | None]:
-    """A job, in a process of its own: what it says goes to the sweep's output.log. One that has run before goes on."""
+def _isolated(raw: dict[str, Any], command: list[str], grid: Path, name: str) -> tuple[str, float | None]:
+    """A job, in a process of its own: what it says goes to the grid's output.log. One that has run before goes on."""
     from rlx.training import start as runner
 
     if hasattr(os, "fork"):
-        with open(sweep / "output.log", "ab") as log:
+        with open(grid / "output.log", "ab") as log:
             for stream in (1, 2):
                 os.dup2(log.fileno(), stream)
-    if path := sweeps.earlier(sweep, name):
+    if path := grids.earlier(grid, name):
         _, found = runner.resume(path, run_config(path), command, lambda *_: None)
     else:
-        path, found = runner.start(raw, command, lambda *_: None, parent=sweep, name=sweeps.free(sweep, name))
+        path, found = runner.start(raw, command, lambda *_: None, parent=grid, name=grids.free(grid, name))
     return path.name, (found["evaluation"] or {}).get("score")
 
 
@@ -326,4 +326,4 @@ def _full_errors() -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-__all__ = ["Outcome", "Sweep", "compose", "resume", "task", "train"]
+__all__ = ["Grid", "Outcome", "compose", "resume", "task", "train"]

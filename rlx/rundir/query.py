@@ -57,7 +57,7 @@ def _matching(pattern: str) -> list[Path]:
 
 
 def natural(path: Path) -> list[Any]:
-    """The order in which runs began: by name, job 2 of a sweep before job 10."""
+    """The order in which runs began: by name, job 2 of a grid before job 10."""
     parts = re.split(r"(\d+)", path.name)
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 

@@ -40,7 +40,7 @@ def _walk(root: str) -> Iterator[str]:
 
 
 def newest_first(root: Path) -> list[Path]:
-    """All run directories under `root` by when they were started, in a sweep's directory or not."""
+    """All run directories under `root` by when they were started, in a grid's directory or not."""
     return sorted(find(root), key=lambda path: (str(record(path).get("started")), path.name), reverse=True)
 
 

@@ -43,7 +43,7 @@ class Dashboard:
 
     HPARAMS: session_start_info at the start and session_end_info at the end, in the run's own directory.
     TensorBoard shows a run that died as unknown, and the runs that share `group_name` as one row of means. The
-    columns are all hyper-parameters and all scalars, unless a sweep has said which (see `tensorboard_grid`).
+    columns are all hyper-parameters and all scalars, unless a grid or a search has said which (see `tensorboard_grid`).
     """
 
     _closed = False

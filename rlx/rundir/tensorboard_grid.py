@@ -41,7 +41,7 @@ def harmless() -> Iterator[None]:
         yield
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        print(f"warning: the sweep's page in TensorBoard is not complete ({reason})", file=sys.stderr)
+        print(f"warning: the grid's page in TensorBoard is not complete ({reason})", file=sys.stderr)
 
 
 # -- the columns of HPARAMS --------------------------------------------------------------------------------------

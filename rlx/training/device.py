@@ -15,7 +15,7 @@ import torch
 
 from rlx.base.errors import UserError
 
-# So that asking whether there are GPUs does not open them: a job of a sweep is a fork of the process that asked.
+# So that asking whether there are GPUs does not open them: a job of a grid is a fork of the process that asked.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 
@@ -61,7 +61,7 @@ LOOK = 1.0  # seconds between two looks for a free device
 def claim(device: torch.device, wait: bool) -> torch.device:
     """`cuda` as the first CUDA device that no other run of this machine has claimed; any other device as it is.
 
-    Where all are claimed: `wait` for one (a job of a sweep), or else share the first.
+    Where all are claimed: `wait` for one (a job of a grid), or else share the first.
     """
     if device.type != "cuda" or device.index is not None:
         return device

@@ -51,7 +51,7 @@ def check(cfg: Config, module: ModuleType) -> torch.device:
     return device
 
 
-def _in_sweep(parent: Path | None) -> bool:
+def _of_several(parent: Path | None) -> bool:
     return parent is not None and any((parent / name).exists() for name in ("sweep.json", "study.json"))
 
 
@@ -92,7 +92,7 @@ def start(
     device = distributed.join(device, cfg.PLACE)
     if distributed.follows():
         return follow(cfg, module, device)
-    device = devices.claim(device, wait=_in_sweep(parent))
+    device = devices.claim(device, wait=_of_several(parent))
     with distributed.leading() as go:
         path = rundir.open_new(cfg, raw, command, str(device), parent, name, {**origins, **(about or {})})
         with Signals() as signals, rundir.locked(path):
@@ -142,7 +142,7 @@ def resume(
     checkpoints = _checkpoints(path, cfg, raw)
     if distributed.follows():
         return follow(cfg, module, device, checkpoints)
-    device = devices.claim(device, wait=_in_sweep(path.parent))
+    device = devices.claim(device, wait=_of_several(path.parent))
     with distributed.leading() as go, Signals() as signals, rundir.locked(path) as status:
         found = _newest(path, checkpoints, status)
         step = found.step if found else 0

@@ -81,10 +81,10 @@ def test_a_profile_of_nothing_is_one_line(tmp_path: Path, forks: Forks) -> None:
     assert done.code == 2 and "no finished run has eval (left out: 1 failed)" in done.err
 
 
-# -- rlx show of a sweep -------------------------------------------------------------------------------------------
+# -- rlx show of a grid -------------------------------------------------------------------------------------------
 
 
-def test_the_jobs_of_a_sweep_are_shown_with_what_they_differ_in(tmp_path: Path, forks: Forks) -> None:
+def test_the_jobs_of_a_grid_are_shown_with_what_they_differ_in(tmp_path: Path, forks: Forks) -> None:
     sweep = tmp_path / "sweep"
     jobs = []
     for i, status in enumerate(("finished", "failed", None, None)):
@@ -100,7 +100,7 @@ def test_the_jobs_of_a_sweep_are_shown_with_what_they_differ_in(tmp_path: Path, 
     assert found["jobs"][0]["params"] == {"env": "cartpole", "algo.lr": "0"} and found["jobs"][1]["error"] == "Boom: no"
     done = forks("show", "sweep", cwd=tmp_path)
     assert done.code == 0 and "algo.lr=0" in done.out and "Boom: no" in done.out
-    assert done.out.splitlines()[-1] == "sweep sweep: 1 finished, 2 failed, 1 killed, 1 removed"
+    assert done.out.splitlines()[-1] == "grid sweep: 1 finished, 2 failed, 1 killed, 1 removed"
     assert json.loads(forks("show", "sweep", "--json", cwd=tmp_path).out)["states"] == found["states"]
 
 

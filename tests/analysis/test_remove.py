@@ -20,7 +20,7 @@ from rlx.base import process
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """Runs a, b and c; a sweep of two; a file and a folder."""
+    """Runs a, b and c; a grid of two; a file and a folder."""
     for i, name in enumerate("abc"):
         make_run(tmp_path / "runs", name, ramp(1), seed=i, score=float(i))
     for i in range(2):
@@ -66,7 +66,7 @@ def test_a_pattern_names_runs(here: Path, forks: Forks) -> None:
     assert forks("rm", "runs/[ab]", "--yes", cwd=here).code == 0 and left(here) == {"c", "sweeps"}
 
 
-def test_a_sweep_goes_with_its_runs_and_after_them(here: Path, forks: Forks) -> None:
+def test_a_grid_goes_with_its_runs_and_after_them(here: Path, forks: Forks) -> None:
     sweep = here / "runs" / "sweeps" / "one"
     done = forks("rm", "runs/sweeps/one/0_x", "runs/sweeps/one/1_x", "--yes", cwd=here)
     assert done.code == 0 and [path.name for path in sweep.iterdir()] == ["jobs.jsonl"]
@@ -116,7 +116,7 @@ def test_the_working_directory_and_what_is_around_it_stay(at: str, word: str, he
     assert entries(here) == before
 
 
-def test_a_sweep_that_was_killed_before_its_first_job_ended_is_one(here: Path, forks: Forks) -> None:
+def test_a_grid_that_was_killed_before_its_first_job_ended_is_one(here: Path, forks: Forks) -> None:
     (here / "runs" / "sweeps" / "two").mkdir()
     (here / "runs" / "sweeps" / "two" / "sweep.json").write_text("{}")
     assert forks("show", "runs/sweeps/two", cwd=here).code == 0

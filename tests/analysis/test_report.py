@@ -83,7 +83,7 @@ def gif(colour: int = 0) -> bytes:
 
 
 @pytest.fixture
-def sweep(tmp_path: Path) -> Path:
+def grid(tmp_path: Path) -> Path:
     """Three configurations: one of three seeds, one of which a run failed, one that was killed."""
     here = tmp_path / "sweep"
     for seed, score in ((1, 10.0), (2, 20.0), (3, 60.0)):
@@ -97,8 +97,8 @@ def sweep(tmp_path: Path) -> Path:
 # -- what stands there -----------------------------------------------------------------------------------------------
 
 
-def test_a_row_for_each_configuration_with_its_score_and_what_became_of_its_runs(sweep: Path) -> None:
-    page, _ = page_of(sweep)
+def test_a_row_for_each_configuration_with_its_score_and_what_became_of_its_runs(grid: Path) -> None:
+    page, _ = page_of(grid)
     first, second, third = (page.cells(name) for name in ("lr=0.5", "lr=0.25", "lr=0.125"))
     assert first[2:4] == ["3", "30"] and [first[5], first[6]] == ["60 (s3)", "10 (s1)"] and first[-1] == "3 finished"
     assert second[2:5] == ["2", "5", ""] and second[-1] == "1 finished, 1 failed"
@@ -109,9 +109,9 @@ def test_a_row_for_each_configuration_with_its_score_and_what_became_of_its_runs
     assert page.cells("c1")[2] == "killed" and "6 runs of 3 configurations on cartpole" in page.words
 
 
-def test_the_curves_are_those_of_rlx_plot(sweep: Path) -> None:
-    found = report.build([str(sweep)])
-    _, text = page_of(sweep)
+def test_the_curves_are_those_of_rlx_plot(grid: Path) -> None:
+    found = report.build([str(grid)])
+    _, text = page_of(grid)
     [line] = [line for line in found.plots[0].panels["cartpole"] if line.label.startswith("lr=0.5 ")]
     [drawn] = re.findall(r'<polyline class="c0" data-name="lr=0.5" points="([^"]*)"', text)[:1]
     [frame] = re.findall(r'<svg class="chart curves"[^>]*data-y="([^"]*)"', text)[:1]
@@ -128,29 +128,29 @@ def test_a_seed_that_ran_again_is_no_further_seed(tmp_path: Path) -> None:
     assert row.estimate and row.estimate.value == 50.0 and len(row.runs) == 3
 
 
-def test_only_what_differs_is_listed(sweep: Path) -> None:
-    page, _ = page_of(sweep)
+def test_only_what_differs_is_listed(grid: Path) -> None:
+    page, _ = page_of(grid)
     assert page.cells("algo.lr") == ["algo.lr", "0.5", "0.25", "0.125"]
     assert "gamma" not in page.words and not any("total_steps" in cell for row in page.rows for cell in row)
 
 
-def test_the_last_film_of_the_best_run_is_there(sweep: Path) -> None:
+def test_the_last_film_of_the_best_run_is_there(grid: Path) -> None:
     import base64
 
-    _, text = page_of(sweep)
+    _, text = page_of(grid)
     [film] = re.findall(r'src="data:image/gif;base64,([^"]*)"', text)
     assert base64.b64decode(film) == gif(53)
-    assert films.last_film(sweep / "a1") == (100, gif(51)) and films.last_film(sweep / "b1") is None
+    assert films.last_film(grid / "a1") == (100, gif(51)) and films.last_film(grid / "b1") is None
 
 
-def test_torn_and_strange_events_are_no_film(sweep: Path) -> None:
-    [events] = [path for path in (sweep / "a1").glob("*tfevents*") if not path.name.endswith(".end")]
+def test_torn_and_strange_events_are_no_film(grid: Path) -> None:
+    [events] = [path for path in (grid / "a1").glob("*tfevents*") if not path.name.endswith(".end")]
     data = events.read_bytes()
     for cut in range(0, len(data), 37):
         events.write_bytes(data[:cut])
-        assert films.last_film(sweep / "a1") in (None, (50, gif(51)[:-1]), (100, gif(51)))
+        assert films.last_film(grid / "a1") in (None, (50, gif(51)[:-1]), (100, gif(51)))
     events.write_bytes(b"\xff" * 500)
-    assert films.last_film(sweep / "a1") is None
+    assert films.last_film(grid / "a1") is None
 
 
 def test_a_language_run_shows_its_last_samples(tmp_path: Path) -> None:
@@ -185,8 +185,8 @@ def test_a_damaged_study_is_a_report_without_one(tmp_path: Path) -> None:
     assert "Search" not in page.words and "4 runs" in page.words
 
 
-def test_the_versions_the_machine_and_the_commands_are_there(sweep: Path) -> None:
-    page, _ = page_of(sweep)
+def test_the_versions_the_machine_and_the_commands_are_there(grid: Path) -> None:
+    page, _ = page_of(grid)
     for word in ("2.13.0", "Linux-6.1", "0123456789ab", "rlx train algo.lr=0.5 seed=3"):
         assert word in page.words
 
@@ -209,8 +209,8 @@ def test_whatever_a_run_is_called_it_runs_nothing(tmp_path: Path) -> None:
     assert "<script>alert" not in text and EVIL in page.words
 
 
-def test_a_page_refers_to_nothing_outside_itself(sweep: Path) -> None:
-    page, text = page_of(sweep, study_of(sweep.parent / "study"))
+def test_a_page_refers_to_nothing_outside_itself(grid: Path) -> None:
+    page, text = page_of(grid, study_of(grid.parent / "study"))
     places = [value for name, value in page.attributes if name in ("src", "href", "action", "xlink:href")]
     assert places and all(place.startswith("data:image/gif;base64,") for place in places)
     assert "url(" not in text and "@import" not in text and "fetch(" not in text and "http://" not in text
@@ -256,8 +256,8 @@ def test_ticks_are_round_numbers_within_the_axis(
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-def test_a_browser_shows_it_without_a_complaint_and_sorts_its_tables(sweep: Path, tmp_path: Path) -> None:
-    text = report_page.html(report.build([str(sweep)]))
+def test_a_browser_shows_it_without_a_complaint_and_sorts_its_tables(grid: Path, tmp_path: Path) -> None:
+    text = report_page.html(report.build([str(grid)]))
     click = """<script>
       document.querySelectorAll('th')[5].click();
       const svg = document.querySelector('svg.curves'), box = svg.getBoundingClientRect();

@@ -1,4 +1,4 @@
-"""The command line: what verbs print and import, exit codes, sweeps, signals, working directories."""
+"""The command line: what verbs print and import, exit codes, grids, signals, working directories."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_a_config_yaml_of_another_program_replaces_nothing(tmp_path: Path, forks
     assert yaml.safe_load(forks("train", "env=mine", "--cfg", "job", cwd=tmp_path).out)["env"]["name"] == "mine"
 
 
-def test_config_dir_adds_files_for_a_run_and_for_a_sweep(tmp_path: Path, forks: Forks) -> None:
+def test_config_dir_adds_files_for_a_run_and_for_a_grid(tmp_path: Path, forks: Forks) -> None:
     (tmp_path / "more" / "env").mkdir(parents=True)
     (tmp_path / "more" / "env" / "mine.yaml").write_text("name: mine\nid: CartPole-v1\n")
     assert "/mine/" in forks("train", "env=mine", "--config-dir", "more", *TINY, cwd=tmp_path).run
@@ -225,7 +225,7 @@ def test_the_command_that_was_typed_is_recorded(tmp_path: Path, forks: Forks) ->
     assert json.loads(forks("show", run, "--json", cwd=tmp_path).out)["command"] == ["rlx", *words]
 
 
-# -- sweeps --------------------------------------------------------------------------------------------------------
+# -- grids --------------------------------------------------------------------------------------------------------
 
 
 def test_flags_may_stand_after_overrides(tmp_path: Path, forks: Forks) -> None:
@@ -267,7 +267,7 @@ def test_jobs_in_processes_of_joblib_are_counted_and_reported_too(tmp_path: Path
     assert sorted(statuses) == ["failed", "finished"]
 
 
-def test_a_sweep_of_an_experiment_file_runs_its_own_grid(tmp_path: Path, forks: Forks) -> None:
+def test_a_grid_of_an_experiment_file_runs_its_own_grid(tmp_path: Path, forks: Forks) -> None:
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     grid = "# @package _global_\nhydra: {sweeper: {params: {seed: '1,2', algo.lr: '1e-3,1e-4'}}}\n"
     (tmp_path / "conf" / "experiment" / "grid.yaml").write_text(grid)

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a sweep, as TensorBoard's own back ends answer; and `rlx dash`, which starts it."""
+"""What TensorBoard shows of a grid, as TensorBoard's own back ends answer; and `rlx dash`, which starts it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rlx.rundir.tensorboard_grid import Interval
 
 
 @pytest.fixture
-def sweep(tmp_path: Path) -> Path:
+def grid(tmp_path: Path) -> Path:
     """2 configurations x 3 seeds that finished; of a third one a run that failed and one that was killed."""
     here = tmp_path / "runs" / "sweeps" / "grid"
     for seed in (1, 2, 3):
@@ -58,25 +58,25 @@ def plugin_answers(directory: Path) -> tuple[Any, Any]:
 # -- HPARAMS -------------------------------------------------------------------------------------------------------
 
 
-def test_a_sweep_has_a_row_per_configuration_with_the_mean_over_its_seeds(sweep: Path) -> None:
-    tensorboard_grid.columns(sweep, {"seed": ["1", "2", "3"], "algo.lr": ["0.5", "0.25", "9.0"], "env": ["cartpole"]})
-    tab = rows(sweep)
+def test_a_grid_has_a_row_per_configuration_with_the_mean_over_its_seeds(grid: Path) -> None:
+    tensorboard_grid.columns(grid, {"seed": ["1", "2", "3"], "algo.lr": ["0.5", "0.25", "9.0"], "env": ["cartpole"]})
+    tab = rows(grid)
     assert set(tab) == {0.5, 0.25, 9.0}
     assert tab[0.5]["metrics"]["eval/mean_reward"] == 200 and tab[0.25]["metrics"]["eval/mean_reward"] == 7
     assert tab[0.5]["status"] == ["success"] * 3
 
 
-def test_a_run_that_failed_and_one_that_was_killed_stay_visible(sweep: Path) -> None:
-    tensorboard_grid.columns(sweep, {"algo.lr": [0.5, 0.25, 9.0]})
-    assert rows(sweep)[9.0]["status"] == ["failure", "unknown"]
-    assert rows(sweep)[9.0]["metrics"]["eval/mean_reward"] == 3
+def test_a_run_that_failed_and_one_that_was_killed_stay_visible(grid: Path) -> None:
+    tensorboard_grid.columns(grid, {"algo.lr": [0.5, 0.25, 9.0]})
+    assert rows(grid)[9.0]["status"] == ["failure", "unknown"]
+    assert rows(grid)[9.0]["metrics"]["eval/mean_reward"] == 3
 
 
-def test_the_columns_are_what_was_swept_and_the_scores(sweep: Path) -> None:
+def test_the_columns_are_what_was_swept_and_the_scores(grid: Path) -> None:
     hparams = {"seed": [1, 2], "algo.lr": Interval(1e-5, 1e-2), "env": ["cartpole"], "algo.norm": [True, False]}
-    tensorboard_grid.columns(sweep, {"algo.old": [1]})
-    tensorboard_grid.columns(sweep, hparams)
-    found = columns(sweep)
+    tensorboard_grid.columns(grid, {"algo.old": [1]})
+    tensorboard_grid.columns(grid, hparams)
+    found = columns(grid)
     infos = {info.name: info for info in found.hparam_infos}
     assert set(infos) == {"algo.lr", "env.name", "algo.norm"}
     assert (infos["algo.lr"].domain_interval.min_value, infos["algo.lr"].domain_interval.max_value) == (1e-5, 1e-2)
@@ -103,10 +103,10 @@ def columns(directory: Path) -> Any:
 # -- CUSTOM SCALARS ------------------------------------------------------------------------------------------------
 
 
-def test_a_sweep_has_a_band_per_configuration_with_mean_lowest_and_highest_seed(sweep: Path) -> None:
-    summary.write(sweep)
-    layout, read = plugin_answers(sweep)
-    assert sorted(path.name for path in (sweep / "summary").iterdir()) == ["lr=0.25", "lr=0.5", "lr=9"]
+def test_a_grid_has_a_band_per_configuration_with_mean_lowest_and_highest_seed(grid: Path) -> None:
+    summary.write(grid)
+    layout, read = plugin_answers(grid)
+    assert sorted(path.name for path in (grid / "summary").iterdir()) == ["lr=0.25", "lr=0.5", "lr=9"]
     [category] = layout.category
     assert category.title == "cartpole" and [chart.title for chart in category.chart] == [
         "eval/mean_reward",
@@ -120,27 +120,27 @@ def test_a_sweep_has_a_band_per_configuration_with_mean_lowest_and_highest_seed(
     )
 
 
-def test_finish_called_again_replaces_what_it_wrote(sweep: Path) -> None:
-    summary.write(sweep)
-    before = {name for name in entries(sweep) if "tfevents" not in name}
-    make_run(sweep, "a4", ramp(10), seed=4, lr=0.5, score=1000.0, events=True)
-    for path in sweep.glob("b?"):
-        path.rename(sweep.parent / path.name)
-    summary.write(sweep)
-    layout, read = plugin_answers(sweep)
-    assert sorted(path.name for path in (sweep / "summary").iterdir()) == ["lr=0.5", "lr=9"]
-    assert [len(list(path.iterdir())) for path in (sweep / "summary").iterdir()] == [1, 1]
-    assert len(list(sweep.glob("*.layout"))) == 1 and "summary/lr=0.25" in before
+def test_finish_called_again_replaces_what_it_wrote(grid: Path) -> None:
+    summary.write(grid)
+    before = {name for name in entries(grid) if "tfevents" not in name}
+    make_run(grid, "a4", ramp(10), seed=4, lr=0.5, score=1000.0, events=True)
+    for path in grid.glob("b?"):
+        path.rename(grid.parent / path.name)
+    summary.write(grid)
+    layout, read = plugin_answers(grid)
+    assert sorted(path.name for path in (grid / "summary").iterdir()) == ["lr=0.5", "lr=9"]
+    assert [len(list(path.iterdir())) for path in (grid / "summary").iterdir()] == [1, 1]
+    assert len(list(grid.glob("*.layout"))) == 1 and "summary/lr=0.25" in before
     steps = [step for step, _ in read("summary/lr=0.5", layout.category[0].chart[1].margin.series[0].upper)]
     assert len(steps) == len(set(steps))
     assert read("summary/lr=0.5", layout.category[0].chart[0].margin.series[0].upper)[-1] == (100, 1000)
 
 
-def test_what_became_of_the_runs_stands_in_the_text_tab(sweep: Path) -> None:
+def test_what_became_of_the_runs_stands_in_the_text_tab(grid: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    summary.write(sweep)
-    root = EventAccumulator(str(sweep)).Reload()
+    summary.write(grid)
+    root = EventAccumulator(str(grid)).Reload()
     text = root.Tensors("all_runs")[-1].tensor_proto.string_val[0].decode()
     rows = {line.split(" | ")[1]: line.strip("| ").split(" | ")[2:] for line in text.splitlines()[2:]}
     assert rows["lr=0.5"][:2] == ["200", "3 finished"]
@@ -154,7 +154,7 @@ def test_configurations_whose_names_look_alike_keep_their_own_bands(tmp_path: Pa
     assert len(list((tmp_path / "summary").iterdir())) == 3
 
 
-def test_a_sweep_without_a_run_and_one_that_cannot_be_written_end_nothing(tmp_path: Path, capsys: Any) -> None:
+def test_a_grid_without_a_run_and_one_that_cannot_be_written_end_nothing(tmp_path: Path, capsys: Any) -> None:
     summary.write(tmp_path)
     assert entries(tmp_path) == set() and capsys.readouterr().err == ""
     (tmp_path / "file").write_text("")
@@ -165,10 +165,10 @@ def test_a_sweep_without_a_run_and_one_that_cannot_be_written_end_nothing(tmp_pa
     assert capsys.readouterr().err.count("warning:") >= 2
 
 
-def test_the_pages_of_a_sweep_need_no_torch(sweep: Path) -> None:
+def test_the_pages_of_a_grid_need_no_torch(grid: Path) -> None:
     code = "import sys; from rlx.rundir import tensorboard_grid; from rlx.analysis.curves import summary\n"
     code += "from pathlib import Path\n"
-    code += f"d = Path({str(sweep)!r})\n"
+    code += f"d = Path({str(grid)!r})\n"
     code += "tensorboard_grid.columns(d, {'algo.lr': [1]}); summary.write(d)\n"
     code += "assert 'torch' not in sys.modules; print('done')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
@@ -200,16 +200,16 @@ class Dash:
 
 @pytest.mark.parametrize("number, group, code", [(signal.SIGINT, True, 0), (signal.SIGTERM, False, 143)])
 def test_dash_prints_its_address_once_it_answers_and_leaves_nothing_running(
-    number: int, group: bool, code: int, sweep: Path
+    number: int, group: bool, code: int, grid: Path
 ) -> None:
-    tensorboard_grid.columns(sweep, {"algo.lr": [1]})
+    tensorboard_grid.columns(grid, {"algo.lr": [1]})
     taken = socket.socket()
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     with contextlib.suppress(OSError):  # by another program: as good
         taken.bind(("127.0.0.1", 6006))
         taken.listen()
     with taken:
-        dash = Dash(cwd=sweep.parents[2])
+        dash = Dash(cwd=grid.parents[2])
         try:
             address = dash.line.split()[0]
             port = int(address.rpartition(":")[2])
@@ -219,7 +219,7 @@ def test_dash_prints_its_address_once_it_answers_and_leaves_nothing_running(
         finally:
             assert dash.end(number, group) == code
     assert dash.process.stderr and dash.process.stderr.read() == (
-        "rlx: note: HPARAMS has the columns of one sweep; of the newest: rlx dash runs/sweeps/grid\n"
+        "rlx: note: HPARAMS has the columns of one grid; of the newest: rlx dash runs/sweeps/grid\n"
     )
     end = time.monotonic() + 10
     while time.monotonic() < end:

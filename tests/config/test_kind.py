@@ -194,7 +194,7 @@ def test_help_lists_and_completion_know_tasks(forks: Forks, tmp_path: Path) -> N
     assert "sort" in forks("train", "--info=defaults", "task=sort", cwd=tmp_path).out
 
 
-def test_a_sweep_over_a_task_is_one(forks: Forks, tmp_path: Path) -> None:
+def test_a_grid_over_a_task_is_one(forks: Forks, tmp_path: Path) -> None:
     done = forks("train", "-m", *LANGUAGE, *SFT, "seed=1,2", "total_steps=2", cwd=tmp_path)
     assert done.code == 0 and "2 of 2 jobs finished" in done.out, done
     assert sorted(path.name for path in runs.find(tmp_path)) == ["0_add2_sft_s1", "1_add2_sft_s2"]

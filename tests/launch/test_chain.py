@@ -77,7 +77,7 @@ def one_line(done: Done, *named: str) -> None:
         ("algo=dpo", ("algo=dpo", "pretrain, sft, grpo")),
         ("env=cartpole", ("env=cartpole", "pretrain learns on a task")),
         ("hydra.run.dir=x", ("hydra.run.dir=x",)),
-        ("seed=1,2", ("seed=1,2", "sweep")),
+        ("seed=1,2", ("seed=1,2", "grid")),
         ("-m", ("--multirun", "chain")),
         ("--cfg job", ("--cfg", "chain")),
     ],

@@ -23,8 +23,8 @@ def killed(once: Path) -> list[str]:
     return ["env=gym", "env.id=rlx_random.envs:Killed-v0", *kwargs, *TINY]
 
 
-def statuses(sweep: Path) -> dict[str, dict[str, Any]]:
-    return {path.parent.name: json.loads(path.read_text()) for path in sorted(sweep.glob("*/status.json"))}
+def statuses(grid: Path) -> dict[str, dict[str, Any]]:
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(grid.glob("*/status.json"))}
 
 
 def weights(done: Done, cwd: Path) -> list[str]:
@@ -62,7 +62,7 @@ def test_a_failing_job_is_shown_and_tried_again_by_continue(tmp_path: Path, fork
     assert len((tmp_path / done.run / "output.log").read_text()) > len(log)
 
 
-def test_continue_of_another_command_is_another_sweep(tmp_path: Path, forks: Forks) -> None:
+def test_continue_of_another_command_is_another_grid(tmp_path: Path, forks: Forks) -> None:
     first = forks("train", "-m", "seed=1,2", *TINY, cwd=tmp_path)
     other = forks("train", "-m", "seed=1,3", *TINY, "--continue", cwd=tmp_path)
     assert (first.code, other.code) == (0, 0) and first.run != other.run
@@ -76,7 +76,7 @@ def test_a_torn_or_strange_line_hides_no_later_job(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "null", '{"asked": 1}', "{"])
-def test_a_damaged_record_of_another_sweep_is_passed_over(text: str, tmp_path: Path, forks: Forks) -> None:
+def test_a_damaged_record_of_another_grid_is_passed_over(text: str, tmp_path: Path, forks: Forks) -> None:
     damaged = tmp_path / "runs" / "sweeps" / "other" / "sweep.json"
     damaged.parent.mkdir(parents=True)
     damaged.write_text(text)
@@ -84,7 +84,7 @@ def test_a_damaged_record_of_another_sweep_is_passed_over(text: str, tmp_path: P
     assert done.code == 0 and "2 of 2 jobs finished" in done.out, done
 
 
-def test_continue_waits_for_no_sweep_that_still_runs(tmp_path: Path, forks: Forks) -> None:
+def test_continue_waits_for_no_grid_that_still_runs(tmp_path: Path, forks: Forks) -> None:
     done = forks("train", "-m", "seed=1,2", *TINY, cwd=tmp_path)
     (run, *_) = sorted(Path(tmp_path / done.run).glob("*/status.json"))
     process = subprocess.Popen(["sleep", "60"])
@@ -101,14 +101,14 @@ def test_continue_waits_for_no_sweep_that_still_runs(tmp_path: Path, forks: Fork
     assert again.code == 2 and "still running" in again.err and len(again.err.splitlines()) == 1
 
 
-def test_continue_is_for_sweeps(tmp_path: Path, forks: Forks) -> None:
+def test_continue_is_for_grids(tmp_path: Path, forks: Forks) -> None:
     done = forks("train", "seed=1", "--continue", cwd=tmp_path)
     assert done.code == 2 and len(done.err.splitlines()) == 1 and "rlx resume" in done.err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_sweep_says_how_to_go_on_and_does(number: int, code: int, tmp_path: Path, forks: Forks) -> None:
+def test_an_interrupted_grid_says_how_to_go_on_and_does(number: int, code: int, tmp_path: Path, forks: Forks) -> None:
     words = ["-m", "seed=1,2", "total_steps=12_000", "eval_every=0", "video=false", "tensorboard=false"]
     process = subprocess.Popen(
         command("train", *words), cwd=tmp_path, env=environment(PYTHONPATH=str(PLUGIN)), stdout=subprocess.PIPE,
@@ -123,13 +123,13 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_does(number: int, code: int,
         process.kill()
     assert process.returncode == code, (out, err)
     assert "--continue" in err.splitlines()[-1] and "Traceback" not in err
-    sweep = tmp_path / out.splitlines()[-1].removeprefix("run: ")
-    assert [status["status"] for status in statuses(sweep).values()] == ["interrupted"]
+    grid = tmp_path / out.splitlines()[-1].removeprefix("run: ")
+    assert [status["status"] for status in statuses(grid).values()] == ["interrupted"]
     again = forks("train", *words, "--continue", cwd=tmp_path)
-    assert again.code == 0 and tmp_path / again.run == sweep and "2 of 2 jobs finished" in again.out, again
+    assert again.code == 0 and tmp_path / again.run == grid and "2 of 2 jobs finished" in again.out, again
 
 
-def test_workers_of_a_killed_sweep_begin_no_further_job(tmp_path: Path, forks: Forks) -> None:
+def test_workers_of_a_killed_grid_begin_no_further_job(tmp_path: Path, forks: Forks) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = ["-m", "seed=1,2,3,4,5,6", "total_steps=12_000", "eval_every=0", "video=false", "tensorboard=false"]
     process = subprocess.Popen(
@@ -144,11 +144,11 @@ def test_workers_of_a_killed_sweep_begin_no_further_job(tmp_path: Path, forks: F
         process.kill()
         process.wait()
     assert early.code == 2 and f"still running (process {process.pid})" in early.err
-    (sweep,) = tmp_path.glob("runs/sweeps/*")
+    (grid,) = tmp_path.glob("runs/sweeps/*")
     states, since = [], time.monotonic()
     while "running" in states or time.monotonic() - since < 2.0:  # what had begun comes to its end
         time.sleep(0.05)
-        now = [status["status"] for status in statuses(sweep).values()]
+        now = [status["status"] for status in statuses(grid).values()]
         if now != states:
             states, since = now, time.monotonic()
     assert len(states) < 6

@@ -47,7 +47,7 @@ def test_every_process_claims_another_device_and_a_dead_one_gives_its_back(tmp_p
             process.kill()
 
 
-def test_a_job_of_a_sweep_waits_for_a_device(tmp_path: Path) -> None:
+def test_a_job_of_a_grid_waits_for_a_device(tmp_path: Path) -> None:
     holder = claimer(tmp_path, ["0"], False)
     assert said(holder) == "0"
     waiting = claimer(tmp_path, ["0"], True, hold=0)

@@ -1,6 +1,6 @@
-"""A sweep in progress: a table of its jobs that changes, on a terminal; else a line for each job that ended.
+"""A grid in progress: a table of its jobs that changes, on a terminal; else a line for each job that ended.
 
-A process of its own reads the sweep's directory, so that the table is the same whatever launcher runs the jobs.
+A process of its own reads the grid's directory, so that the table is the same whatever launcher runs the jobs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ ROWS = 12  # of the table, at most
 
 
 @contextmanager
-def watching(sweep: Any) -> Iterator[None]:
-    """Show how a sweep (launch.sweep.Sweep) goes while this lasts."""
+def watching(grid: Any) -> Iterator[None]:
+    """Show how a grid (launch.grid.Grid) goes while this lasts."""
     if not hasattr(os, "fork"):
         yield
         return
@@ -33,7 +33,7 @@ def watching(sweep: Any) -> Iterator[None]:
     if (pid := os.fork()) == 0:
         os.close(writer)
         with suppress(BaseException):
-            _watch(_Shown(sweep), reader)
+            _watch(_Shown(grid), reader)
         os._exit(0)
     os.close(reader)
     try:
@@ -46,9 +46,9 @@ def watching(sweep: Any) -> Iterator[None]:
             os.waitpid(pid, 0)
 
 
-def _watch(sweep: _Shown, reader: int) -> None:
+def _watch(grid: _Shown, reader: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # it ends with the sweep
+        signal.signal(number, signal.SIG_IGN)  # it ends with the grid
     parent = os.getppid()
 
     def going() -> bool:
@@ -58,21 +58,21 @@ def _watch(sweep: _Shown, reader: int) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        with Live(sweep.table(), console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+        with Live(grid.table(), console=Console(stderr=True), auto_refresh=False, transient=True) as live:
             while going():
-                live.update(sweep.table(), refresh=True)
+                live.update(grid.table(), refresh=True)
         return
     while True:
         more = going()
-        for line in sweep.ended():
+        for line in grid.ended():
             print(line, file=sys.stderr, flush=True)
         if not more:
             return
 
 
 class _Shown:
-    def __init__(self, sweep: Any) -> None:
-        self.sweep, self.directory, self.planned, self.jobs = sweep, sweep.directory, sweep.planned, sweep.jobs
+    def __init__(self, grid: Any) -> None:
+        self.grid, self.directory, self.planned, self.jobs = grid, grid.directory, grid.planned, grid.jobs
         self.told: set[int] = {job["job"] for job in self.jobs()}  # of an earlier start
         self.since, self.began = len(self.told), time.monotonic()
 
@@ -86,7 +86,7 @@ class _Shown:
                 found: dict[str, Any] = runs.show(path) if path.is_dir() else {"status": "failed"}
                 what = f": {job['error']}" if job["error"] else f"  eval {score(found)}"
                 state = "failed" if job["error"] and found["status"] == "finished" else found["status"]
-                words = " ".join(self.sweep.swept(job["overrides"]))
+                words = " ".join(self.grid.varied(job["overrides"]))
                 print_of = f"{len(self.told)} of {max(self.planned or 0, len(jobs))}"
                 yield f"{print_of}  {job['run']}  {state}{what}  {words}".rstrip()
 
@@ -109,7 +109,7 @@ class _Shown:
             words = job["overrides"] if job else (found.get("command") or [])[2:]
             total = found.get("total_steps")
             share = f"{100 * min(1.0, found['step'] / total):.0f}%" if total else "-"
-            text = (job or {}).get("error") or " ".join(self.sweep.swept(words))
+            text = (job or {}).get("error") or " ".join(self.grid.varied(words))
             table.add_row(path.name, found["status"], share, score(found), text)
         return table
 

@@ -56,11 +56,11 @@ class Live:
         with _to_the_end(1):
             print(f"run: {near(path)}", flush=True)
 
-    def watching(self, sweep: Any) -> AbstractContextManager[None]:
-        """A sweep while it runs."""
+    def watching(self, grid: Any) -> AbstractContextManager[None]:
+        """A grid while it runs."""
         from rlx.cli.printing.grid import watching
 
-        return watching(sweep)
+        return watching(grid)
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> None:
         now, tenth = time.monotonic(), 10 * step // self.total

@@ -1,4 +1,4 @@
-"""What came of a run, a sweep, an evaluation."""
+"""What came of a run, a grid, an evaluation."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def sampled(found: Sequence[Mapping[str, Any]]) -> None:
             print(f"{said['logprob']:9.3f}  {text}{'' if said['ended'] else ' (cut)'}")
 
 
-def sweep(directory: Path, jobs: Sequence[Mapping[str, Any]], planned: int | None, error: str | None) -> bool:
-    """A line for each job, how many finished, and the sweep's path as the last line. True if all finished."""
+def grid(directory: Path, jobs: Sequence[Mapping[str, Any]], planned: int | None, error: str | None) -> bool:
+    """A line for each job, how many finished, and the grid's path as the last line. True if all finished."""
     from rlx.rundir import reader as runs
 
     same = set.intersection(*(set(job["overrides"]) for job in jobs)) if jobs else set()

@@ -28,7 +28,7 @@ def listing(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Sequence[An
 
 
 def jobs(found: Mapping[str, Any]) -> None:
-    """`rlx show` of a sweep or a study. What all jobs share is not said of each."""
+    """`rlx show` of a grid or a search. What all jobs share is not said of each."""
     study, many = found["kind"] == "study", found["jobs"]
     same = {key for job in many for key in job["params"] if len({str(one["params"].get(key)) for one in many}) == 1}
     lines = [("trial" if study else "job", "status", "score" if study else "eval", "", "")]
@@ -41,7 +41,7 @@ def jobs(found: Mapping[str, Any]) -> None:
     if many:
         table(lines, right=(0, 2) if study else (2,))
     states = ", ".join(f"{count} {state}" for state, count in found["states"].items()) or "no run yet"
-    print(f"{found['kind']} {found['sweep']}: {states}")
+    print(f"{'grid' if found['kind'] == 'sweep' else found['kind']} {found['sweep']}: {states}")
 
 
 def removed(found: Any, as_json: bool, only_said: bool = False) -> None:

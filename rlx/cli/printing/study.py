@@ -199,7 +199,7 @@ def retrained(study: Any, found: Mapping[str, Any]) -> None:
     """`rlx sweep best --train`: how much of the score survived."""
     fresh = found["fresh"]
     count = len(fresh["seeds"]) - fresh["failed"]
-    print(f"\nscore in the sweep    {_number(found['score'])}  (best of {found['complete']} complete trials)")
+    print(f"\nscore in the search   {_number(found['score'])}  (best of {found['complete']} complete trials)")
     if fresh["mean"] is not None:
         share = ""
         if found["score"] > 0:

@@ -24,7 +24,7 @@ HOST = "localhost"
 
 @app.command()
 def dash(
-    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="A directory of runs, or a sweep.")] = RUNS,
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="A directory of runs, or a grid.")] = RUNS,
     port: Annotated[
         int | None,
         typer.Option(
@@ -42,9 +42,9 @@ def dash(
         chosen = port or next((number for number in range(FIRST, FIRST + MANY) if _free(number)), None)
         if chosen is None:
             raise UserError(f"no free port from {FIRST} to {FIRST + MANY - 1} (--port=N takes another one)")
-        if (sweeps := _sweeps(directory)) and directory not in sweeps:
+        if (grids := _grids(directory)) and directory not in grids:
             print(
-                f"rlx: note: HPARAMS has the columns of one sweep; of the newest: rlx dash {sweeps[-1]}",
+                f"rlx: note: HPARAMS has the columns of one grid; of the newest: rlx dash {grids[-1]}",
                 file=sys.stderr,
             )
         _serve(directory, chosen)
@@ -62,8 +62,8 @@ def _free(port: int) -> bool:
     return True
 
 
-def _sweeps(directory: Path) -> list[Path]:
-    """The sweeps here that name columns of their own (see rlx.rundir.tensorboard_grid)."""
+def _grids(directory: Path) -> list[Path]:
+    """The grids and searches here that name columns of their own (see rlx.rundir.tensorboard_grid)."""
     places = [file.parent for under in ("", "*/", "sweeps/*/") for file in directory.glob(f"{under}*tfevents*.columns")]
     return sorted(set(places), key=lambda path: path.stat().st_mtime)
 

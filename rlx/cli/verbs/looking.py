@@ -58,13 +58,13 @@ def ls(
 
 @app.command()
 def show(run: RunName, as_json: Json = False) -> None:
-    """What a run is and how it went; of a sweep, what came of its jobs."""
+    """What a run is and how it went; of a grid, what came of its jobs."""
     with errors():
-        from rlx.analysis import grids as sweeps
+        from rlx.analysis import grids
         from rlx.rundir import reader as runs
 
-        if run and sweeps.is_sweep(Path(run)):
-            whole = sweeps.show(Path(run))
+        if run and grids.is_grid(Path(run)):
+            whole = grids.show(Path(run))
             if as_json:
                 print(json.dumps(whole))
             else:
@@ -137,9 +137,7 @@ def plot(
 
 @app.command()
 def rm(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Run directories, or a sweep's.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Run directories, or a grid's.")] = None,
     where: Where = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,

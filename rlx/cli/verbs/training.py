@@ -24,8 +24,8 @@ def train(ctx: typer.Context, overrides: Overrides = None) -> None:
             outcome = launch.train(_argv_after("train", [*(overrides or []), *ctx.args]), live)
         finally:
             live.finish()
-        if sweep := outcome.sweep:
-            if not printing.sweep(sweep.directory, sweep.jobs(), sweep.planned, sweep.error):
+        if grid := outcome.grid:
+            if not printing.grid(grid.directory, grid.jobs(), grid.planned, grid.error):
                 raise typer.Exit(1)
             return
         for path, found in outcome.runs:

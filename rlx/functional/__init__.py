@@ -6,5 +6,5 @@ a 0-dim tensor. Where two tensors meet their shapes must be equal: broadcasting 
 refused, not done. Masks are bool or 0/1 floats. Reduction is a function of its own (`reduce`), and so are
 diagnostics (under no_grad, in `policy` and `value`). What a loss takes as data (old log-probs, advantages,
 targets, the reference in DPO) it detaches: no gradient leaks through it. The divergences in `kl` detach
-nothing, because either side may be the learner.
+nothing, because either side may be the learner. In the examples `tensor` is `torch.tensor`; each is run by the suite.
 """

@@ -15,6 +15,9 @@ def policy_gradient(logprob: Tensor, weight: Tensor) -> Tensor:
     Any shape -> the same shape; no gradient through w.  w = the return of the whole episode, the reward to
     go, or an advantage: each further one has less variance and the same mean.  Williams 1992; Sutton & Barto
     2018, section 13.4.
+
+    >>> policy_gradient(tensor([-0.5, -1.0]), tensor([2.0, -3.0]))
+    tensor([ 1., -3.])
     """
     check_shapes(logprob=logprob, weight=weight)
     return -(logprob * weight.detach())
@@ -29,6 +32,10 @@ def ppo_clip(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, clip_low: 
     policy_gradient's.  clip_low and clip_high are the epsilons, both floats or both 0-dim tensors; equal in
     PPO, unequal ("clip-higher") in DAPO.  Schulman et al. 2017, arXiv:1707.06347, eq. 7; Yu et al. 2025,
     arXiv:2503.14476.
+
+    >>> ratio, advantage = tensor([1.3, 0.7, 1.3, 0.7]), tensor([1.0, 1.0, -1.0, -1.0])
+    >>> ppo_clip(ratio.log(), tensor([0.0, 0.0, 0.0, 0.0]), advantage, 0.2, 0.2)
+    tensor([-1.2000, -0.7000,  1.3000,  0.8000])
     """
     check_shapes(logprob=logprob, old_logprob=old_logprob, advantage=advantage)
     ratio, advantage = (logprob - old_logprob.detach()).exp(), advantage.detach()
@@ -42,6 +49,9 @@ def dual_clip(loss: Tensor, advantage: Tensor, clip: Scalar) -> Tensor:
 
     `loss` is `ppo_clip`'s (to be minimised); any shape -> the same shape; c > 1, 3 in the paper.  Ye et al. 2020,
     arXiv:1912.09729, eq. 4.
+
+    >>> dual_clip(tensor([5.0, 2.0, -1.2]), tensor([-1.0, -1.0, 1.0]), 3.0)
+    tensor([ 3.0000,  2.0000, -1.2000])
     """
     check_shapes(loss=loss, advantage=advantage)
     advantage = advantage.detach()
@@ -56,6 +66,10 @@ def cispo(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, clip_low: Sca
     Any shape -> the same shape; no gradient through the weight and A.  clip_low = 1 leaves no lower bound.  MiniMax
     2025, arXiv:2506.13585, eq. 4; implementations disagree on what the bound is: TRL's `epsilon_high` is
     1 + clip_high.
+
+    >>> logprob, ratio = tensor([-1.0, -1.0, -1.0]), tensor([1.0, 1.5, 0.5])
+    >>> cispo(logprob, logprob - ratio.log(), tensor([2.0, 2.0, 2.0]), 0.2, 0.2)
+    tensor([2.0000, 2.4000, 1.6000])
     """
     check_shapes(logprob=logprob, old_logprob=old_logprob, advantage=advantage)
     weight = (logprob.detach() - old_logprob.detach()).exp().clamp(1 - clip_low, 1 + clip_high)
@@ -70,6 +84,10 @@ def ppo_penalty(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, kl: Ten
     Any shape -> the same shape; no gradient through old_logprob and A.  `kl` carries gradient:
     `categorical_kl(old, new)`, `gaussian_kl(old, new)`, or the estimate `k3(old_logprob, logprob)`.  beta
     follows `kl.adaptive_kl_coef`.  Schulman et al. 2017, arXiv:1707.06347, eq. 8.
+
+    >>> ratio, kl = tensor([1.3, 0.7]), tensor([0.1, 0.2])
+    >>> ppo_penalty(ratio.log(), tensor([0.0, 0.0]), tensor([1.0, -1.0]), kl, kl_coef=0.5)
+    tensor([-1.2500,  0.8000])
     """
     check_shapes(logprob=logprob, old_logprob=old_logprob, advantage=advantage, kl=kl)
     ratio = (logprob - old_logprob.detach()).exp()
@@ -83,6 +101,9 @@ def approx_kl(logprob: Tensor, old_logprob: Tensor) -> Tensor:
         r = pi(a|s) / pi_old(a|s);   KL ~ (r - 1) - log r
 
     Any shape -> the same shape, in nats; no gradient.  Schulman 2020, "Approximating KL divergence" (blog).
+
+    >>> approx_kl(tensor([1.0, 2.0, 0.5]).log(), tensor([0.0, 0.0, 0.0]))  # 0, 1 - log 2, log 2 - .5
+    tensor([0.0000, 0.3069, 0.1931])
     """
     check_shapes(logprob=logprob, old_logprob=old_logprob)
     return k3(old_logprob, logprob)
@@ -96,6 +117,9 @@ def clip_fraction(logprob: Tensor, old_logprob: Tensor, clip_low: Scalar, clip_h
 
     Any shape -> the same shape; its mean is CleanRL's and Stable-Baselines3's clip fraction.  No gradient.
     The sign of the advantage is not asked, though it decides on which side the gradient is cut.
+
+    >>> clip_fraction(tensor([1.0, 1.3, 0.7]).log(), tensor([0.0, 0.0, 0.0]), 0.2, 0.2)
+    tensor([0., 1., 1.])
     """
     check_shapes(logprob=logprob, old_logprob=old_logprob)
     ratio = (logprob - old_logprob).exp()
@@ -109,6 +133,9 @@ def clipped_low(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, clip_lo
         A < 0  and  r < 1 - clip_low
 
     Any shape -> the same shape; its mean is TRL's clip_ratio/low_mean.  No gradient.
+
+    >>> clipped_low(tensor([0.7, 0.7, 1.3]).log(), tensor([0.0, 0.0, 0.0]), tensor([1.0, -1.0, -1.0]), 0.2)
+    tensor([0., 1., 0.])
     """
     check_shapes(logprob=logprob, old_logprob=old_logprob, advantage=advantage)
     ratio = (logprob - old_logprob).exp()
@@ -122,6 +149,9 @@ def clipped_high(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, clip_h
         A > 0  and  r > 1 + clip_high
 
     Any shape -> the same shape; its mean is TRL's clip_ratio/high_mean.  No gradient.
+
+    >>> clipped_high(tensor([1.3, 1.3, 0.7]).log(), tensor([0.0, 0.0, 0.0]), tensor([1.0, -1.0, 1.0]), 0.2)
+    tensor([1., 0., 0.])
     """
     check_shapes(logprob=logprob, old_logprob=old_logprob, advantage=advantage)
     ratio = (logprob - old_logprob).exp()

@@ -14,6 +14,10 @@ def masked_mean(x: Tensor, mask: Tensor, dim: int | tuple[int, ...] | None = Non
 
     Same shape, bool or 0/1 mask -> `dim` (all axes if None) gone; 0 where the mask is empty.  What x holds
     outside the mask, NaN included, is not read.
+
+    >>> x, mask = tensor([[1.0, 2.0, 9.0], [3.0, 9.0, 9.0]]), tensor([[1, 1, 0], [1, 0, 0]])
+    >>> masked_mean(x, mask), masked_mean(x, mask, dim=-1)
+    (tensor(2.), tensor([1.5000, 3.0000]))
     """
     check_shapes(x=x, mask=mask)
     kept, axes = mask.bool(), tuple(range(x.ndim)) if dim is None else dim
@@ -41,6 +45,10 @@ def reduce_tokens(
     add up to the batch, which with each part's own counts they do not.  ValueError: unknown `how`, dr_grpo
     without max_length.  Shao et al. 2024, arXiv:2402.03300, eq. 3; Yu et al. 2025, arXiv:2503.14476; Liu et
     al. 2025, arXiv:2503.20783.
+
+    >>> x, mask = tensor([[-1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]), tensor([[1, 0, 0], [1, 1, 1]])  # 2 completions
+    >>> {how: reduce_tokens(x, mask, how, max_length=4).item() for how in REDUCTIONS}
+    {'grpo': 0.0, 'dapo': 0.5, 'dr_grpo': 0.25, 'sequence': 1.0}
     """
     if how not in REDUCTIONS:
         raise ValueError(f"how={how!r}: no such reduction; choose one of {', '.join(REDUCTIONS)}")

@@ -23,6 +23,9 @@ def linear_recurrence(x: Tensor, decay: Tensor) -> Tensor:
     x, decay [T, ...] -> y [T, ...].  Where c_t = 0 nothing behind it is read, NaN and infinity included.
     A scan by doubling: after k steps y_t is summed over 2^k rows and c_t is the product of their decays.
     Hillis & Steele 1986; Blelloch 1990, "Prefix sums and their applications".
+
+    >>> linear_recurrence(tensor([1.0, 2.0, 3.0]), tensor([0.5, 0.5, 0.5]))
+    tensor([2.7500, 3.5000, 3.0000])
     """
     check_shapes(x=x, decay=decay)
     y, c, reach = x, decay, 1
@@ -41,6 +44,12 @@ def reward_to_go(reward: Tensor, done: Tensor, gamma: Scalar) -> Tensor:
         u_t = r_t + gamma (1 - done_t) u_{t+1}
 
     [T, ...] -> [T, ...]; nothing is bootstrapped.  Sutton & Barto 2018, eq. 3.8.
+
+    >>> reward = tensor([[1.0, 1.0], [2.0, 2.0], [4.0, 4.0]])  # 3 steps of 2 environments
+    >>> reward_to_go(reward, done=tensor([[0, 1], [0, 0], [0, 0]]), gamma=0.5)
+    tensor([[3., 1.],
+            [4., 4.],
+            [4., 4.]])
     """
     check_shapes(reward=reward, done=done)
     return linear_recurrence(reward, gamma * (1 - done.to(reward.dtype)))
@@ -52,6 +61,9 @@ def discounted_return(reward: Tensor, gamma: Scalar) -> Tensor:
         G = sum_t gamma^t r_{t+1}
 
     [T, ...], one episode a column, T >= 1 -> [...].  Sutton & Barto 2018, eq. 3.8.
+
+    >>> discounted_return(tensor([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]]), gamma=0.5)  # 3 steps, 2 episodes
+    tensor([ 3., 30.])
     """
     return reward_to_go(reward, torch.zeros_like(reward), gamma)[0]
 
@@ -63,6 +75,9 @@ def whole_return(reward: Tensor, done: Tensor, gamma: Scalar) -> Tensor:
 
     [T, ...] -> [T, ...]; nothing is bootstrapped.  Williams 1992; Sutton & Barto 2018, section 13.3 (which goes
     on to the reward to go: what was earned before an action does not depend on it).
+
+    >>> whole_return(tensor([1.0, 2.0, 4.0]), done=tensor([0, 1, 0]), gamma=0.5)
+    tensor([2., 2., 4.])
     """
     to_go = reward_to_go(reward, done, gamma)
     rows = torch.arange(len(done), device=done.device).view(-1, *[1] * (done.ndim - 1)).expand_as(done)
@@ -79,6 +94,10 @@ def n_step_return(
 
     All [T, ...] -> [T, ...]; next_value_t = V(true successor of step t).  n = 1 is the TD target; n >= T is
     A2C's return.  ValueError: n < 1.  Sutton & Barto 2018, eq. 7.1.
+
+    >>> reward, next_value, terminated = tensor([1.0, 1.0, 1.0]), tensor([10.0, 20.0, 30.0]), tensor([0, 0, 1])
+    >>> n_step_return(reward, next_value, terminated, done=terminated, gamma=0.5, n=2)  # the first: 1 + .5 + .25 20
+    tensor([6.5000, 1.5000, 1.0000])
     """
     if n < 1:
         raise ValueError(f"n={n}: a return needs at least 1 step")
@@ -107,6 +126,11 @@ def gae(
     All [T, ...] -> [T, ...].  next_value_t is the value of the TRUE successor of step t (at a truncation the
     final observation, never the next episode's first).  lambda 0 is the TD error, lambda 1 is
     return - V.  Schulman et al. 2015, arXiv:1506.02438, eq. 16; Schulman et al. 2017, arXiv:1707.06347.
+
+    >>> reward, value, next_value = tensor([-0.1, 0.05, 1.0]), tensor([0.2, 0.4, 0.6]), tensor([0.4, 0.6, 7.0])
+    >>> end = tensor([0, 0, 1])  # 3 steps; the last one terminates: 7 is not read
+    >>> gae(reward, value, next_value, terminated=end, done=end, gamma=1.0, gae_lambda=0.95)
+    tensor([0.6985, 0.6300, 0.4000])
     """
     check_shapes(reward=reward, done=done)
     delta = td_error(reward, value, next_value, terminated, gamma)
@@ -120,6 +144,9 @@ def normalize(advantage: Tensor, *, ddof: int = 1, eps: Scalar = 1e-8) -> Tensor
 
     Any shape -> the same shape.  ddof 1 is PyTorch's, CleanRL's and Stable-Baselines3's, 0 the population's.
     One element gives 0, not NaN.
+
+    >>> normalize(tensor([1.0, 2.0, 4.0]))  # mean 2.3333, std 1.5275
+    tensor([-0.8729, -0.2182,  1.0911])
     """
     std, mean = torch.std_mean(advantage, correction=min(ddof, advantage.numel() - 1))
     return (advantage - mean) / (std + eps)
@@ -140,6 +167,9 @@ def whiten(
     Same shape -> the same shape, over the axes `dim` (None: all).  Equal elements, one element or none give
     exactly 0.  OpenAI's code (Ziegler et al. 2019, arXiv:1909.08593) has ddof 0 and eps under the root; its
     whitening without the shift is this plus the mean.
+
+    >>> whiten(tensor([1.0, 2.0, 3.0, 4.0, 99.0]), mask=tensor([1, 1, 1, 1, 0]), ddof=0)  # mean 2.5, std 1.1180
+    tensor([-1.3416, -0.4472,  0.4472,  1.3416,  0.0000])
     """
     kept = torch.ones_like(advantage, dtype=torch.bool) if mask is None else mask.bool()
     check_shapes(advantage=advantage, mask=kept)
@@ -164,6 +194,10 @@ def group_advantage(reward: Tensor, scale: str = "group", ddof: int = 1, eps: Sc
     [..., P, G] (P prompts, G completions each) -> the same shape.  A group of equal rewards gives exactly 0.
     ValueError: unknown scale, loo with G = 1.  Shao et al. 2024, arXiv:2402.03300, section 4.1.2; Liu et al.
     2025, arXiv:2503.20783; Ahmadian et al. 2024, arXiv:2402.14740; batch as in TRL's scale_rewards.
+
+    >>> group_advantage(tensor([[1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0]]))  # 2 prompts, 4 completions each
+    tensor([[ 0.8659, -0.8659, -0.8659,  0.8659],
+            [ 1.4997, -0.4999, -0.4999, -0.4999]])
     """
     if scale not in GROUP_SCALES:
         raise ValueError(f"scale={scale!r}: no such scale; choose one of {', '.join(GROUP_SCALES)}")
@@ -191,6 +225,11 @@ def process_advantage(reward: Tensor, step_end: Tensor, ddof: int = 1, eps: Scal
     [..., G, L], one advantage a token.  The same lines serve one column per step (step_end 0 on the padding).
     Tokens behind the last step get 0; completions of more steps weigh more in the mean.
     Shao et al. 2024, arXiv:2402.03300, section 4.1.3.
+
+    >>> reward = tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]])  # 2 completions of 3 tokens: steps of 2 and 1 tokens
+    >>> process_advantage(reward, step_end=tensor([[0, 1, 1], [0, 1, 1]]))  # r~ = -1.4997, .4999; .4999, .4999
+    tensor([[-0.9998, -0.9998,  0.4999],
+            [ 0.9998,  0.9998,  0.4999]])
     """
     check_shapes(reward=reward, step_end=step_end)
     step = whiten(reward, step_end, ddof=ddof, eps=eps, dim=(-2, -1))
@@ -204,6 +243,9 @@ def soft_overlong(length: Tensor, max_length: Scalar, cache: Scalar) -> Tensor:
 
     Lengths in tokens, any shape -> the same shape, float.  ValueError: cache < 1.  Yu et al. 2025, arXiv:2503.14476,
     eq. 13.
+
+    >>> soft_overlong(tensor([80, 90, 100, 110]), max_length=100, cache=20)
+    tensor([ 0.0000, -0.5000, -1.0000, -1.0000])
     """
     if cache < 1:
         raise ValueError(f"cache={cache}: the penalty needs at least 1 token to grow in")

@@ -7,7 +7,11 @@ the first update, lr / U at the last.
 
 
 def constant(progress: float, initial: float = 1.0) -> float:
-    """initial, whatever the progress."""
+    """initial, whatever the progress.
+
+    >>> constant(0.5, 2.0)
+    2.0
+    """
     return initial
 
 
@@ -18,6 +22,9 @@ def linear(progress: float, initial: float = 1.0, final: float = 0.0) -> float:
 
     Learning rate: `linear(updates_done / num_updates, lr)` (CleanRL's anneal_lr).  Epsilon-greedy:
     `linear(step / exploration_steps, 1.0, 0.05)`.
+
+    >>> [linear(progress, 1.0, 0.2) for progress in (0.0, 0.5, 2.0)]
+    [1.0, 0.6, 0.2]
     """
     p = min(max(progress, 0.0), 1.0)
     return (1 - p) * initial + p * final

@@ -12,6 +12,10 @@ def check_shapes(**tensors: Any) -> None:
     """Raise unless all these tensors have one shape; floats and 0-dim tensors are hyper-parameters and pass.
 
     ValueError: `shapes differ: logprob (4,), advantage (4, 1); ...`.
+
+    >>> check_shapes(gamma=0.99, reward=tensor([1.0, 2.0]), value=tensor([[1.0], [2.0]]))
+    Traceback (most recent call last):
+    ValueError: shapes differ: reward (2,), value (2, 1); they must be equal (nothing is broadcast here)
     """
     first, shape = "", None
     for name, tensor in tensors.items():

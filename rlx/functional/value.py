@@ -16,6 +16,9 @@ def td_target(reward: Tensor, next_value: Tensor, terminated: Tensor, gamma: Sca
     terminated one is not, truncated as well or not, and whatever `next_value` holds there (NaN included) is
     not read.  For DQN `next_value` is max_a Q_target(s', a); for double DQN the a is the online net's.
     Sutton & Barto 2018, section 6.1.
+
+    >>> td_target(tensor([1.0, 1.0]), tensor([10.0, 10.0]), terminated=tensor([0, 1]), gamma=0.5)
+    tensor([6., 1.])
     """
     check_shapes(reward=reward, next_value=next_value, terminated=terminated)
     return reward + gamma * next_value.masked_fill(terminated.bool(), 0.0)
@@ -28,6 +31,9 @@ def td_error(reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tens
 
     Any shape -> the same shape, in units of return; a critic moves along +delta.  Sutton & Barto 2018,
     section 6.1.
+
+    >>> td_error(tensor([1.0, 1.0]), tensor([4.0, 4.0]), tensor([10.0, 10.0]), terminated=tensor([0, 1]), gamma=0.5)
+    tensor([ 2., -3.])
     """
     check_shapes(reward=reward, value=value)
     return td_target(reward, next_value, terminated, gamma) - value
@@ -40,6 +46,9 @@ def value_loss(value: Tensor, return_: Tensor) -> Tensor:
 
     Any shape -> the same shape; no gradient through R.  The half is counted here, as in Baselines and
     CleanRL; Stable-Baselines3 leaves it out, so its vf_coef .5 is 1.0 here.
+
+    >>> value_loss(tensor([1.0, 3.0]), tensor([0.5, 0.0]))
+    tensor([0.1250, 4.5000])
     """
     check_shapes(value=value, return_=return_)
     return 0.5 * (value - return_.detach()).square()
@@ -53,6 +62,9 @@ def value_loss_clipped(value: Tensor, old_value: Tensor, return_: Tensor, clip: 
     Any shape -> the same shape; `clip` in units of return; no gradient through V_old and R.  From OpenAI
     Baselines' ppo2, not in the paper; Stable-Baselines3's clip_range_vf takes the clipped square alone,
     without the max.
+
+    >>> value_loss_clipped(tensor([1.0]), tensor([1.5]), tensor([0.5]), clip=0.2)  # .5 max(.5^2, .8^2)
+    tensor([0.3200])
     """
     check_shapes(value=value, old_value=old_value, return_=return_)
     old_value, return_ = old_value.detach(), return_.detach()
@@ -68,6 +80,9 @@ def huber(value: Tensor, target: Tensor, delta: Scalar = 1.0) -> Tensor:
 
     Any shape -> the same shape; no gradient through y.  Written as c (e - .5 c) with c = clamp(e, -delta, delta).
     Huber 1964; Mnih et al. 2015, Nature 518 (methods: "error clipping").
+
+    >>> huber(tensor([0.5, 3.0]), tensor([0.0, 0.0]))
+    tensor([0.1250, 2.5000])
     """
     check_shapes(value=value, target=target)
     error = value - target.detach()
@@ -81,6 +96,9 @@ def max_value(target_q: Tensor) -> Tensor:
         V(s') = max_a Q_target(s', a)
 
     [..., A] -> [...]; no gradient.  Mnih et al. 2015, Nature 518, algorithm 1.
+
+    >>> max_value(tensor([[1.0, 3.0], [5.0, 2.0]]))  # 2 states, 2 actions
+    tensor([3., 5.])
     """
     return target_q.detach().amax(-1)
 
@@ -91,6 +109,9 @@ def double_value(online_q: Tensor, target_q: Tensor) -> Tensor:
         V(s') = Q_target(s', argmax_a Q_online(s', a))
 
     [..., A], [..., A] -> [...]; no gradient.  van Hasselt et al. 2016, arXiv:1509.06461, eq. 4.
+
+    >>> double_value(tensor([[1.0, 3.0], [5.0, 2.0]]), tensor([[10.0, 20.0], [30.0, 40.0]]))  # 2 states, 2 actions
+    tensor([20., 30.])
     """
     check_shapes(online_q=online_q, target_q=target_q)
     action = online_q.argmax(-1, keepdim=True)
@@ -105,6 +126,9 @@ def explained_variance(value: Tensor, return_: Tensor) -> Tensor:
 
     Any shape -> 0-dim: 1 perfect, 0 no better than a constant, below 0 worse; NaN where the return does not
     vary (as in Stable-Baselines3).  No gradient.
+
+    >>> explained_variance(tensor([1.0, 2.0, 3.0]), tensor([2.0, 4.0, 6.0]))  # 1 - (2/3) / (8/3)
+    tensor(0.7500)
     """
     check_shapes(value=value, return_=return_)
     variance = (return_ - return_.amax()).var(correction=0)  # exactly 0 for equal returns, not 1e-34

@@ -338,7 +338,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not args.tables:
             if importlib.util.find_spec("stable_baselines3") is None:
-                raise BenchmarkFailed("Stable-Baselines3 is not installed: pip install 'rlx[bench]'")
+                raise BenchmarkFailed("Stable-Baselines3 is not installed: pip install -e '.[bench]'")
             core = measure.pin()
             for algo in args.algo:
                 results[algo] = bench(algo, args, measure.machine(core))

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import Done, Forks, entries, rlx
+from command_line import ROOT, Done, Forks, entries, rlx
 
 WORDS = [
     # a typo in a group, a choice, a key
@@ -319,7 +319,7 @@ def test_a_wrong_file_of_the_user_is_one_line_that_names_it(
 def test_a_missing_package_is_named_by_the_extra_that_brings_it(
     words: str, module: str, extra: str, tmp_path: Path, forks: Forks
 ) -> None:
-    one_good_line(forks(*words.split(), cwd=tmp_path, without=[module]), f"pip install 'rlx[{extra}]'")
+    one_good_line(forks(*words.split(), cwd=tmp_path, without=[module]), f'pip install -e "{ROOT}[{extra}]"')
     assert entries(tmp_path) == set()
 
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 
+from rlx.base.extras import EXTRAS, install
+
 LIBRARIES = (
     "torch", "numpy", "gymnasium", "hydra-core", "omegaconf", "typer", "tensorboard", "safetensors", "matplotlib",
 )  # fmt: skip
-EXTRAS = {
-    "box2d": "Box2D", "mujoco": "mujoco", "atari": "ale_py", "minigrid": "minigrid", "envpool": "envpool",
-    "sweep": "optuna", "dashboard": "optuna_dashboard", "joblib": "hydra_plugins.hydra_joblib_launcher",
-    "slurm": "hydra_plugins.hydra_submitit_launcher", "ray": "hydra_plugins.hydra_ray_launcher",
-    "hf": "transformers", "bench": "stable_baselines3",
-}  # fmt: skip
 
 
 def doctor(version: str) -> None:
@@ -26,7 +22,7 @@ def doctor(version: str) -> None:
         try:
             print(f"  {name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
-            print(f"  {name} is missing: pip install rlx")
+            print(f"  {name} is missing: {install()}")
     import torch
 
     devices = ["cpu", *(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count()))]
@@ -34,10 +30,9 @@ def doctor(version: str) -> None:
         devices.append("mps")
     print(f"devices: {', '.join(devices)}; {os.cpu_count()} cores")
     print("extras:")
-    for extra, module in EXTRAS.items():
+    for extra, brings in EXTRAS.items():
         try:
-            there = find_spec(module) is not None
+            installed = find_spec(brings.module) is not None
         except ModuleNotFoundError:
-            there = False
-        install = f"no: pip install 'rlx[{extra}]'"
-        print(f"  {extra:<10}{'yes' if there else install}")
+            installed = False
+        print(f"  {extra:<10}{'yes' if installed else f'no: {install(extra)}'}")

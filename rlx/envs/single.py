@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import gymnasium as gym
 from pydantic import Field
 
+from rlx.base import extras
 from rlx.base.errors import choices_hint
 from rlx.envs.spaces import ActionDecoder, EnvError, observation_encoder
 from rlx.envs.wrappers import find_wrapper, steps_per_step, wrapper_names
@@ -84,23 +85,12 @@ def _prepare_headless() -> None:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 
-_EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {  # extra: (how ids begin, how entry points begin)
-    "atari": (("ALE/",), "ale_py"),
-    "minigrid": (("MiniGrid-", "BabyAI-"), "minigrid"),
-    "box2d": ((), "gymnasium.envs.box2d"),
-    "mujoco": ((), "gymnasium.envs.mujoco"),
-}
-
-
 def _extra_of(id: str) -> str | None:
     """The extra of rlx that brings this environment's package."""
     id = id.rpartition(":")[2]
     spec = gym.registry.get(id) or next((spec for spec in gym.registry.values() if spec.name == id), None)
     entry_point = spec.entry_point if spec is not None and isinstance(spec.entry_point, str) else ""
-    for extra, (beginnings, module) in _EXTRAS.items():
-        if id.startswith(beginnings) or entry_point.startswith(module):
-            return extra
-    return "atari" if "NoFrameskip-v" in id else None
+    return extras.of_env(id, entry_point) or ("atari" if "NoFrameskip-v" in id else None)
 
 
 def _register(id: str) -> None:
@@ -136,7 +126,7 @@ def _mujoco_warning(text: str) -> None:
 
 
 def install_hint(extra: str) -> str:
-    return f"its package is missing: pip install 'rlx[{extra}]'"
+    return f"its package is missing: {extras.install(extra)}"
 
 
 def one_line(error: BaseException) -> str:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rlx.base import atomic_files as files
+from rlx.base import extras
 from rlx.base.errors import UserError
 from rlx.export import card
 from rlx.export.plain import Plain, plain
@@ -117,7 +118,7 @@ def onnx_bytes(policy: Plain, facts: dict[str, str]) -> bytes:
         import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError(f"--to=onnx: {error.name} is not installed (pip install 'rlx[onnx]')") from None
+        raise UserError(f"--to=onnx: {error.name} is not installed ({extras.install('onnx')})") from None
     axes = {i: torch.export.Dim(name) for i, name in enumerate(policy.axes)}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():

@@ -14,14 +14,12 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+from rlx.base import extras
 from rlx.base.errors import ConfigError, choices_hint, closest, did_you_mean, shown
 from rlx.config import registry
 from rlx.launch.config_files import near, not_keys, not_utf8, not_yaml, source
 
 NOUNS = {"algo": "algorithm", "env": "environment", "task": "task", "as": "library"}
-EXTRAS = {
-    "submitit_local": "slurm", "submitit_slurm": "slurm", "joblib": "joblib", "ray": "ray", "optuna": "sweep",
-}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -100,8 +98,8 @@ def _missing_file(error: MissingConfigException) -> str:
     choices = [str(option) for option in (error.options or [])] or list(registry.options(group))
     noun = NOUNS.get(group, group.rpartition("/")[2])
     more = {"env": "any Gymnasium id: env=gym env.id=ID"}.get(group, "")
-    if group in ("hydra/launcher", "hydra/sweeper") and name in EXTRAS:
-        more = f"pip install 'rlx[{EXTRAS[name]}]'"
+    if group in ("hydra/launcher", "hydra/sweeper") and (extra := extras.of_hydra(name)):
+        more = extras.install(extra)
     if group == "env" and re.search(r"-v\d+$|:", name):
         return f"env={name}: no such environment of rlx; for a Gymnasium id: env=gym env.id={name}"
     if misnamed := [near(path) for folder in registry.conf_dirs() if (path := folder / f"{file}.yml").exists()]:

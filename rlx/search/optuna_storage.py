@@ -14,6 +14,7 @@ from typing import Any
 import filelock
 import numpy as np
 
+from rlx.base import extras
 from rlx.base.errors import ConfigError
 from rlx.search.study import Study, done
 
@@ -26,7 +27,7 @@ def need() -> Any:
     try:
         import optuna
     except ImportError:
-        raise ConfigError("a search needs optuna, which is not installed: pip install 'rlx[sweep]'") from None
+        raise ConfigError(f"a search needs optuna, which is not installed: {extras.install('sweep')}") from None
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     return optuna
 
@@ -182,7 +183,7 @@ def check_sampler(name: str, space: dict[str, Any]) -> None:
         try:
             import cmaes  # noqa: F401
         except ImportError:
-            raise ConfigError("sampler=cmaes: needs cmaes: pip install 'rlx[sweep]'") from None
+            raise ConfigError(f"sampler=cmaes: needs cmaes: {extras.install('sweep')}") from None
         if sum(found["type"] != "choice" for found in space.values()) < 2:
             raise ConfigError("sampler=cmaes: needs two ranges of numbers at least (sampler=tpe takes any)")
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from rlx.base.extras import install
 from rlx.envs.episodes import ActionLog, episode_seed
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig, make_env
@@ -445,7 +446,7 @@ def test_a_missing_package_is_named_with_the_command_that_brings_it(id, module, 
         "except EnvError as error: print(error)"
     )
     out = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
-    assert out.stdout.strip() == f"env.id={id}: its package is missing: pip install 'rlx[{extra}]'", out.stderr
+    assert out.stdout.strip() == f"env.id={id}: its package is missing: {install(extra)}", out.stderr
 
 
 @pytest.mark.parametrize("backend", ["vector", "envpool"])

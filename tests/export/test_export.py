@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from command_line import Forks, entries, environment
+from command_line import ROOT, Forks, entries, environment
 from safetensors import safe_open
 from tiny_runs import speak, train
 
@@ -234,7 +234,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing(words: list[str], said: str, p
 def test_without_the_extra_onnx_is_one_line_that_names_it(place: Path, forks: Forks) -> None:
     before = entries(place)
     done = forks("export", "runs/done", "--to", "onnx", cwd=place, without=["onnx"])
-    assert done.code == 2 and done.err == "rlx: error: --to=onnx: onnx is not installed (pip install 'rlx[onnx]')\n"
+    hint = f'pip install -e "{ROOT}[onnx]"'
+    assert done.code == 2 and done.err == f"rlx: error: --to=onnx: onnx is not installed ({hint})\n"
     assert entries(place) == before
 
 

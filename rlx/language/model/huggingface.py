@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlx.base import extras
 from rlx.base.errors import ConfigError, UserError, shown
 
 
@@ -23,7 +24,7 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError:
-        raise ConfigError("model=hf: transformers is not installed (pip install 'rlx[hf]')") from None
+        raise ConfigError(f"model=hf: transformers is not installed ({extras.install('hf')})") from None
     transformers.logging.set_verbosity_error()
     return transformers
 

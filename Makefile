@@ -1,28 +1,34 @@
-# Two commands set up everything on a fresh machine: `make train`, `make test`.
+# Two commands set up a fresh machine: `make train` installs the core, `make test` the rest.
 PYTHON ?= python3
 BIN := .venv/bin
+CORE := .venv/.installed-core
 INSTALLED := .venv/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 EXTRAS ?= box2d,mujoco,atari,minigrid,sweep,joblib,hf,onnx,dev
 
-.PHONY: help train test fresh check lint fast results results-lm bench bench-lm torture mutants clean
+.PHONY: help train test fresh check lint results results-lm bench bench-lm torture mutants clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(CORE): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
+	$(PIP) "torch==2.13.0"
+	$(PIP) -e .
+	touch $(CORE)
+
+$(INSTALLED): $(CORE)
+	$(PIP) -e ".[$(EXTRAS)]"
 	touch $(INSTALLED)
 
-train: $(INSTALLED)  ## set everything up, train PPO on CartPole, say what to do next
+train: $(CORE)  ## install the core, train PPO on CartPole, say what to do next
 	$(BIN)/rlx train algo=ppo env=cartpole
 	@echo; echo "rlx is in .venv: run  . .venv/bin/activate  and then  rlx"
 
-test: $(INSTALLED)   ## the tests (about 11 minutes on 2 cores)
+test: $(INSTALLED)   ## install the extras too, and run the tests (about 11 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2
 
-fresh: $(INSTALLED)  ## a clean clone that sets itself up and trains: a minute or two, and downloads
+fresh: $(INSTALLED)  ## a clean clone that installs the core and trains: a minute or two, and downloads
 	$(BIN)/python -m pytest -m fresh tests/test_readme.py
 
 check: lint test     ## what must be green before every commit
@@ -40,7 +46,7 @@ results-lm: $(INSTALLED)  ## the same of the language family
 	$(BIN)/python -m benchmarks.language
 
 bench: $(INSTALLED)  ## speed beside Stable-Baselines3 on the same hyper-parameters
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(PIP) -e ".[bench]"
 	$(BIN)/python -m benchmarks.speed
 
 bench-lm: $(INSTALLED)  ## GRPO and sampling beside TRL and Hugging Face, which it installs into .venv-trl

@@ -1,3 +1,3 @@
 """rlx: a command-line reinforcement-learning experiment runner."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from command_line import ROOT, TINY, environment, rlx
+
+from rlx import __version__
 
 pytest.importorskip("hatchling")
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
@@ -35,7 +38,21 @@ def test_the_wheel_holds_every_module_and_configuration_file_and_no_test(wheel: 
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "rlx").rglob("*.py")}
     files = {f"rlx/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
-    assert len(files) > 20 and names == modules | files
+    assert len(files) > 20 and names == modules | files | {"rlx/py.typed"}
+
+
+def test_the_version_stands_alike_in_the_package_the_changelog_and_the_citation(wheel: Path) -> None:
+    changelog = re.search(r"^## (\S+)( \(unreleased\))?$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert changelog and __version__ == changelog[1] == citation["version"] == wheel.name.split("-")[1]
+    assert ("date-released" in citation) == (changelog[2] is None)
+
+
+def test_the_installed_wheel_names_itself_as_where_an_extra_comes_from(site: Path, wheel: Path, tmp_path: Path) -> None:
+    code = "from rlx import extras; print(extras.install('mujoco'))"
+    env = environment(PYTHONPATH=str(site))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.stdout == f'pip install "rlx[mujoco] @ {wheel.as_uri()}"\n', done.stderr
 
 
 def test_the_installed_wheel_uses_the_files_inside_it(site: Path, tmp_path: Path) -> None:

@@ -69,8 +69,8 @@ class ObsNormalizer:
     def normalize(self, obs: np.ndarray) -> np.ndarray:
         """obs [..., *shape] -> float32 of the same shape, a new array."""
         x = (obs - self.stats.mean) * self._scale
-        np.maximum(x, -self.clip, x)
-        np.minimum(x, self.clip, x)
+        np.maximum(x, -self.clip, out=x)
+        np.minimum(x, self.clip, out=x)
         return x.astype(np.float32)
 
     def state_dict(self) -> dict[str, Any]:

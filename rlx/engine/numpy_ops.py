@@ -246,7 +246,7 @@ def _addmm(program: Program, out: Tensor, bias: Tensor, x: Tensor, y: Tensor) ->
 def _relu(program: Program, out: Tensor, x: Tensor) -> Any:
     if not _plain(out, x):
         return NotImplemented
-    program.emit("maximum({}, {}, {})", x, _zeros(x.shape), out)  # three times faster than with the number 0
+    program.emit("maximum({}, {}, out={})", x, _zeros(x.shape), out)  # three times faster than with the number 0
 
 
 @lru_cache
@@ -272,9 +272,9 @@ def _amax(program: Program, out: Tensor, x: Tensor, dims: Sequence[int] = (), ke
     if x.dim() != 2 or list(dims) not in ([1], [-1]) or not 2 <= x.shape[1] <= 8 or not _plain(out, x):
         return NotImplemented
     out = out.view(-1)
-    program.emit("maximum({}, {}, {})", x[:, 0], x[:, 1], out)  # few columns: faster than a reduction
+    program.emit("maximum({}, {}, out={})", x[:, 0], x[:, 1], out)  # few columns: faster than a reduction
     for column in range(2, x.shape[1]):
-        program.emit("maximum({0}, {1}, {0})", out, x[:, column])
+        program.emit("maximum({0}, {1}, out={0})", out, x[:, column])
 
 
 def _tanh_backward(program: Program, out: Tensor, grad: Tensor, y: Tensor) -> Any:

@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORE := .venv/.installed-core
 INSTALLED := .venv/.installed
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+CONSTRAINTS ?= constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 EXTRAS ?= box2d,mujoco,atari,minigrid,sweep,joblib,hf,onnx,dev
 
 .PHONY: help train test fresh check lint results results-lm bench bench-lm torture mutants clean
@@ -11,9 +12,9 @@ EXTRAS ?= box2d,mujoco,atari,minigrid,sweep,joblib,hf,onnx,dev
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
-$(CORE): pyproject.toml constraints.txt
+$(CORE): pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) "torch==2.13.0"
+	$(PIP) torch
 	$(PIP) -e .
 	touch $(CORE)
 
@@ -51,7 +52,7 @@ bench: $(INSTALLED)  ## speed beside Stable-Baselines3 on the same hyper-paramet
 
 bench-lm: $(INSTALLED)  ## GRPO and sampling beside TRL and Hugging Face, which it installs into .venv-trl
 	test -x .venv-trl/bin/python || $(PYTHON) -m venv .venv-trl
-	.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0"
+	.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check "trl==1.16.0"
 	$(BIN)/python -m benchmarks.lm_speed --trl-python .venv-trl/bin/python
 

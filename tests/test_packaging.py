@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -22,7 +23,7 @@ PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("wheel")
     build = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(place), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True, env=environment())
+    subprocess.run(build, check=True, capture_output=True, env=environment(PYTHONWARNINGS=""))  # pip's are not ours
     return next(place.glob("rlx-*.whl"))
 
 
@@ -30,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("site")
     install = [*PIP, "install", "--no-deps", "--no-index", "--target", str(place), str(wheel)]
-    subprocess.run(install, check=True, capture_output=True, env=environment())
+    subprocess.run(install, check=True, capture_output=True, env=environment(PYTHONWARNINGS=""))
     return place
 
 
@@ -46,6 +47,17 @@ def test_the_version_stands_alike_in_the_package_the_changelog_and_the_citation(
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert changelog and __version__ == changelog[1] == citation["version"] == wheel.name.split("-")[1]
     assert ("date-released" in citation) == (changelog[2] is None)
+
+
+def test_the_lowest_versions_are_those_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(line for lines in project["optional-dependencies"].values() for line in lines),
+    ]
+    lowest = {f"{bound[1]}=={bound[2]}" for line in wanted if (bound := re.match(r"([\w-]+).*?>=([\d.]+)", line))}
+    pinned = (ROOT / "constraints-lowest.txt").read_text().splitlines()[1:]
+    assert sorted(pinned) == sorted(lowest)
 
 
 def test_the_installed_wheel_names_itself_as_where_an_extra_comes_from(site: Path, wheel: Path, tmp_path: Path) -> None:

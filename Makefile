@@ -7,7 +7,7 @@ CONSTRAINTS ?= constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 EXTRAS ?= box2d,mujoco,atari,minigrid,sweep,joblib,hf,onnx,dev
 
-.PHONY: help train test fresh check lint results results-lm bench bench-lm torture mutants clean
+.PHONY: help train test fresh check lint results results-lm bench bench-lm torture witness mutants clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -58,6 +58,9 @@ bench-lm: $(INSTALLED)  ## GRPO and sampling beside TRL and Hugging Face, which 
 
 torture: $(INSTALLED)  ## kill -9 again and again, and compare with the run that never stopped
 	$(BIN)/python -m benchmarks.torture
+
+witness: $(INSTALLED)  ## train 20 configurations with the code of the base commit and with this: equal bits?
+	$(BIN)/python -m benchmarks.witness --jobs 2
 
 mutants: $(INSTALLED)  ## break each equation on purpose, and see its test fail
 	$(BIN)/python tests/mutants.py

@@ -26,7 +26,7 @@ from rlx.rundir import checkpoint
 from rlx.rundir import layout as rundir
 from rlx.rundir import provenance as record
 from rlx.rundir.metrics import config_hash
-from rlx.training import start as runner
+from rlx.training import runner
 
 
 def export(path: Path, to: str, out: Path | None = None, which: str = "latest") -> Path:

@@ -102,7 +102,7 @@ def _value(key: str, item: Iterable[str]) -> str:
 def run(name: str, given: words.Words, start: Start) -> None:
     """Check every stage, then `start` one after the other. Raises what the stage raised that did not finish, after a
     line that says how to go on."""
-    from rlx.training import start as runner
+    from rlx.training import runner
 
     stages = plan(name, given)
     planned = {stage.name: f"{LATER}{stage.name}" for stage in stages}

@@ -150,7 +150,7 @@ def orphaned(grid: Path, launcher: Any) -> bool:
 def _check_job(composed: DictConfig, job: list[str], here: bool, tried: set[str]) -> None:
     raw = plain(composed)
     set_threads(raw.get("threads"))
-    from rlx.training import start as runner
+    from rlx.training import runner
 
     places = [raw.get(place) for place in registry.WORLDS.values()]
     key = json.dumps([raw["device"], *places, raw["algo"]["implementation"]], default=str)

@@ -85,7 +85,7 @@ def ask(argv: Iterable[str], config_dir: Path | None = None, jobs: int | None = 
     with one_line(fixed, given.config_dir), compose_all(given) as compose:
         raw = _decide(question, plain(compose(fixed)))
         set_threads(raw.get("threads"))
-        from rlx.training import start as runner
+        from rlx.training import runner
 
         question.config = runner.ready(raw, fixed)[0]
         if not ranges:
@@ -239,7 +239,7 @@ def _check_keys_of(question: Question, raw: Mapping[str, Any], compose: Any) -> 
 
 def _check_range(key: str, found: space.Range, question: Question) -> None:
     """Validate its ends, or each choice, as `rlx train` does. Raises ConfigError."""
-    from rlx.training import start as runner
+    from rlx.training import runner
 
     for number, value in enumerate(space.probes(found)):
         item = params.word(key, value)

@@ -127,7 +127,7 @@ def quietly(study: Study) -> None:
 
 def begin(study: Study, number: int, params: dict[str, Any], seed: int, path: Path, progress: Any) -> None:
     """Start the run at `path`, or go on with it if it is there."""
-    from rlx.training import start as runner
+    from rlx.training import runner
 
     if state_of_run(path) is not None:
         again = ["rlx", "sweep", "resume", study.name]

@@ -20,7 +20,7 @@ from rlx.control.q_acting import Explorer
 from rlx.engine.learner import Learner
 from rlx.launch import composing
 from rlx.run import Run
-from rlx.training import start as runner
+from rlx.training import runner
 
 SMALL = (
     "algo=dqn", "env=gym", "env.name=probe", "preset=none", "model.hidden=[32]", "algo.num_envs=4",

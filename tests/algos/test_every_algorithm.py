@@ -28,7 +28,7 @@ from rlx.algos import q_learning
 from rlx.base.errors import ConfigError
 from rlx.config import registry
 from rlx.run import Run
-from rlx.training import start as runner
+from rlx.training import runner
 
 ALGORITHMS = sorted(registry.algorithms_of("control"))
 TABULAR = [name for name in ALGORITHMS if config("unused", algo=name)["algo"]["implementation"] == "q_learning"]

@@ -24,7 +24,7 @@ from rlx.config import registry
 from rlx.language.learner import Learner
 from rlx.run import Run
 from rlx.rundir.metrics import read_metrics
-from rlx.training import start as runner
+from rlx.training import runner
 
 ALGORITHMS = sorted(registry.algorithms_of("language"))
 IMPLEMENTATION = {name: registry.values("algo", name)["implementation"] for name in ALGORITHMS}

@@ -25,7 +25,7 @@ from rlx.run import Run
 from rlx.rundir.metrics import read_metrics, strip_time
 from rlx.tabular.mdp import transition_table, value_iteration
 from rlx.tabular.parts import Greedy, Model, Walk, epsilon_greedy
-from rlx.training import start as runner
+from rlx.training import runner
 
 TARGETS = ["q_learning", "sarsa", "expected_sarsa"]
 CHAIN = ("env=grid", "preset=none", "env.kwargs.rows=1", "env.kwargs.columns=5", "env.kwargs.start=[0,0]",

@@ -24,8 +24,7 @@ from rlx.run import Run
 from rlx.rundir import query as reading
 from rlx.rundir import reader as runs
 from rlx.rundir.checkpoint import load
-from rlx.training import loop
-from rlx.training import start as runner
+from rlx.training import loop, runner
 
 SFT = ["algo.batch_size=4", "algo.check_every=2", "algo.check_prompts=8"]
 GPT = yaml.safe_load((registry.conf_dir() / "model" / "gpt.yaml").read_text())

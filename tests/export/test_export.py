@@ -25,7 +25,7 @@ from rlx.export import card
 from rlx.export import formats as export
 from rlx.export.plain import plain
 from rlx.rundir import checkpoint
-from rlx.training import start as runner
+from rlx.training import runner
 
 KINDS: dict[str, dict[str, Any]] = {  # what networks, observations and actions differ in
     "gaussian": {"env": "pendulum", "algo": "ppo", "env__normalize_obs": True, "model__activation": "elu"},

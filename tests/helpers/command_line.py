@@ -123,9 +123,9 @@ def _serve() -> None:
     from rlx.algos import ppo  # noqa: F401
     from rlx.cli import main as cli
     from rlx.control import evaluate  # noqa: F401
-    from rlx.launch import start as launch  # noqa: F401
+    from rlx.launch import launch  # noqa: F401
     from rlx.rundir import reader as runs  # noqa: F401
-    from rlx.training import start as runner  # noqa: F401
+    from rlx.training import runner  # noqa: F401
 
     with contextlib.suppress(ImportError):
         import optuna  # noqa: F401

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlx.launch import composing
-from rlx.training import start as runner
+from rlx.training import runner
 
 TINY = {
     "total_steps": 12, "eval_every": 5, "eval_prompts": 4, "samples": 2, "checkpoint_every": 3, "tensorboard": False,

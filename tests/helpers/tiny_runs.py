@@ -18,7 +18,7 @@ import yaml
 
 from rlx.base.errors import UserError
 from rlx.rundir.metrics import read_metrics, strip_time
-from rlx.training import start as runner
+from rlx.training import runner
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 TINY = {

@@ -13,7 +13,7 @@ import tiny_runs
 
 from rlx.base import process
 from rlx.base.signals import Pruned
-from rlx.search import start as search
+from rlx.search import search
 from rlx.search import worker as working
 from rlx.search.study import Study
 

@@ -11,7 +11,7 @@ import torch
 from rlx.launch import composing
 from rlx.run import Run, measured
 from rlx.training import device
-from rlx.training.start import typed
+from rlx.training.runner import typed
 
 sys.path.insert(0, str(Path(__file__).parent))  # "probe_envs:Name-v0" is importable
 

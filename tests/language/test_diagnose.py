@@ -19,7 +19,7 @@ from tiny_runs import record
 
 from rlx.language import diagnose
 from rlx.language.diagnose import CHECKS, GAP, PATIENCE, SHARE, Diagnosis, Seen, most_common
-from rlx.training import start as runner
+from rlx.training import runner
 
 # What two healthy runs measured (seed 1): grpo on add2 from sft to accuracy 1, iterations 1-60, 271-330 and 941-1,000;
 # rlhf_ppo on names with a reward model, all 100.

@@ -15,7 +15,7 @@ from rlx.base.errors import ConfigError, UserError  # noqa: E402
 from rlx.language.model.huggingface import HFModel, HFTokenizer  # noqa: E402
 from rlx.language.model.sample import generate, noise  # noqa: E402
 from rlx.launch import composing  # noqa: E402
-from rlx.training import start as runner  # noqa: E402
+from rlx.training import runner  # noqa: E402
 
 CHARACTERS = "01="
 P, S, G, L = 3, 4, 2, 5

@@ -20,7 +20,7 @@ from rlx import __version__
 from rlx.base import process
 from rlx.rundir import reader as runs
 from rlx.rundir.provenance import scrub
-from rlx.training import start as runner
+from rlx.training import runner
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,7 @@ from tiny_study import CLIP, EVERY, STEPS, asked, begin, pretend
 from rlx.base import process
 from rlx.base.errors import ConfigError, UserError
 from rlx.search import optuna_storage as storing
-from rlx.search import params, pool, trials, winner
-from rlx.search import start as search
+from rlx.search import params, pool, search, trials, winner
 from rlx.search import worker as working
 from rlx.search.importance import importance
 from rlx.search.study import Study

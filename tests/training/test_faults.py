@@ -16,8 +16,8 @@ from tiny_runs import Child, checkpoints, config, die_at, read_metrics, record, 
 from rlx.base.errors import ConfigError
 from rlx.engine.learner import Learner
 from rlx.rundir.checkpoint import Checkpoints
-from rlx.training import start as runner
-from rlx.training.start import RunFailed
+from rlx.training import runner
+from rlx.training.runner import RunFailed
 
 
 @pytest.fixture(scope="module")

@@ -30,8 +30,8 @@ from tiny_runs import (
 from rlx.base.errors import ConfigError, UserError
 from rlx.run import Run, StateMismatch
 from rlx.rundir.checkpoint import Checkpoints
-from rlx.training import start as runner
-from rlx.training.start import Interrupted
+from rlx.training import runner
+from rlx.training.runner import Interrupted
 
 NORMALIZED = {"env.normalize_obs": True, "env.normalize_reward": True}
 GYM = {"env": "gym", "env.name": "any"}

@@ -53,7 +53,7 @@ def eval(
             _refuse({"--prompts": prompts, "--k": k}, run, "learns in an environment; it takes --episodes N")
             count, how = episodes or EPISODES, {"stochastic": stochastic}
         _one_thread()
-        from rlx.training import start as runner
+        from rlx.training import runner
 
         cfg, module, state = runner.open_run(path, checkpoint, device)
         found = runner.report(cfg, module, state, count, seed, **how)
@@ -94,7 +94,7 @@ def play(
         if gif is not None:
             _check_gif(gif)
         _one_thread()
-        from rlx.training import start as runner
+        from rlx.training import runner
 
         cfg, policy = runner.open_policy(path, checkpoint)
         total, length = runner.world_of(cfg).play(policy, cfg, seed, steps, gif, fps)
@@ -124,7 +124,7 @@ def sample(
         if temperature is not None and not 0 < temperature < float("inf"):
             raise UserError(f"--temperature={temperature:g}: must be a finite number > 0 (--greedy: the limit 0)")
         _one_thread()
-        from rlx.training import start as runner
+        from rlx.training import runner
 
         cfg, policy = runner.open_policy(path, checkpoint)
         found = runner.world_of(cfg).sample(policy, cfg, prompts or (), count, seed, temperature, greedy)

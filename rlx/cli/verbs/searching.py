@@ -93,7 +93,7 @@ def _begin(said: list[str], config_dir: Path | None, jobs: int | None) -> None:
         hint = did_you_mean(said[0], ACTIONS)
         raise UserError(f"{shown(said[0])}: must be key=value, or one of {', '.join(ACTIONS)}{hint}")
     from rlx.launch import search_request as asking
-    from rlx.search import start as search
+    from rlx.search import search
 
     question = asking.ask(said, config_dir, jobs)
     again = sys.argv[1:] if sys.argv[1:2] == ["sweep"] else ["sweep", *said]
@@ -102,8 +102,7 @@ def _begin(said: list[str], config_dir: Path | None, jobs: int | None) -> None:
 
 def _resume(said: list[str], jobs: int | None) -> None:
     from rlx.launch.composing import set_threads
-    from rlx.search import settings
-    from rlx.search import start as search
+    from rlx.search import search, settings
 
     found, rest = settings.take(said, ("trials", "jobs", "storage"))
     if len(rest) > 1 or (rest and "=" in rest[0]):
@@ -117,7 +116,7 @@ def _resume(said: list[str], jobs: int | None) -> None:
 def _work(study: Any, jobs: int) -> None:
     from rlx.base.signals import Interrupted, name_of
     from rlx.cli.printing import study as show
-    from rlx.search import start as search
+    from rlx.search import search
 
     name = _name(study)
     show.announced(study, jobs, _ranges(study))
@@ -152,7 +151,7 @@ def _ranges(study: Any) -> dict[str, str]:
 
 def _show(name: str, as_json: bool) -> None:
     from rlx.cli.printing import study as show
-    from rlx.search import start as search
+    from rlx.search import search
     from rlx.search.importance import importance
 
     study = search.find(name)
@@ -167,8 +166,7 @@ def _show(name: str, as_json: bool) -> None:
 
 def _best(name: str, train: bool, count: int, as_json: bool) -> None:
     from rlx.cli.printing import study as show
-    from rlx.search import start as search
-    from rlx.search import winner
+    from rlx.search import search, winner
 
     study = search.find(name)
     found = winner.best(study, search.rows(study))

@@ -17,7 +17,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")
 def train(ctx: typer.Context, overrides: Overrides = None) -> None:
     """Train an agent: rlx train algo=ppo env=cartpole."""
     with errors():
-        from rlx.launch import start as launch
+        from rlx.launch import launch
 
         live = printing.Live()
         try:
@@ -45,7 +45,7 @@ def resume(ctx: typer.Context, run: RunName, overrides: Overrides = None) -> Non
     """
     with errors():
         path = run_path(run)
-        from rlx.launch import start as launch
+        from rlx.launch import launch
 
         live = printing.Live()
         try:

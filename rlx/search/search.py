@@ -86,7 +86,7 @@ def work(study: Study, jobs: int, look: Callable[[], Any] = lambda: None) -> int
     """Work on it with so many processes. Returns 0, 1 (a worker failed) or 128 + the signal that stopped them. Raises
     ConfigError where this machine cannot run its configuration."""
     from rlx.analysis.curves import summary  # once, for all workers
-    from rlx.training import start as runner  # once, for all workers
+    from rlx.training import runner  # once, for all workers
 
     runner.ready(study.asked["config"], [])
     code = pool.run(study, jobs, look)

@@ -211,7 +211,7 @@ def task(cfg: DictConfig) -> float | None:
 
 def _grid_job(cfg: DictConfig, hydra_cfg: Any) -> float | None:
     set_threads(cfg.get("threads"))
-    from rlx.training import start as runner
+    from rlx.training import runner
 
     place, number = Path(hydra_cfg.sweep.dir).absolute(), int(hydra_cfg.job.num)
     if grids.orphaned(place, hydra_cfg.launcher):
@@ -231,7 +231,7 @@ def _grid_job(cfg: DictConfig, hydra_cfg: Any) -> float | None:
 
 def _isolated(raw: dict[str, Any], command: list[str], grid: Path, name: str) -> tuple[str, float | None]:
     """A job, in a process of its own: what it says goes to the grid's output.log. One that has run before goes on."""
-    from rlx.training import start as runner
+    from rlx.training import runner
 
     if hasattr(os, "fork"):
         with open(grid / "output.log", "ab") as log:
@@ -245,7 +245,7 @@ def _isolated(raw: dict[str, Any], command: list[str], grid: Path, name: str) ->
 
 
 def _start(raw: dict[str, Any], command: list[str], **place: Any) -> float | None:
-    from rlx.training import start as runner
+    from rlx.training import runner
 
     path, found = runner.start(raw, command, _step(), announce=_announce(), **place)
     _job.outcome.runs.append((path, found))
@@ -280,7 +280,7 @@ def resume(path: Path, argv: list[str], progress: Any = None) -> tuple[Path, dic
         with one_line(changes):
             raw = compose_in(path, changes)
     set_threads(raw.get("threads"))
-    from rlx.training import start as runner
+    from rlx.training import runner
 
     _job = _Job(progress)
     return runner.resume(path, raw, ["rlx", "resume", str(path), *argv], _step(), announce=_announce())

@@ -62,11 +62,6 @@ class Words:
         given = self.flags.get("--config-dir")
         return Path(given).absolute() if given else None
 
-    def argv(self) -> list[str]:
-        """What Hydra's own parser takes: flags, then overrides."""
-        flags = [word for flag, value in self.flags.items() if flag not in OWN for word in (flag, value) if word]
-        return [*flags, *self.overrides]
-
 
 def split(argv: list[str]) -> Words:
     """Sort the words and check the flags. Raises ConfigError."""

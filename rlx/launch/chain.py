@@ -118,7 +118,7 @@ def run(name: str, given: words.Words, start: Start) -> None:
     for i, stage in enumerate(stages):
         try:
             filled = stage.filled(made)
-            made[stage.name] = _quoted(start(_compose(filled, given), ["rlx", "train", *filled]))
+            made[stage.name] = quoted(start(_compose(filled, given), ["rlx", "train", *filled]))
         except BaseException as error:
             _say_how_to_go_on(stages, i, made, getattr(error, "path", None))
             raise
@@ -130,7 +130,7 @@ def _compose(overrides: list[str], given: words.Words) -> dict[str, Any]:
         return plain(compose([override.input_line or "" for override in parsed]))
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
     """A path as a value of an override."""
     text = str(path)
     if re.fullmatch(r"[\w./+-]+", text):

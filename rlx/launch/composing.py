@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,7 +33,7 @@ GLOBAL = ("experiment", "preset")  # groups whose files set keys of the whole co
 class RlxSearchPath(SearchPathPlugin):
     """The order of registry.conf_dirs around rlx's own files, which are Hydra's primary path."""
 
-    extra: ClassVar[Path | None] = None  # --config-dir, while rlx composes; Hydra's own entry adds it itself
+    extra: ClassVar[Path | None] = None  # --config-dir
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         own, mine = registry.conf_dir().resolve(), registry.user_conf()
@@ -57,27 +58,38 @@ Plugins.instance().register(RlxSearchPath)
 
 
 @contextlib.contextmanager
-def compose_all(given: Words | None = None) -> Iterator[Callable[[list[str]], DictConfig]]:
-    """compose(overrides), Hydra's own section included, as `rlx train` with these words would: those overrides decide
-    in which world."""
-    given = given or Words()
+def opened(config_dir: Path | None = None) -> Iterator[Any]:
+    """Hydra's object over rlx's own files, the user's ./conf, plug-ins' and `config_dir`: what hydra.main works with,
+    without its rewriting of sys.argv, its banners and its exits."""
     GlobalHydra.instance().clear()
-    name, place = given.flags.get("--config-name"), given.config_dir
-    RlxSearchPath.extra = given.config_dir
+    RlxSearchPath.extra = config_dir
     try:
         entry = hydra.initialize_config_dir(str(registry.conf_dir().resolve()), job_name="rlx", **BASE)
     finally:
         RlxSearchPath.extra = None
     with entry:
+        yield GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+
+
+def first(given: Words) -> str:
+    """The file that the configuration begins with."""
+    return given.flags.get("--config-name") or worlds.primary(given.overrides, given.config_dir)
+
+
+@contextlib.contextmanager
+def compose_all(given: Words | None = None) -> Iterator[Callable[[list[str]], DictConfig]]:
+    """compose(overrides), Hydra's own section included, as `rlx train` with these words would: those overrides decide
+    in which world."""
+    given = given or Words()
+    with opened(given.config_dir):
 
         def compose(overrides: list[str]) -> DictConfig:
-            first = name or worlds.primary(overrides, place)
-            composed = hydra.compose(first, overrides=overrides, return_hydra_config=True)
+            composed = hydra.compose(first(replace(given, overrides=overrides)), overrides, return_hydra_config=True)
             HydraConfig.instance().set_config(composed)  # for ${hydra:...} in it
             return composed
 
         yield compose
-    GlobalHydra.instance().clear()
 
 
 def compose(overrides: list[str]) -> dict[str, Any]:

@@ -6,16 +6,17 @@ import contextlib
 import os
 import shlex
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hydra
 import yaml
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from rlx import __version__
@@ -28,7 +29,8 @@ from rlx.config import registry
 from rlx.launch import arguments as words
 from rlx.launch import chain
 from rlx.launch import grid as grids
-from rlx.launch.composing import BASE, check_hydra, compose, compose_all, compose_in, plain, set_threads
+from rlx.launch.chain import quoted
+from rlx.launch.composing import check_hydra, compose, compose_all, compose_in, first, opened, plain, set_threads
 from rlx.launch.config_files import check_size
 from rlx.launch.grid import Grid
 from rlx.launch.hydra_errors import one_line
@@ -42,29 +44,14 @@ class Outcome:
     grid: Grid | None = None
 
 
-@dataclass
-class _Job:
-    """What `task` needs to know and Hydra does not carry. A worker process of a launcher has an empty one."""
-
-    progress: Any = None
-    command: list[str] = field(default_factory=list)
-    directory: Path | None = None  # of the run, where the user chose it
-    outcome: Outcome = field(default_factory=Outcome)
-    failure: BaseException | None = None
-
-
-_job = _Job()
-
-
 # -- rlx train -------------------------------------------------------------------------------------------------
 
 
 def train(argv: list[str], progress: Any = None) -> Outcome:
-    """`rlx train` with Hydra's own command line. An empty outcome for --help, --cfg, --info.
+    """`rlx train` with Hydra's own flags. An empty outcome for --help, --cfg, --info.
 
     Raises ConfigError for the user's mistakes, in one line; whatever training raised passes through.
     """
-    global _job
     given = words.split(argv)
     if "--version" in given.flags:
         print(f"rlx {__version__}, Hydra {hydra.__version__}")
@@ -76,57 +63,49 @@ def train(argv: list[str], progress: Any = None) -> Outcome:
         given.overrides = []  # --help
     parsed = words.overrides(given.overrides, given.multirun, given.config_dir)
     given.overrides = [override.input_line or "" for override in parsed]
-    _job = _Job(progress, ["rlx", "train", *argv])
+    command = ["rlx", "train", *argv]
     check_size(given.config_dir)
     worlds.choose(given.overrides, given.config_dir)  # before anything is composed: they may not fit together
     with one_line(given.overrides, given.config_dir):
-        if given.trains and given.multirun:
-            _job.outcome.grid = grids.check(given, parsed, _job.command)
-            _fix(given, "hydra.sweep.dir", _job.outcome.grid.directory)
-        elif given.trains and _chooses_directory(given):
-            _job.directory = _chosen_directory(given)
-            _fix(given, "hydra.run.dir", Path("."))  # Hydra would make it before anything was validated
-        elif package := given.flags.get("--package"):
-            _check_package(given, package)
-        with _watching():
-            _hydra(given)
-        if _job.failure:
-            raise _job.failure
-    return _job.outcome
+        if not given.trains:
+            _print(given)
+            return Outcome()
+        if given.multirun:
+            return Outcome(grid=_run_grid(given, parsed, command, progress))
+        raw, place = _composed(given)
+        return Outcome([_start(raw, command, progress, **place)])
 
 
-@contextlib.contextmanager
-def _watching() -> Iterator[None]:
-    """Of a grid, the jobs are shown together; one that is interrupted says how to go on."""
-    if (grid := _job.outcome.grid) is None:
-        yield
-        return
-    try:
-        with _job.progress.watching(grid) if _job.progress is not None else contextlib.nullcontext():
-            yield
-    except (Interrupted, KeyboardInterrupt) as stop:
-        number = stop.code - 128 if isinstance(stop, Interrupted) else signal.SIGINT
-        text = f"interrupted with {len(grid.jobs())} of {grid.planned or 'the'} jobs ended"
-        again = shlex.join([*_job.command, *(["--continue"] if "--continue" not in _job.command else [])])
-        raise Interrupted(number, grid.directory, text, None, again) from None
-    finally:
-        summary.write(grid.directory)
+def _composed(given: words.Words) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration of one run, and its directory where the user chose one (hydra.run.dir)."""
+    with compose_all(given) as compose:
+        composed = compose(given.overrides)
+        check_hydra(composed.hydra)
+        os.environ.update({str(key): str(value) for key, value in composed.hydra.job.env_set.items()})
+        chosen = str(composed.hydra.run.dir)
+        raw = plain(composed)
+    if chosen == ".":
+        return raw, {}
+    directory = Path(chosen).absolute()
+    if directory.exists():
+        raise ConfigError(
+            f"hydra.run.dir={chosen}: exists already; a run makes its own directory (rlx resume {chosen}?)"
+        )
+    return raw, {"parent": directory.parent, "name": directory.name}
 
 
 def _chain(name: str, given: words.Words, progress: Any) -> Outcome:
     """The runs of a chain, one after the other; the outcome holds the last."""
-    global _job
-    _job = _Job(progress)
+    outcome = Outcome()
 
     def start(raw: dict[str, Any], command: list[str]) -> Path:
-        for path, _ in _job.outcome.runs:
-            _job.progress.passed(path)
-        _job.outcome.runs.clear()
-        _start(raw, command)
-        return _job.outcome.runs[-1][0]
+        for path, _ in outcome.runs:
+            progress.passed(path)
+        outcome.runs = [_start(raw, command, progress)]
+        return outcome.runs[-1][0]
 
     chain.run(name, given, start)
-    return _job.outcome
+    return outcome
 
 
 def _without_plus(word: str) -> str:
@@ -135,48 +114,29 @@ def _without_plus(word: str) -> str:
     return f"{key.lstrip('+')}={value}" if equals and key.lstrip("+") in registry.groups() else word
 
 
-def _hydra(given: words.Words) -> None:
-    first = worlds.primary(given.overrides, given.config_dir)
-    main = hydra.main(**BASE, config_path=str(registry.conf_dir().resolve()), config_name=first)
-    try:
-        with _argv(["rlx train", *given.argv()]), _full_errors():
-            main(task)()
-    except (ConfigError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        if _job.outcome.grid is None or not _job.outcome.grid.started():
-            raise
-        _job.outcome.grid.error = f"{type(error).__name__}: {error}".splitlines()[0]  # a killed worker, say
+# -- --help, --cfg, --info ---------------------------------------------------------------------------------------
 
 
-def _chooses_directory(given: words.Words) -> bool:
-    """Whether hydra.run.dir may be another than rlx's own '.': then it has to be known before Hydra makes it."""
-    own = [registry.conf_dir().resolve()]
-    return (
-        any("hydra" in word for word in given.overrides)
-        or bool({"--config-dir", "--config-name"} & set(given.flags))
-        or registry.conf_dirs() != own
-    )
-
-
-def _chosen_directory(given: words.Words) -> Path | None:
-    with compose_all(given) as compose:
-        settings = compose(given.overrides).hydra
-        check_hydra(settings)
-        chosen = str(settings.run.dir)
-    if chosen == ".":
-        return None
-    if Path(chosen).exists():
-        raise ConfigError(
-            f"hydra.run.dir={chosen}: exists already; a run makes its own directory (rlx resume {chosen}?)"
-        )
-    return Path(chosen).absolute()
+def _print(given: words.Words) -> None:
+    """What Hydra says of itself and of the configuration."""
+    flags, overrides = given.flags, given.overrides
+    if package := flags.get("--package"):
+        _check_package(given, package)
+    with opened(given.config_dir) as hydra_object:
+        name = first(given)
+        if "--help" in flags or "--hydra-help" in flags:
+            show = hydra_object.app_help if "--help" in flags else hydra_object.hydra_help
+            show(name, get_args_parser(), SimpleNamespace(overrides=overrides, resolve="--resolve" in flags))
+        elif "--cfg" in flags:
+            hydra_object.show_cfg(name, overrides, flags["--cfg"], package, "--resolve" in flags)
+        else:
+            hydra_object.show_info(flags["--info"], name, overrides)
 
 
 def _check_package(given: words.Words, package: str) -> None:
     with compose_all(given) as compose:
-        found = OmegaConf.select(composed := compose(given.overrides), package)
-        if package != "_global_" and not isinstance(found, DictConfig):
+        section = OmegaConf.select(composed := compose(given.overrides), package)
+        if package != "_global_" and not isinstance(section, DictConfig):
             raise ConfigError(f"--package={package}: no such section (there are: {', '.join(_sections(composed))})")
 
 
@@ -184,39 +144,44 @@ def _sections(composed: DictConfig) -> list[str]:
     return [str(key) for key, value in composed.items() if isinstance(value, DictConfig)]
 
 
-def _fix(given: words.Words, key: str, directory: Path) -> None:
-    escaped = str(directory).replace("\\", "\\\\").replace("'", "\\'")
-    given.overrides = [word for word in given.overrides if word.partition("=")[0].lstrip("+") != key]
-    given.overrides.append(f"{key}='{escaped}'")
+# -- a grid ------------------------------------------------------------------------------------------------------
 
 
-# -- one job ---------------------------------------------------------------------------------------------------
+def _run_grid(given: words.Words, parsed: list[Override], command: list[str], progress: Any) -> Grid:
+    """Every job, by Hydra's launcher. One that is interrupted says how to go on."""
+    grid = grids.check(given, parsed, command)
+    overrides = [word for word in given.overrides if word.partition("=")[0].lstrip("+") != "hydra.sweep.dir"]
+    overrides.append(f"hydra.sweep.dir={quoted(grid.directory)}")  # the one that was made: its name has the time in it
+    try:
+        with opened(given.config_dir) as hydra_object:
+            with progress.watching(grid) if progress is not None else contextlib.nullcontext():
+                hydra_object.multirun(first(given), task, overrides)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        number = stop.code - 128 if isinstance(stop, Interrupted) else signal.SIGINT
+        text = f"interrupted with {len(grid.jobs())} of {grid.planned or 'the'} jobs ended"
+        again = shlex.join([*command, *(["--continue"] if "--continue" not in command else [])])
+        raise Interrupted(number, grid.directory, text, None, again) from None
+    except ConfigError:
+        raise
+    except Exception as error:
+        if not grid.started():
+            raise
+        grid.error = f"{type(error).__name__}: {error}".splitlines()[0]  # a killed worker, say
+    finally:
+        summary.write(grid.directory)
+    return grid
 
 
 def task(cfg: DictConfig) -> float | None:
-    """One job, in this process or in a launcher's worker: module level, so that launchers can name it."""
-    hydra_cfg = HydraConfig.get()
-    if hydra_cfg.mode == RunMode.MULTIRUN:
-        return _grid_job(cfg, hydra_cfg)
-    try:
-        set_threads(cfg.get("threads"))
-        place: dict[str, Any] = {}
-        if _job.directory:
-            place = {"parent": _job.directory.parent, "name": _job.directory.name}
-        return _start(plain(cfg), _job.command, **place)
-    except BaseException as error:  # Hydra would print a banner: `train` raises it instead
-        _job.failure = error
-        return None
-
-
-def _grid_job(cfg: DictConfig, hydra_cfg: Any) -> float | None:
+    """One job of a grid, in this process or in a launcher's worker: module level, so that launchers can name it."""
+    settings = HydraConfig.get()
     set_threads(cfg.get("threads"))
     from rlx.training import runner
 
-    place, number = Path(hydra_cfg.sweep.dir).absolute(), int(hydra_cfg.job.num)
-    if grids.orphaned(place, hydra_cfg.launcher):
+    place, number = Path(settings.sweep.dir).absolute(), int(settings.job.num)
+    if grids.orphaned(place, settings.launcher):
         raise SystemExit(1)  # killed; its jobs wait for --continue
-    overrides = list(hydra_cfg.overrides.task)
+    overrides = list(settings.overrides.task)
     name, error, score = str(number), None, None
     try:
         raw = plain(cfg)
@@ -244,20 +209,22 @@ def _isolated(raw: dict[str, Any], command: list[str], grid: Path, name: str) ->
     return path.name, (found["evaluation"] or {}).get("score")
 
 
-def _start(raw: dict[str, Any], command: list[str], **place: Any) -> float | None:
+# -- one run -----------------------------------------------------------------------------------------------------
+
+
+def _start(raw: dict[str, Any], command: list[str], progress: Any, **place: Any) -> tuple[Path, dict[str, Any]]:
+    set_threads(raw.get("threads"))
     from rlx.training import runner
 
-    path, found = runner.start(raw, command, _step(), announce=_announce(), **place)
-    _job.outcome.runs.append((path, found))
-    return (found["evaluation"] or {}).get("score")
+    return runner.start(raw, command, _step(progress), announce=_announce(progress), **place)
 
 
-def _step() -> Callable[..., None]:
-    return _job.progress.step if _job.progress is not None else lambda *_: None
+def _step(progress: Any) -> Callable[..., None]:
+    return progress.step if progress is not None else lambda *_: None
 
 
-def _announce() -> Callable[..., None]:
-    return _job.progress.announce if _job.progress is not None else lambda *_: None
+def _announce(progress: Any) -> Callable[..., None]:
+    return progress.announce if progress is not None else lambda *_: None
 
 
 # -- rlx resume ------------------------------------------------------------------------------------------------
@@ -265,7 +232,6 @@ def _announce() -> Callable[..., None]:
 
 def resume(path: Path, argv: list[str], progress: Any = None) -> tuple[Path, dict[str, Any]]:
     """Continue a run from its own configuration; today's conf/ is not consulted. Raises ConfigError."""
-    global _job
     raw = run_config(path)
     for word in argv:
         if word.startswith("-"):
@@ -282,8 +248,8 @@ def resume(path: Path, argv: list[str], progress: Any = None) -> tuple[Path, dic
     set_threads(raw.get("threads"))
     from rlx.training import runner
 
-    _job = _Job(progress)
-    return runner.resume(path, raw, ["rlx", "resume", str(path), *argv], _step(), announce=_announce())
+    command = ["rlx", "resume", str(path), *argv]
+    return runner.resume(path, raw, command, _step(progress), announce=_announce(progress))
 
 
 def run_config(path: Path) -> dict[str, Any]:
@@ -298,32 +264,6 @@ def run_config(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ConfigError(f"{file}: not the configuration of a run")
     return raw
-
-
-# -- around Hydra's entry --------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _argv(argv: list[str]) -> Iterator[None]:
-    before, sys.argv = sys.argv, argv
-    try:
-        yield
-    finally:
-        sys.argv = before
-
-
-@contextlib.contextmanager
-def _full_errors() -> Iterator[None]:
-    """HYDRA_FULL_ERROR makes Hydra raise instead of printing and exiting; only around its call."""
-    before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = before
 
 
 __all__ = ["Grid", "Outcome", "compose", "resume", "task", "train"]

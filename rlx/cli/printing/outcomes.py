@@ -57,7 +57,7 @@ def sampled(found: Sequence[Mapping[str, Any]]) -> None:
             print(f"{said['logprob']:9.3f}  {text}{'' if said['ended'] else ' (cut)'}")
 
 
-def grid(directory: Path, jobs: Sequence[Mapping[str, Any]], planned: int | None, error: str | None) -> bool:
+def grid_summary(directory: Path, jobs: Sequence[Mapping[str, Any]], planned: int | None, error: str | None) -> bool:
     """A line for each job, how many finished, and the grid's path as the last line. True if all finished."""
     from rlx.rundir import reader as runs
 

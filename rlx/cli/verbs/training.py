@@ -25,7 +25,7 @@ def train(ctx: typer.Context, overrides: Overrides = None) -> None:
         finally:
             live.finish()
         if grid := outcome.grid:
-            if not printing.grid(grid.directory, grid.jobs(), grid.planned, grid.error):
+            if not printing.grid_summary(grid.directory, grid.jobs(), grid.planned, grid.error):
                 raise typer.Exit(1)
             return
         for path, found in outcome.runs:

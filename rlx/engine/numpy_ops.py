@@ -6,7 +6,8 @@ answers NotImplemented where numpy and ATen could differ (other dtypes, options 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -28,27 +29,45 @@ def tensors(tree: Any) -> list[Tensor]:
     return []
 
 
-class Program:
-    """Straight-line Python source over named buffers."""
+def storage(tensor: Tensor) -> int:
+    """The address of a tensor's memory, the same for all views of it."""
+    return tensor.untyped_storage().data_ptr()
 
-    def __init__(self) -> None:
+
+class Program:
+    """Straight-line Python source over named buffers: `labels` (address -> name) says what some of them are called."""
+
+    def __init__(self, labels: Mapping[int, str]) -> None:
         self.lines: list[str] = []
         self.names: dict[str, Any] = {name: getattr(np, name) for name in NUMPY.split()}
         self.names["reduce"] = np.add.reduce
+        self._labels, self._operation = dict(labels), "call"
+        self._known: dict[tuple, str] = {}
 
     def emit(self, template: str, *values: Any) -> None:
         self.lines.append(template.format(*(self._name(value) for value in values)))
 
     def _name(self, value: Any) -> str:
         if isinstance(value, Tensor):
-            value = value.detach().numpy()
-        elif isinstance(value, float | int | bool | None):
+            array = value.detach().numpy()
+            place = value.data_ptr(), array.dtype, array.shape, array.strides
+            if value.numel() and place in self._known:
+                return self._known[place]
+            label = self._labels.get(value.data_ptr()) or self._labels.get(storage(value), "other")
+            return self._known.setdefault(place, self._bind(label, array))
+        if isinstance(value, float | int | bool | None):
             return repr(value) if np.isfinite(value or 0) else f"float('{value}')"
-        name = f"v{len(self.names)}"
+        return self._bind(self._operation if callable(value) else "option", value)
+
+    def _bind(self, label: str, value: Any) -> str:
+        name = f"{re.sub(r'[^a-zA-Z0-9]', '_', label)}_{len(self.names)}"
         self.names[name] = value
         return name
 
     def add(self, func: Any, args: tuple, kwargs: dict, out: Any) -> None:
+        self._operation = str(func).split(".")[1]
+        for tensor in tensors(out):
+            self._labels.setdefault(storage(tensor), self._operation)
         lower = LOWER.get(str(func))
         if lower is None or (kwargs and lower is not _cast) or lower(self, out, *args, **kwargs) is NotImplemented:
             self._aten(func, args, kwargs, out)
@@ -70,12 +89,17 @@ class Program:
 
         self.emit("{}()", run)
 
-    def compile(self) -> Callable[[], None]:
+    @property
+    def source(self) -> str:
+        """The replay function as text, less the arguments that bind its names."""
         body = "\n        ".join(self.lines or ["pass"])
+        quiet = "with errstate(all='ignore'):"  # ATen does not warn about overflow and NaN either
+        return f"def replay():\n    {quiet}\n        {body}\n"
+
+    def compile(self) -> Callable[[], None]:
         arguments = ", ".join(f"{name}={name}" for name in self.names)  # locals are faster than globals
         scope = dict(self.names)
-        quiet = "with errstate(all='ignore'):"  # ATen does not warn about overflow and NaN either
-        exec(f"def replay({arguments}):\n    {quiet}\n        {body}", scope)
+        exec(self.source.replace("()", f"({arguments})", 1), scope)
         return scope["replay"]
 
 

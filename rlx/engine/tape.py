@@ -4,7 +4,9 @@ A 64-64 network at batch 256 needs about 80 us of arithmetic; ordinary torch spe
 in bookkeeping. A `Tape` removes the bookkeeping and leaves the function as it was written:
 
 1. *Record.* The function runs once, for real, under a dispatch mode that notes every ATen operation in order -
-   the forward pass, and the backward pass as autograd itself derived it. No derivative is written here.
+   the forward pass, and the backward pass as autograd itself derived it. No derivative is written here. Every tensor
+   that was there before and is read counts as changeable: inputs and parameters, but also another learner's
+   parameters, a temperature, a buffer, a numpy array. Constant is only what the recording made from numbers alone.
 2. *Replay.* The recorded tensors are the work space: the same operations run again over the same memory, as one
    straight-line Python function of numpy calls (see `lowering`; ATen `out=` calls where numpy has no such operation),
    reading parameters and inputs where they live.
@@ -12,8 +14,9 @@ in bookkeeping. A `Tape` removes the bookkeeping and leaves the function as it w
    away, a notice says so, and ordinary torch is used from then on.
 
 What cannot be taped falls back to ordinary torch: other devices and dtypes, random operations, operations whose
-result depends on data (`.item()`, boolean indexing). Python numbers are baked into the tape, so a hyper-parameter
-that changes from call to call must be passed as an input.
+result depends on data (`.item()`, boolean indexing), writing into a tensor that was there before (running statistics).
+It is refused before it runs: nothing is written and no random number is drawn once more than torch would.
+Python numbers are baked into the tape, so a hyper-parameter that changes from call to call must be passed as an input.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlx.engine.numpy_ops import Program, tensors
+from rlx.engine.numpy_ops import Program, storage, tensors
 
 Function = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
 
@@ -38,6 +41,7 @@ FACTORIES = {
     "new_zeros",
     "new_ones",
     "new_empty",
+    "new_empty_strided",
     "new_full",
 }
 
@@ -47,18 +51,52 @@ class Untapeable(Exception):
 
 
 class _Recorder(TorchDispatchMode):
+    """Runs every operation and notes it: `calls`, and in `made` the memory that they made. Raises Untapeable before one
+    that a replay could not repeat."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[tuple[Any, tuple, dict, Any]] = []
+        self.calls: list[tuple[Any, tuple, dict, Any]] = []  # keeps the tensors: no address is used twice
+        self.made: set[int] = set()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # the default wraps this class with torch._dynamo: one second and 60 MB of imports
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        out = func(*args, **(kwargs or {}))
-        self.calls.append((func, args, kwargs or {}, out))
+        kwargs = kwargs or {}
+        self._refuse(func, args, kwargs)
+        read = {storage(tensor) for tensor in _arguments(args, kwargs)}
+        out = func(*args, **kwargs)
+        self.calls.append((func, args, kwargs, out))
+        self.made |= {storage(tensor) for tensor in tensors(out)} - read
         return out
+
+    def _refuse(self, func: Any, args: tuple, kwargs: dict) -> None:
+        for tensor in _arguments(args, kwargs):
+            if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+                raise Untapeable(f"{func} reads a tensor that is {tensor.layout} on {tensor.device}")
+        unsure = torch.Tag.dynamic_output_shape in func.tags and not (
+            str(func) == "aten.index.Tensor" and all(t.dtype != torch.bool for t in tensors(args[1]))
+        )
+        if unsure or torch.Tag.nondeterministic_seeded in func.tags or torch.Tag.data_dependent_output in func.tags:
+            raise Untapeable(f"{func} cannot be replayed")
+        if any(storage(tensor) not in self.made for tensor in _written(func, args, kwargs)):
+            raise Untapeable(f"{func} writes into a tensor that was there before")
+
+
+def _arguments(args: tuple, kwargs: dict) -> list[Tensor]:
+    return tensors([args, list(kwargs.values())])
+
+
+def _written(func: Any, args: tuple, kwargs: dict) -> list[Tensor]:
+    """The tensors among its arguments that a call changes."""
+    arguments = func._schema.arguments
+    values = {**dict(zip((argument.name for argument in arguments), args)), **kwargs}
+    names = [argument.name for argument in arguments if argument.alias_info and argument.alias_info.is_write]
+    if "batch_norm" in str(func) and values.get("training"):
+        names += ["running_mean", "running_var"]  # its schema is silent about them
+    return tensors([values.get(name) for name in names])
 
 
 def _detached(tree: Any) -> Any:
@@ -69,16 +107,13 @@ def _detached(tree: Any) -> Any:
     return {key: _detached(item) for key, item in tree.items()} if isinstance(tree, dict) else tree
 
 
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
-
-
 class Tape:
     """One function recorded for one set of input shapes.
 
     `function(inputs)` gives a tuple of tensors. `replay()` computes `outputs` anew from what is in `inputs` by then;
     with `params` (the first output must be a 0-dim loss) it also writes d loss / d params into `grads`, tensors
-    shaped like the parameters.
+    shaped like the parameters. `source` is the replay as text: a line an operation, with memory named after the input,
+    or the operation, that it was made for.
 
     Raises Untapeable where a replay could differ from the function.
     """
@@ -96,34 +131,31 @@ class Tape:
             derived = torch.autograd.grad(outputs[0], list(params), allow_unused=True) if params else ()
         self.outputs = tuple(output.detach() for output in outputs)
         self._keep = recorder.calls  # the recorded tensors are the buffers: they must outlive the replay
-        program = Program()
-        for func, *trees in _live(recorder.calls, [*self.inputs.values(), *params]):
+        labels = {tensor.data_ptr(): f"param_{index}" for index, tensor in enumerate(params)}
+        labels |= {grad.data_ptr(): f"grad_{index}" for index, grad in enumerate(grads)}
+        labels |= {tensor.data_ptr(): name for name, tensor in self.inputs.items()}
+        program = Program(labels)
+        for func, *trees in _live(recorder.calls, recorder.made):
             program.add(func, *(_detached(tree) for tree in trees))
         for grad, value in zip(grads, derived, strict=True):
             if value is None:
                 grad.zero_()
             else:
                 program.emit("copyto({}, {})", grad, value.detach())
-        self.replay = program.compile()
+        self.source, self.replay = program.source, program.compile()
 
 
-def _live(calls: list, sources: Sequence[Tensor]) -> list:
-    """The calls that must run again: those that read something that changes, or prepare a buffer that such a
-    call updates in place."""
-    for func, args, _kwargs, _out in calls:
-        unsure = torch.Tag.dynamic_output_shape in func.tags and not (
-            str(func) == "aten.index.Tensor" and all(t.dtype != torch.bool for t in tensors(args[1]))
-        )
-        if unsure or torch.Tag.nondeterministic_seeded in func.tags or torch.Tag.data_dependent_output in func.tags:
-            raise Untapeable(f"{func} cannot be replayed")
-    changing = {_storage(tensor) for tensor in sources}
+def _live(calls: list, made: set[int]) -> list:
+    """The calls that must run again: those that read something that changes - all that they did not make themselves -
+    or prepare a buffer that such a call updates in place."""
+    changing = {storage(tensor) for _, args, kwargs, _ in calls for tensor in _arguments(args, kwargs)} - made
     live: set[int] = set()
     while True:  # to a fixed point: an in-place update late in the tape makes an early constant live
         before = len(live), len(changing)
         for index, (func, args, kwargs, out) in enumerate(calls):
             constant = func.overloadpacket._qualified_op_name.split("::")[1] in FACTORIES  # reads shapes only
-            touched = [] if constant else [_storage(t) for t in tensors([args, list(kwargs.values())])]
-            written = [_storage(t) for t in tensors(out)]
+            touched = [] if constant else [storage(t) for t in _arguments(args, kwargs)]
+            written = [storage(t) for t in [*tensors(out), *_written(func, args, kwargs)]]
             if any(s in changing for s in touched) or (not func.is_view and any(s in changing for s in written)):
                 changing.update(written)
                 live.add(index)
@@ -137,9 +169,9 @@ def _is_alias(call: tuple) -> bool:
     func, args, _kwargs, out = call
     if func._schema.is_mutable:
         return False
-    sources = {_storage(tensor) for tensor in tensors(args)}
+    sources = {storage(tensor) for tensor in tensors(args)}
     outs = tensors(out)
-    return bool(outs) and all(_storage(tensor) in sources for tensor in outs)
+    return bool(outs) and all(storage(tensor) in sources for tensor in outs)
 
 
 class Forward:

@@ -6,18 +6,27 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 
 class Flat:
-    """Parameters (a module's, or some of them) and their gradients as views of two flat vectors (`.data`, `.grad`)."""
+    """Parameters (a module's, or some of them) and their gradients as views of two flat vectors (`.data`, `.grad`).
+
+    A parameter lives in one place: one that another Flat in use already holds is refused with a ValueError, or that one
+    would go on with a vector which no network reads any more.
+    """
+
+    _in_use: ClassVar[weakref.WeakSet[Flat]] = weakref.WeakSet()
 
     def __init__(self, params: nn.Module | Iterable[nn.Parameter]) -> None:
-        params = list(params.parameters() if isinstance(params, nn.Module) else params)
+        named = params.named_parameters() if isinstance(params, nn.Module) else enumerate(params)
+        params = self._free({id(param): (name, param) for name, param in named})
         self.data = torch.cat([p.detach().reshape(-1) for p in params])
         self.grad = torch.zeros_like(self.data)
         sizes = [p.numel() for p in params]
@@ -25,6 +34,23 @@ class Flat:
         for p, data, grad in zip(params, self.data.split(sizes), self.grad.split(sizes), strict=True):
             p.data = data.view_as(p)
             self.grads.append(grad.view_as(p))
+        self._in_use.add(self)
+
+    def _free(self, named: Mapping[int, tuple[str | int, nn.Parameter]]) -> list[nn.Parameter]:
+        """Those parameters, each once. Raises ValueError if one is another Flat's."""
+        if self._taken(named):
+            gc.collect()  # a learner thrown away may be waiting for this
+        if taken := self._taken(named):
+            name, param = named[taken[0]]
+            raise ValueError(
+                f"parameter {name}, shape {tuple(param.shape)}, belongs to another learner: give shared parameters to "
+                "one learner that minimises the sum of the losses, or each learner its own module"
+            )
+        return [param for _, param in named.values()]
+
+    def _taken(self, ids: Iterable[int]) -> list[int]:
+        owned = {id(param) for flat in self._in_use for param in flat.params}
+        return [key for key in ids if key in owned]
 
 
 class Adam:

@@ -123,12 +123,15 @@ class Run:
         """Save these objects (anything with state_dict and load_state_dict) with the run, and restore them now if
         the run is being resumed. Raises StateMismatch naming an object that the checkpoint does not fit.
 
+        One that `may_be_missing` stays as it is if the checkpoint is from before it was tracked.
         An object whose `replayable`, or that of its `envs`, is False cannot be saved without changing it: see
         `exact_anywhere`.
         """
         for name, thing in objects.items():
             self.tracked[name] = thing
             if not self._resumed:
+                continue
+            if name not in self._saved and getattr(thing, "may_be_missing", False):
                 continue
             if name not in self._saved:
                 there = ", ".join(self._saved) or "nothing more"

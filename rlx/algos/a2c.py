@@ -96,7 +96,9 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
         max_grad_norm=algo.max_grad_norm,
         engine=algo.engine,
     )
-    rollout = Rollout(cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device)
+    rollout = Rollout(
+        cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device, engine=algo.engine
+    )
     run.track(policy=model, optimizer=learner, normalizer=rollout.normalizer, rollout=rollout)
 
     size = algo.num_envs * algo.num_steps
@@ -110,7 +112,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
 
         # Learn
         info = learner.step(batch, None, lr)
-        run.notice(learner.notice)
+        run.notice(learner.notice or rollout.notice)
 
         run.step += size
         yield run.step, partial(metrics, algo, model, rollout, learner, batch, {**info, "learning_rate": lr})

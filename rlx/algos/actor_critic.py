@@ -121,10 +121,14 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
     adam = partial(Learner, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine)
     actor = adam(model.policy_parameters(), partial(actor_loss, algo, model, head))
     critic = adam(model.critic, partial(critic_loss, model))
-    rollout = Rollout(cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device)
-    run.track(policy=model, actor=actor, critic=critic, normalizer=rollout.normalizer, rollout=rollout)
+    rollout = Rollout(
+        cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device, engine=algo.engine
+    )
+    criticise = Forward(partial(sarsa, algo, model, head), run.device, engine=algo.engine)
+    run.track(
+        policy=model, actor=actor, critic=critic, normalizer=rollout.normalizer, rollout=rollout, criticise=criticise
+    )
     next_actions = run.rng("next_actions")
-    criticise = Forward(partial(sarsa, algo, model, head), run.device)
 
     size = algo.num_envs * algo.num_steps
     num_updates = -(-cfg.total_steps // size)
@@ -158,7 +162,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
                 **actor.step({name: data[name] for name in ("obs", "action", "weight")}, None, scale * algo.lr),
             }
         )  # grad_norm is the actor's
-        run.notice(actor.notice or critic.notice)
+        run.notice(actor.notice or critic.notice or criticise.notice or rollout.notice)
 
         run.step += size
         yield run.step, partial(metrics, rollout, info, weight, scale * algo.lr, actor.num_steps, model)

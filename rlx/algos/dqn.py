@@ -126,9 +126,14 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
     target_params = Flat(target).data
     target_params.copy_(learner.flat.data)
     replay = make_replay(cfg, envs, run.dir / "buffer")
-    explorer = Explorer(cfg.env, envs, q_network, replay, algo.gamma, run.rng("actions"), run.device)
-    run.track(policy=q_network, target=target, optimizer=learner, normalizer=explorer.normalizer, explorer=explorer)
-    evaluate = Forward(lambda x: (target(x["obs"]),), run.device)
+    explorer = Explorer(
+        cfg.env, envs, q_network, replay, algo.gamma, run.rng("actions"), run.device, engine=algo.engine
+    )
+    evaluate = Forward(lambda x: (target(x["obs"]),), run.device, engine=algo.engine)
+    run.track(
+        policy=q_network, target=target, optimizer=learner, normalizer=explorer.normalizer, explorer=explorer,
+        evaluate=evaluate,
+    )  # fmt: skip
     minibatches, N, lr = run.rng("minibatches"), algo.num_envs, algo.lr
 
     while run.step < cfg.total_steps:
@@ -161,7 +166,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
                     steps.append(learner.step(data, slice(start, start + algo.batch_size), lr))
                 if algo.prioritized:
                     replay.rerank(learner.rows["td_error"])
-        run.notice(learner.notice)
+        run.notice(learner.notice or evaluate.notice or explorer.notice)
 
         yield (
             run.step,

@@ -112,7 +112,9 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
         max_grad_norm=algo.max_grad_norm,
         engine=algo.engine,
     )
-    rollout = Rollout(cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device)
+    rollout = Rollout(
+        cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device, engine=algo.engine
+    )
     beta = AdaptiveKL(algo.kl_coef)
     run.track(policy=model, optimizer=learner, normalizer=rollout.normalizer, rollout=rollout, kl_coef=beta)
     shuffle = run.rng("minibatches")
@@ -147,7 +149,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
             else:
                 continue
             break  # the KL stop ends the iteration, not only the epoch
-        run.notice(learner.notice)
+        run.notice(learner.notice or rollout.notice)
         if algo.objective == "penalty":
             beta.adapt(divergence(model, head, data), algo.kl_target)
 

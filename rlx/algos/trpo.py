@@ -151,7 +151,9 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
     model = ActorCritic(envs.observation_space.shape, head, cfg.model, run.generator("model")).to(run.device)
     policy = TrustRegion(algo, model, head)
     critic = Learner(model.critic, partial(value_loss, model.critic), eps=algo.adam_eps, engine=algo.engine)
-    rollout = Rollout(cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device)
+    rollout = Rollout(
+        cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device, engine=algo.engine
+    )
     run.track(policy=model, optimizer=critic, normalizer=rollout.normalizer, rollout=rollout)
     shuffle, choose = run.rng("minibatches"), run.rng("fisher")
 
@@ -187,7 +189,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
             for _ in range(algo.num_epochs)
             for index in minibatches(shuffle, rows, algo.num_minibatches, run.device)
         ]
-        run.notice(critic.notice)
+        run.notice(critic.notice or rollout.notice)
 
         run.step += size
         yield (

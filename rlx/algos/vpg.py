@@ -97,12 +97,13 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
     run.notice(envs.notice or "")
     head = make_head(envs.action_space)
     model = ActorCritic(envs.observation_space.shape, head, cfg.model, run.generator("model")).to(run.device)
-    adam = partial(Learner, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine)
+    adam = partial(Learner, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine, varying=True)
     actor = adam(model.policy_parameters(), partial(policy_loss, algo, model, head))
     critic = adam(model.critic, partial(critic_loss, model))
     rollout = Rollout(
-        cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device, whole_episodes=True
-    )
+        cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device,
+        whole_episodes=True, engine=algo.engine,
+    )  # fmt: skip
     run.track(policy=model, actor=actor, critic=critic, normalizer=rollout.normalizer, rollout=rollout)
     shuffle = run.rng("minibatches")
 
@@ -127,7 +128,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
                 for index in minibatches(shuffle, len(data["obs"]), algo.critic_minibatches, run.device):
                     info = {**critic.step(fit, index, algo.critic_lr), **info}  # grad_norm is the actor's
             info["explained_variance"] = float(vf.explained_variance(rollout.rows(batch["value"]), data["return_"]))
-        run.notice(actor.notice or critic.notice)
+        run.notice(actor.notice or critic.notice or rollout.notice)
 
         run.step += batch["reward"].numel()
         yield (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from rlx.control.distributions import Head, make_head
 from rlx.control.networks import ActorCritic
 from rlx.control.normalize import ObsNormalizer
 from rlx.engine.tape import Forward
+from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig
@@ -21,6 +23,11 @@ from rlx.run import Run
 def make_one(cfg: EnvConfig) -> Envs:
     """One environment, to ask for its spaces; without worker processes."""
     return make_envs(replace(cfg, backend="sync") if cfg.backend == "async" else cfg, 1, 0, domain=1)
+
+
+def engine_of(cfg: Any) -> Engine:
+    """The engine that the algorithm is configured with; not every one has that key."""
+    return getattr(cfg.algo, "engine", "auto")
 
 
 def saved_statistics(cfg: Any, run: Run, shape: tuple[int, ...]) -> ObsNormalizer | None:
@@ -36,10 +43,18 @@ def saved_statistics(cfg: Any, run: Run, shape: tuple[int, ...]) -> ObsNormalize
 class Policy:
     """`policy(obs [N, ...]) -> action [N, ...]`: the mode of pi(a|s), or samples drawn from `rng`."""
 
-    def __init__(self, model: ActorCritic, head: Head, obs_norm: ObsNormalizer | None, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: ActorCritic,
+        head: Head,
+        obs_norm: ObsNormalizer | None,
+        device: torch.device,
+        engine: Engine = "auto",
+    ) -> None:
         self.head, self.obs_norm = head, obs_norm
-        self._mode = Forward(lambda x: (head.mode(params := model.policy(x["obs"])), params), device)
-        self._sample = Forward(lambda x: (head.sample(params := model.policy(x["obs"]), x["noise"]), params), device)
+        forward = partial(Forward, device=device, engine=engine)
+        self._mode = forward(lambda x: (head.mode(params := model.policy(x["obs"])), params))
+        self._sample = forward(lambda x: (head.sample(params := model.policy(x["obs"]), x["noise"]), params))
 
     def __call__(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         seen = torch.from_numpy(self.obs_norm.normalize(obs) if self.obs_norm else obs)
@@ -57,4 +72,4 @@ class Policy:
         model = ActorCritic(shape, head, cfg.model, torch.Generator()).to(run.device)
         saved = {name: tensor for name, tensor in run.state("policy").items() if not name.startswith("critic.")}
         model.load_state_dict({**model.state_dict(), **saved})  # acting needs no critic, whatever that one's outputs
-        return cls(model.eval(), head, saved_statistics(cfg, run, shape), run.device)
+        return cls(model.eval(), head, saved_statistics(cfg, run, shape), run.device, engine_of(cfg))

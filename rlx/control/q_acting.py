@@ -16,9 +16,10 @@ from torch import nn
 
 from rlx.base.errors import ConfigError
 from rlx.control.normalize import ObsNormalizer
-from rlx.control.policy import make_one, saved_statistics
+from rlx.control.policy import engine_of, make_one, saved_statistics
 from rlx.control.rollout import Normalizer
 from rlx.engine.tape import Forward
+from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
 from rlx.envs.episodes import episode_metrics
 from rlx.envs.single import EnvConfig
@@ -69,7 +70,7 @@ class Explorer:
 
     With the normalisation the environment's configuration asks for, the buffer holds raw values: they are normalised
     when they are sampled, by the statistics of all that was seen until then. `horizon` is how many finished episodes
-    the running averages cover.
+    the running averages cover; `engine` is that of the learner.
     """
 
     def __init__(
@@ -82,12 +83,13 @@ class Explorer:
         rng: np.random.Generator,
         device: torch.device,
         horizon: int = 100,
+        engine: Engine = "auto",
     ) -> None:
         self.envs, self.replay, self.rng = envs, replay, rng
         self.num_actions = int(envs.action_space.n)  # type: ignore[attr-defined]
         self.normalizer = Normalizer(cfg, envs, gamma)
         self.episodes: deque[tuple[float, int, float | None]] = deque(maxlen=horizon)
-        self._greedy = Forward(lambda x: (q_network(x["obs"]).argmax(-1),), device)
+        self._greedy = Forward(lambda x: (q_network(x["obs"]).argmax(-1),), device, engine=engine)
         self._act: Callable[[np.ndarray], np.ndarray] | None = None
         self._started = False
 
@@ -138,6 +140,11 @@ class Explorer:
             batch |= {name: self.normalizer.obs.normalize(batch[name]) for name in ("obs", "next_obs")}
         return batch
 
+    @property
+    def notice(self) -> str:
+        """Why ordinary torch acts, where it has to."""
+        return self._greedy.notice
+
     def metrics(self) -> dict[str, float]:
         """Means over the last finished episodes, of raw rewards (nothing before the first one)."""
         return episode_metrics(self.episodes)
@@ -151,6 +158,7 @@ class Explorer:
             "replay": self.replay.state_dict(),
             "started": self._started,
             "episodes": [list(episode) for episode in self.episodes],
+            "greedy": self._greedy.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -161,6 +169,7 @@ class Explorer:
             self.replay.reopen(self.envs.obs)
         self.episodes.clear()
         self.episodes.extend((r, n, success) for r, n, success in state["episodes"])
+        self._greedy.load_state_dict(state.get("greedy", {}))  # checkpoints before 0.2.0 have none
 
 
 def in_pieces(forward: Forward, obs: torch.Tensor, rows: int = 512) -> torch.Tensor:
@@ -181,9 +190,10 @@ class QPolicy:
         epsilon: float,
         obs_norm: ObsNormalizer | None,
         device: torch.device,
+        engine: Engine = "auto",
     ) -> None:
         self.num_actions, self.epsilon, self.obs_norm = num_actions, epsilon, obs_norm
-        self._greedy = Forward(lambda x: (q_network(x["obs"]).argmax(-1),), device)
+        self._greedy = Forward(lambda x: (q_network(x["obs"]).argmax(-1),), device, engine=engine)
 
     def __call__(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         seen = torch.from_numpy(self.obs_norm.normalize(obs) if self.obs_norm else obs)
@@ -201,4 +211,4 @@ class QPolicy:
         q_network.load_state_dict(run.state("policy"))
         obs_norm = saved_statistics(cfg, run, envs.observation_space.shape)
         num_actions = int(envs.action_space.n)  # type: ignore[attr-defined]
-        return cls(q_network.eval(), num_actions, cfg.algo.final_epsilon, obs_norm, run.device)
+        return cls(q_network.eval(), num_actions, cfg.algo.final_epsilon, obs_norm, run.device, engine_of(cfg))

@@ -14,6 +14,7 @@ from rlx.control.distributions import Head
 from rlx.control.networks import ActorCritic
 from rlx.control.normalize import ObsNormalizer, RewardNormalizer
 from rlx.engine.tape import Forward
+from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
 from rlx.envs.episodes import LONGEST, Episode, episode_metrics
 from rlx.envs.single import EnvConfig
@@ -46,9 +47,10 @@ class Rollout:
     """Acts with the policy alone, then evaluates values and log-probabilities of the whole rollout at once.
 
     Normalisation statistics are frozen while a rollout is collected and updated after it: the log-probability that
-    the learner recomputes is then exactly the behaviour policy's. `horizon` is how many finished episodes the
-    running averages cover. With `whole_episodes` a rollout goes on until in every environment an episode has ended
-    at or after `num_steps`; what an environment did behind its last whole episode is no row of the batch.
+    the learner recomputes is then exactly the behaviour policy's. `engine` is that of the learner. `horizon` is how
+    many finished episodes the running averages cover. With `whole_episodes` a rollout goes on until in every
+    environment an episode has ended at or after `num_steps`; what an environment did behind its last whole episode is
+    no row of the batch.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Rollout:
         device: torch.device,
         horizon: int = 100,
         whole_episodes: bool = False,
+        engine: Engine = "auto",
     ) -> None:
         self.envs, self.head, self.num_steps, self.rng, self.device = envs, head, num_steps, rng, device
         self.normalizer = Normalizer(cfg, envs, gamma)
@@ -75,10 +78,11 @@ class Rollout:
         self._act = Forward(
             lambda x: (head.sample(params := policy.policy(x["obs"]), x["noise"]), params),
             torch.device(device),
+            engine=engine,
         )
         self._acting: Callable[..., np.ndarray] | None = None
         self._policy = policy
-        self._evaluate = Forward(self._values_and_logprobs, torch.device(device), varying=whole_episodes)
+        self._evaluate = Forward(self._values_and_logprobs, torch.device(device), whole_episodes, engine)
         self._value = lambda obs: policy(obs.to(device))[1]
 
     def _allocate(self, T: int) -> None:
@@ -228,6 +232,11 @@ class Rollout:
         flat = tensor.flatten(0, 1)
         return flat if valid.numpy().all() else flat[valid.flatten().to(flat.device)]
 
+    @property
+    def notice(self) -> str:
+        """Why ordinary torch acts or evaluates, where it has to."""
+        return self._act.notice or self._evaluate.notice
+
     def metrics(self) -> dict[str, float]:
         """Means over the last finished episodes, of raw rewards (nothing before the first one); over those of the last
         rollout alone (batch_), where it holds the whole episodes of one environment."""
@@ -241,6 +250,8 @@ class Rollout:
             "envs": self.envs.state_dict(),
             "started": self._started,
             "episodes": [list(episode) for episode in self.episodes],
+            "act": self._act.state_dict(),
+            "evaluate": self._evaluate.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -248,6 +259,8 @@ class Rollout:
         self.envs.load_state_dict(state["envs"])
         self.episodes.clear()
         self.episodes.extend((r, n, success) for r, n, success in state["episodes"])
+        self._act.load_state_dict(state.get("act", {}))  # checkpoints before 0.2.0 have none
+        self._evaluate.load_state_dict(state.get("evaluate", {}))
 
 
 def minibatches(rng: np.random.Generator, size: int, count: int, device: torch.device) -> tuple[Tensor | None, ...]:

@@ -6,8 +6,9 @@ where it can, runs the loss from a `Tape`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,21 +16,22 @@ from torch import Tensor, nn
 
 from rlx.engine.optim import OPTIMIZERS, Flat, Optimizer
 from rlx.engine.tape import Tape, Untapeable
+from rlx.engine.trust import GRADIENTS, Calls, Engine, Trust, disagreement
 
 Loss = Callable[[Mapping[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
-Engine = Literal["auto", "tape", "torch"]
 Index = Tensor | slice | None
+VALUES = "values"
 
 
 class Learner:
     """Minimises `loss(batch) -> (loss, diagnostics)` over `params`, a module's or some of them, by minibatches.
 
-    `engine="auto"` replays a `Tape` for float32 networks on the CPU and falls back to ordinary torch elsewhere;
-    `notice` says why when it had to. Raises FloatingPointError when a gradient is not finite: the parameters are
-    then still those of the step before.
+    `engine="auto"` replays a `Tape` for float32 networks on the CPU and falls back to ordinary torch elsewhere, or if
+    the number of rows is `varying` from step to step: recording each would not pay.
+    `notice` says why when it had to, and how many calls may have been wrong (see `trust`). Raises FloatingPointError
+    when a gradient is not finite: the parameters are then still those of the step before.
     """
 
-    CHECKED = 2  # calls of each new tape that are compared with ordinary torch
     MOST_TAPES = 8  # one for each number of rows; the oldest makes room
 
     def __init__(
@@ -41,21 +43,20 @@ class Learner:
         eps: float = 1e-5,
         max_grad_norm: float = 0.0,
         engine: Engine = "auto",
+        varying: bool = False,
     ) -> None:
         self.loss, self.max_grad_norm = loss, max_grad_norm
         self.flat = Flat(params)
         self.optimizer = OPTIMIZERS[optimizer](self.flat.data, eps)
-        self.notice = ""
         self.rows: dict[str, np.ndarray] = {}
         self._names: list[str] = []
         self._row_names: list[str] = []
         self._tapes: dict[int, _Arrays] = {}
-        self._compared: dict[int, int] = {}  # calls with that many rows that were compared with ordinary torch
         self._batch: Mapping[str, Tensor] = {}
         self._arrays: dict[str, np.ndarray] = {}
         data = self.flat.data
         small = data.device.type == "cpu" and data.dtype == torch.float32 and data.numel() < 2_000_000
-        self._taping = engine == "tape" or (engine == "auto" and small)
+        self._trust = Trust(engine == "tape" or (engine == "auto" and small and not varying))
 
     def step(self, batch: Mapping[str, Tensor], index: Index, lr: float, **hyper: float) -> dict[str, float]:
         """One step on the rows `index` of `batch` (None: all of them); `hyper` reaches the loss as 0-dim tensors.
@@ -74,46 +75,54 @@ class Learner:
         return {**info, "grad_norm": norm}
 
     @property
+    def notice(self) -> str:
+        return self._trust.notice
+
+    @property
     def num_steps(self) -> int:
         """Gradient steps taken."""
         return self.optimizer.t
 
     def state_dict(self) -> dict[str, Any]:
-        compared = {str(rows): calls for rows, calls in self._compared.items()}
-        return {**self.optimizer.state_dict(), "taping": self._taping, "compared": compared}
+        return {**self.optimizer.state_dict(), **self._trust.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.optimizer.load_state_dict(state)
-        # What was found of the tape holds after a resume: another engine would round differently.
-        self._taping = self._taping and state["taping"]
-        self._compared = {int(rows): calls for rows, calls in state["compared"].items()}
+        self._trust.load_state_dict(state)  # another engine would round differently
 
     # -- the gradient, two ways ------------------------------------------------------------------------------
 
     def _gradient(self, batch: Mapping[str, Tensor], index: Index, hyper: Mapping[str, float]) -> dict[str, float]:
-        if not self._taping:
-            return self._by_torch(self._gather(batch, index, hyper))
-        rows = _count(batch, index)
-        tape = self._tapes.get(rows)
+        tape = self._tape(batch, index, hyper) if self._trust.taping else None
         if tape is None:
-            if len(self._tapes) == self.MOST_TAPES:
-                del self._tapes[next(iter(self._tapes))]
-            try:
-                inputs = self._gather(batch, index, hyper)
-                made = Tape(self._stacked, inputs, self.flat.params, self.flat.grads)
-                tape = self._tapes[rows] = _Arrays(made, self._row_names)
-            except Untapeable as error:
-                self._give_up(str(error))
-                return self._gradient(batch, index, hyper)
+            return self._by_torch(self._gather(batch, index, hyper))
         self._feed(tape, batch, index, hyper)
-        if self._compared.get(rows, 0) < self.CHECKED:
-            self._compared[rows] = self._compared.get(rows, 0) + 1
-            if (complaint := self._disagreement(tape)) is not None:
-                self._give_up(complaint)
-                return self._gradient(batch, index, hyper)
-        tape.replay()
+        if tape.calls.plain():
+            tape.replay()
+        elif (complaint := self._disagreement(tape)) is None:
+            tape.calls.agreed()
+        else:
+            self._tapes.clear()
+            self._trust.disagrees(complaint)
+            return self._by_torch(self._gather(batch, index, hyper))
         self.rows = tape.rows
-        return dict(zip(self._names, tape.info.tolist()))
+        return dict(zip(tape.names, tape.info.tolist()))
+
+    def _tape(self, batch: Mapping[str, Tensor], index: Index, hyper: Mapping[str, float]) -> _Arrays | None:
+        """The one for that many rows, recorded if there is none; None where the loss cannot be taped."""
+        rows = _count(batch, index)
+        if rows in self._tapes:
+            return self._tapes[rows]
+        try:
+            made = Tape(self._stacked, self._gather(batch, index, hyper), self.flat.params, self.flat.grads)
+        except Untapeable as error:
+            self._tapes.clear()
+            self._trust.refuses(str(error))
+            return None
+        if len(self._tapes) == self.MOST_TAPES:
+            del self._tapes[next(iter(self._tapes))]
+        tape = self._tapes[rows] = _Arrays(made, self._names, self._row_names, self._trust.calls(str(rows)))
+        return tape
 
     def _feed(self, tape: _Arrays, batch: Mapping[str, Tensor], index: Index, hyper: Mapping[str, float]) -> None:
         if batch is not self._batch:
@@ -151,31 +160,48 @@ class Learner:
         return dict(zip(self._names, info.tolist(), strict=True))
 
     def _disagreement(self, tape: _Arrays) -> str | None:
-        expected_info = self._by_torch(tape.inputs)
-        expected = self.flat.grad.clone()
+        """Replay, and say what ordinary torch objects to. The gradient is then the tape's."""
         self.flat.grad.fill_(float("nan"))
         tape.replay()
-        got_info = dict(zip(self._names, tape.info.tolist()))
-        scale = float(expected.abs().max()) + 1e-12
-        error = float((self.flat.grad - expected).abs().max()) / scale
-        if not error < 1e-3:
-            return f"gradients differ by {error:.1e} of the largest"
-        largest = max(1.0, *(abs(value) for value in expected_info.values()))
-        for name, value in expected_info.items():
-            if not abs(got_info[name] - value) <= 1e-3 * abs(value) + 1e-4 * largest:
-                return f"{name} is {got_info[name]!r}, ordinary torch says {value!r}"
-        return None
+        got, want = self._results(tape.info.tolist(), tape.rows), self._torch_results(tape.inputs)
+        same_names = self._names == tape.names
+        found = disagreement(got, want, partial(self._nudged, tape.inputs)) if same_names else None
+        self.flat.grad.copy_(got[GRADIENTS])
+        if not same_names:
+            return f"the diagnostics were {tape.names} and are {self._names}"
+        if found is None:
+            return None
+        name, error = found
+        if name != VALUES:
+            return f"{name} differ by {error:.1e} of the largest"
+        worst = int(((got[VALUES] - want[VALUES]).abs() / (want[VALUES].abs() + 1)).nan_to_num(float("inf")).argmax())
+        return f"{tape.names[worst]} is {got[VALUES][worst]:.6g}, ordinary torch says {want[VALUES][worst]:.6g}"
 
-    def _give_up(self, why: str) -> None:
-        self._taping, self.notice = False, f"ordinary torch instead of the tape: {why}"
-        self._tapes.clear()
+    def _torch_results(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        values = self._by_torch(inputs).values()
+        return self._results(list(values), self.rows)
+
+    def _nudged(self, inputs: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
+        """Torch's results with parameters times `factor`."""
+        before = self.flat.data.clone()
+        self.flat.data.mul_(factor)
+        try:
+            return self._torch_results(inputs)
+        finally:
+            self.flat.data.copy_(before)
+
+    def _results(self, values: Sequence[float], rows: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+        """All that a step leaves behind: the diagnostics together (compared on the scale of the largest), the gradient,
+        what is said of each row."""
+        of_rows = {f"rows of {name}": torch.from_numpy(array) for name, array in rows.items()}
+        return {VALUES: torch.tensor(values), GRADIENTS: self.flat.grad.clone(), **of_rows}
 
 
 class _Arrays:
     """A tape, its inputs and its diagnostics as numpy arrays."""
 
-    def __init__(self, tape: Tape, row_names: list[str]) -> None:
-        self.inputs, self.replay = tape.inputs, tape.replay
+    def __init__(self, tape: Tape, names: list[str], row_names: list[str], calls: Calls) -> None:
+        self.inputs, self.replay, self.names, self.calls = tape.inputs, tape.replay, names, calls
         self.arrays = {name: tensor.numpy() for name, tensor in tape.inputs.items()}
         self.info = tape.outputs[1].numpy()
         self.rows = {name: value.numpy() for name, value in zip(row_names, tape.outputs[2:], strict=True)}

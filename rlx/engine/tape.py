@@ -10,18 +10,21 @@ in bookkeeping. A `Tape` removes the bookkeeping and leaves the function as it w
 2. *Replay.* The recorded tensors are the work space: the same operations run again over the same memory, as one
    straight-line Python function of numpy calls (see `lowering`; ATen `out=` calls where numpy has no such operation),
    reading parameters and inputs where they live.
-3. *Check.* The learner runs the first two calls both ways; value and gradients must agree, or the tape is thrown
-   away, a notice says so, and ordinary torch is used from then on.
+3. *Check.* Calls 1, 2, 10, 100 and every 1,000th run both ways (see `trust`); values and gradients must agree, or the
+   tape is thrown away, a notice says so, and ordinary torch is used from then on.
 
 What cannot be taped falls back to ordinary torch: other devices and dtypes, random operations, operations whose
 result depends on data (`.item()`, boolean indexing), writing into a tensor that was there before (running statistics).
 It is refused before it runs: nothing is written and no random number is drawn once more than torch would.
-Python numbers are baked into the tape, so a hyper-parameter that changes from call to call must be passed as an input.
+Python numbers are baked into the tape, so a hyper-parameter that changes from call to call must be passed as an input;
+a tensor bound anew (`self.scale = 2 * self.scale`) is not seen either (`self.scale.mul_(2)` is). Only the check finds
+those. The Python of a function runs when it is recorded and checked, not in every call: it must not count its calls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +33,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlx.engine.numpy_ops import Program, storage, tensors
+from rlx.engine.trust import Calls, Engine, Trust, disagreement, distance
 
 Function = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
 
@@ -126,9 +130,11 @@ class Tape:
         grads: Sequence[Tensor] = (),
     ) -> None:
         self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
-        with _Recorder() as recorder, torch.set_grad_enabled(bool(params)):
-            outputs = function(self.inputs)
-            derived = torch.autograd.grad(outputs[0], list(params), allow_unused=True) if params else ()
+        with _Recorder() as recorder:
+            outputs, derived = _evaluate(function, self.inputs, params)
+        for first, second in zip((*outputs, *derived), sum(_evaluate(function, self.inputs, params), ()), strict=True):
+            if first is not None and second is not None and distance(first, second, relative=True) > 1e-5:
+                raise Untapeable("the same inputs give another result when it is called again")
         self.outputs = tuple(output.detach() for output in outputs)
         self._keep = recorder.calls  # the recorded tensors are the buffers: they must outlive the replay
         labels = {tensor.data_ptr(): f"param_{index}" for index, tensor in enumerate(params)}
@@ -143,6 +149,15 @@ class Tape:
             else:
                 program.emit("copyto({}, {})", grad, value.detach())
         self.source, self.replay = program.source, program.compile()
+
+
+def _evaluate(
+    function: Function, inputs: Mapping[str, Tensor], params: Sequence[Tensor]
+) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+    """The outputs, and d outputs[0] / d params."""
+    with torch.set_grad_enabled(bool(params)):
+        outputs = function(inputs)
+        return outputs, torch.autograd.grad(outputs[0], list(params), allow_unused=True) if params else ()
 
 
 def _live(calls: list, made: set[int]) -> list:
@@ -178,57 +193,96 @@ class Forward:
     """`function(inputs)` without gradients, taped for each set of input shapes where that is possible.
 
     Calling it returns the outputs; they are overwritten by the next call with the same shapes. `notice` says why
-    ordinary torch is used, when it is. `varying` shapes are not worth a tape.
+    ordinary torch is used, when it is; with `engine="torch"` it always is. `varying` shapes are not worth a tape.
+    Its state belongs into the run's: `run.track(name=forward)`, or in that of the object which owns it.
     """
 
-    def __init__(self, function: Function, device: torch.device, varying: bool = False) -> None:
-        self.function, self.device, self.notice = function, device, ""
+    may_be_missing = True  # in a checkpoint made before it was tracked
+
+    def __init__(
+        self, function: Function, device: torch.device, varying: bool = False, engine: Engine = "auto"
+    ) -> None:
+        self.function, self.device = function, device
         self._tapes: dict[tuple, Tape] = {}
-        self._taping = device.type == "cpu" and not varying
+        self._calls: dict[tuple, Calls] = {}
+        self._trust = Trust(device.type == "cpu" and not varying and engine != "torch")
+
+    @property
+    def notice(self) -> str:
+        return self._trust.notice
 
     def __call__(self, **inputs: Tensor) -> tuple[Tensor, ...]:
-        if not self._taping:
-            with torch.no_grad():
-                return self.function({name: tensor.to(self.device) for name, tensor in inputs.items()})
         key = tuple(tensor.shape for tensor in inputs.values())
-        tape = self._tapes.get(key)
+        tape = self._tapes.get(key) or self._recorded(key, inputs)
         if tape is None:
-            return self._first(key, inputs)
+            return self._by_torch({name: tensor.to(self.device) for name, tensor in inputs.items()})
         for name, tensor in inputs.items():
             tape.inputs[name].copy_(tensor)
-        tape.replay()
-        return tape.outputs
+        if self._calls[key].plain():
+            tape.replay()
+            return tape.outputs
+        return self._compared(key, tape)
 
     def on_arrays(self, **example: np.ndarray) -> Callable[..., np.ndarray]:
         """The same for numpy arrays of the example's shapes, with as little around it as possible: a function of
         the inputs by position that returns the first output as an array (overwritten by the next call)."""
         inputs = {name: torch.from_numpy(array) for name, array in example.items()}
-        self(**inputs)
-        tape = self._tapes.get(tuple(tensor.shape for tensor in inputs.values()))
+        key = tuple(tensor.shape for tensor in inputs.values())
+        tape = self._tapes.get(key) or self._recorded(key, inputs)
         if tape is None:
             return lambda *arrays: self(**dict(zip(example, map(torch.from_numpy, arrays))))[0].numpy(force=True)
         targets, out, replay = [tape.inputs[name].numpy() for name in example], tape.outputs[0].numpy(), tape.replay
+        plain = self._calls[key].plain
 
         def run(*arrays: np.ndarray) -> np.ndarray:
             for target, array in zip(targets, arrays):
                 np.copyto(target, array)
-            replay()
-            return out
+            if plain():
+                replay()
+                return out
+            return self._compared(key, tape)[0].numpy()
 
         return run
 
-    def _first(self, key: tuple, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    def state_dict(self) -> dict[str, Any]:
+        return self._trust.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._trust.load_state_dict(state)
+
+    def _recorded(self, key: tuple, inputs: Mapping[str, Tensor]) -> Tape | None:
+        if not self._trust.taping:
+            return None
         try:
-            tape = Tape(self.function, inputs)
+            tape = self._tapes[key] = Tape(self.function, inputs)
         except Untapeable as error:
-            self._taping, self.notice = False, f"ordinary torch instead of the tape: {error}"
-            return self(**inputs)
-        with torch.no_grad():
-            expected = self.function(inputs)
+            self._tapes.clear()
+            self._trust.refuses(str(error))
+            return None
+        self._calls[key] = self._trust.calls(" ".join("x".join(map(str, shape)) or "1" for shape in key))
+        return tape
+
+    def _compared(self, key: tuple, tape: Tape) -> tuple[Tensor, ...]:
+        """From what is in the tape's inputs: its outputs if torch agrees with them, else torch's."""
+        if not self._trust.taping:  # since a tape of other shapes was found wrong
+            return self._by_torch(tape.inputs)
         tape.replay()
-        for got, want in zip(tape.outputs, expected, strict=True):
-            if want.is_floating_point() and not torch.allclose(got, want, rtol=1e-3, atol=1e-4, equal_nan=True):
-                self._taping, self.notice = False, "ordinary torch instead of the tape: the replay differs"
-                return expected
-        self._tapes[key] = tape
-        return tape.outputs
+        expected = self._by_torch(tape.inputs)
+        if (found := disagreement(_numbered(tape.outputs), _numbered(expected), partial(self._nudged, tape))) is None:
+            self._calls[key].agreed()
+            return tape.outputs
+        self._tapes.clear()
+        self._trust.disagrees(f"the replay differs by {found[1]:.1e}")
+        return expected
+
+    def _nudged(self, tape: Tape, factor: float) -> dict[str, Tensor]:
+        inputs = {name: x * factor if x.is_floating_point() else x for name, x in tape.inputs.items()}
+        return _numbered(self._by_torch(inputs))
+
+    def _by_torch(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            return self.function(inputs)
+
+
+def _numbered(outputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {f"output {index}": output for index, output in enumerate(outputs)}

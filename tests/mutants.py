@@ -22,6 +22,7 @@ VALUE = "tests/functional/test_value.py"
 POLICY = "tests/functional/test_policy.py"
 REGION = "tests/functional/test_trust_region.py"
 ROLLOUT = "tests/control/test_rollout.py"
+ENGINE = "tests/engine/test_engine.py"
 DPO, RLHF = "tests/algos/test_dpo.py", "tests/algos/test_rlhf_ppo.py"
 
 MUTANTS: list[Mutant] = [
@@ -124,6 +125,33 @@ MUTANTS: list[Mutant] = [
     ("a generator is not restored", "run.py",
      "self._rngs[name].bit_generator.state = self._saved_rngs.pop(name)", "self._saved_rngs.pop(name)",
      "tests/algos/test_every_algorithm.py -k killed and ppo"),
+    # The engine
+    ("the tape freezes the scalars of others", "engine/tape.py",
+     "for tensor in _arguments(args, kwargs)} - made", "for tensor in _arguments(args, kwargs) if tensor.dim()} - made",
+     f"{ENGINE} -k temperature"),
+    ("the tape freezes what others derive from theirs", "engine/tape.py",
+     "if any(s in changing for s in touched) or", "if any(s in changing for s in touched[:1]) or", ENGINE),
+    ("tapes are compared twice and never again", "engine/trust.py",
+     "EARLY, EVERY = (1, 2, 10, 100), 1000", "EARLY, EVERY = (1, 2), 10**9", f"{ENGINE} -k found"),
+    ("calls before the last comparison are in doubt", "engine/trust.py",
+     "return self.made - max(compared)", "return self.made", f"{ENGINE} -k found"),
+    ("the number of calls is not saved", "engine/trust.py",
+     "self.calls(tape).reset(made.get(tape, 0))", "self.calls(tape).reset(0)", f"{ENGINE} -k killed"),
+    ("the verdict on a tape is not saved", "engine/trust.py",
+     'if self.taping and not state.get("taping", True):', "if False:", f"{ENGINE} -k killed"),
+    ("a recording writes what torch writes again", "engine/tape.py",
+     "if any(storage(tensor) not in self.made for tensor in _written(func, args, kwargs)):", "if False:",
+     f"{ENGINE} -k writes"),
+    ("rounding at an edge ends the tape", "engine/trust.py", "errors[name] -= 2 *", "errors[name] -= 0 *",
+     f"{ENGINE} -k rounding"),
+    ("a check leaves torch's gradient", "engine/learner.py",
+     "self.flat.grad.copy_(got[GRADIENTS])", "pass", f"{ENGINE} -k no_bit"),
+    ("a second learner takes a parameter away", "engine/optim.py", "self._in_use.add(self)", "pass",
+     f"{ENGINE} -k trunk"),
+    ("acting forgets its verdict", "control/rollout.py",
+     'self._act.load_state_dict(state.get("act", {}))', "pass", f"{ENGINE} -k rollout"),
+    ("the engine does not reach acting", "control/rollout.py",
+     "            engine=engine,\n", "", f"{ENGINE} -k nothing_is_taped"),
     # Language models
     ("DPO takes means over tokens", "algos/dpo.py",
      ".masked_fill(~groups.mask, 0.0).sum(-1)", ".masked_fill(~groups.mask, 0.0).mean(-1)", DPO),

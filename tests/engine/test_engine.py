@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rlx.training.start import typed
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from rlx.algos import ppo
 from rlx.control.distributions import make_head
 from rlx.control.networks import ActorCritic, ModelConfig
+from rlx.control.q_acting import Explorer
 from rlx.control.rollout import Rollout
 from rlx.engine.learner import Learner
 from rlx.engine.optim import Flat
@@ -26,8 +26,11 @@ from rlx.engine.tape import Forward, Tape, Untapeable
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig
 from rlx.launch import composing
+from rlx.replay.buffer import Replay
+from rlx.replay.store import Memory
 from rlx.run import Run
 from rlx.rundir import checkpoint
+from rlx.training.runner import typed
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -594,3 +597,42 @@ def test_a_learner_thrown_away_in_a_circle_holds_nothing() -> None:
 def test_a_parameter_given_twice_is_taken_once() -> None:
     model = net(3, 2)
     assert len(Flat([*model.parameters(), *model.parameters()]).data) == 8
+
+
+def test_how_a_rollout_acts_and_evaluates_is_saved_with_it() -> None:
+    rollouts = []
+    for _ in range(2):
+        env = EnvConfig(name="cartpole", id="CartPole-v1")
+        envs = make_envs(env, 2, seed=0)
+        head = make_head(envs.action_space)
+        model = ActorCritic((4,), head, ModelConfig([8], "tanh", False, True, 0.0, 32), torch.Generator())
+        rollouts.append(Rollout(env, envs, model, head, 16, 0.99, np.random.default_rng(0), CPU))
+    first, second = rollouts
+    first.collect()
+    first.collect()
+    assert first.state_dict()["act"]["calls"] == {"2x4 2x2": 32} and list(
+        first.state_dict()["evaluate"]["calls"].values()
+    ) == [2]
+    first._act._trust.refuses("of a reason")
+    second.load_state_dict(first.state_dict())
+    second.collect()
+    assert not second._act._tapes and second._evaluate._tapes and "of a reason" in second.notice
+    assert second.state_dict()["evaluate"]["calls"] == {"34x4 32": 3}
+    del (state := first.state_dict())["act"], state["evaluate"]  # version 0.1.0 had none
+    first.load_state_dict(state)
+
+
+def test_how_a_q_network_acts_is_saved_with_its_explorer(tmp_path: Path) -> None:
+    made = []
+    for _ in range(2):
+        env = EnvConfig(name="cartpole", id="CartPole-v1")
+        envs = make_envs(env, 2, seed=0)
+        replay = Replay(envs, 100, Memory, frames=0, gamma=0.99, n_step=1, priorities=None)
+        made.append(Explorer(env, envs, net(4, 8, 2), replay, 0.99, np.random.default_rng(0), CPU))
+    first, second = made
+    first.collect([0.0] * 7)
+    assert first.state_dict()["greedy"]["calls"] == {"2x4": 7}
+    first._greedy._trust.refuses("of a reason")
+    second.load_state_dict(first.state_dict())
+    second.collect([0.0])
+    assert not second._greedy._tapes and "of a reason" in second.notice

@@ -17,7 +17,14 @@ from typing import Any
 SLOW = {"torch", "gymnasium", "hydra", "omegaconf", "tensorboard", "matplotlib"}
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = ROOT / "tests" / "plugin"
-QUIET = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80"}
+WARNINGS = [  # those of pyproject.toml, but that a message here is its beginning, to the letter
+    "error::DeprecationWarning", "error::PendingDeprecationWarning",
+    *(f"ignore:{text}:DeprecationWarning" for text in ("builtin type", "html5lib", "This process (pid")),
+]  # fmt: skip
+QUIET = {
+    "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80",
+    "PYTHONWARNINGS": ",".join(WARNINGS),
+}  # fmt: skip
 TINY = ["total_steps=2048", "eval_every=0", "video=false", "tensorboard=false"]  # a run of well under a second
 CORRIDOR = ["env=gym", "env.id=rlx_random.envs:Corridor-v0"]  # of tests/plugin, where that is on PYTHONPATH
 CRASH = ["env=gym", "env.id=rlx_random.envs:Crash-v0"]

@@ -27,6 +27,9 @@ def _run() -> int:
     from rlx.cli.verbs import app, errors
 
     warnings.filterwarnings("ignore", module=r"gymnasium\.envs\.registration")  # rlx's own errors say the same
+    warnings.filterwarnings(
+        "ignore", message="The value of the smallest subnormal"
+    )  # rlx flushes them; numpy before 2.4
     stdout = sys.stdout
     try:
         code: Any = app(prog_name="rlx", standalone_mode=False)

@@ -72,7 +72,7 @@ def test_a_torn_or_strange_line_hides_no_later_job(tmp_path: Path) -> None:
     for text in ('{"job": 0, "ru', "[]\n", "{}\n", ""):
         (tmp_path / "jobs.jsonl").write_text(text)
         grid.record(tmp_path, 1, "1_x", ["seed=1"])
-        assert [job["run"] for job in grid.Sweep(tmp_path, 2, []).jobs()] == ["1_x"]
+        assert [job["run"] for job in grid.Grid(tmp_path, 2, []).jobs()] == ["1_x"]
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "null", '{"asked": 1}', "{"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import PLUGIN, Forks, environment
+from command_line import PLUGIN, Forks, environment, rlx
 from installed import pretend
 
 from rlx.base.errors import ConfigError
@@ -116,6 +117,21 @@ def test_a_resumed_run_of_it_equals_one_never_stopped(forks: Forks, tmp_path: Pa
     assert forks("eval", parts, "--episodes", "3", "--json", cwd=tmp_path).code == 0
 
 
+def test_what_it_says_about_itself_is_heard_while_it_is_installed_and_after(forks: Forks, tmp_path: Path) -> None:
+    done = forks("train", *FAST, "total_steps=800", cwd=tmp_path)
+    assert re.search(r"100%.*  seen -?[\d.]+\n", done.err)  # the live line
+    refused = forks("resume", done.run, "algo.weight=2.0", cwd=tmp_path)
+    assert refused.code == 2 and "algo.weight=2.0: cannot change in a run that has begun" in refused.err
+    facts = json.loads((tmp_path / done.run / "run.json").read_text())["facts"]
+    assert facts["frozen"] == ["num_envs", "weight"] and facts["metrics"] == ["eval/mean_reward", "train/seen"]
+
+    def gone(*words: str) -> str:
+        return rlx(*words, cwd=tmp_path).out
+
+    assert "random" not in gone("list", "algos") and json.loads(gone("show", done.run, "--json"))["algo"] == "random"
+    assert "random" in gone("ls") and "train/seen" in gone("plot", done.run, "--out", "seen.svg", "--json")
+
+
 # -- plug-ins that are broken --------------------------------------------------------------------------------------
 
 
@@ -133,7 +149,7 @@ def test_a_broken_plug_in_is_named_when_it_is_chosen_and_harms_nobody_else(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match="algo.implementation=broken: .*no_such_module_either"):
         registry.algorithm("broken")
-    with pytest.raises(ConfigError, match="algo.implementation=empty: .* has no train and no load_policy"):
+    with pytest.raises(ConfigError, match="algo.implementation=empty: .* has no train$"):
         registry.algorithm("empty")
     with pytest.raises(ConfigError, match="did you mean 'broken'"):
         registry.algorithm("brocken")

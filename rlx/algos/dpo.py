@@ -31,6 +31,11 @@ from rlx.language.rollout import Groups, logprobs
 from rlx.language.show import completions as exhibit
 from rlx.run import Metrics, Run
 
+WORLD = "language"
+FROZEN = ("data", "num_pairs", "candidates")  # keys that a resume cannot change
+SHOWN = {"loss": "loss {:.3f}", "eval/greedy_accuracy": "greedy accuracy {:.3f}"}
+METRICS = ("eval/greedy_accuracy", "eval/reward", "loss")
+
 
 @dataclass
 class Config(AdamW):

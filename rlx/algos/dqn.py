@@ -43,6 +43,10 @@ from rlx.functional import schedules
 from rlx.functional import value as vf
 from rlx.run import Metrics, Run
 
+WORLD = "control"
+FROZEN = ("num_envs", "dueling", "prioritized", "buffer_ram_mb")  # keys that a resume cannot change
+SHOWN = {"rollout/ep_rew_mean": "return {:.1f}"}
+METRICS = ("eval/mean_reward", "rollout/ep_rew_mean")
 ACTIONS = ("Discrete",)
 
 Steps = Annotated[int, Field(ge=0, le=1_000_000_000)]

@@ -51,6 +51,12 @@ from rlx.language.rollout import (
 from rlx.language.show import completions as exhibit
 from rlx.run import Metrics, Run
 
+WORLD = "language"
+FROZEN = ("kl_coef",)  # keys that a resume cannot change
+SHOWN = {"reward": "reward {:.3f}", "eval/greedy_accuracy": "greedy accuracy {:.3f}"}
+METRICS = ("eval/greedy_accuracy", "eval/reward", "reward", "loss")
+LIBRARIES = True  # as=trl|verl|paper
+
 GAP = "sampling/sampling_logp_difference/max"  # between the log-probs of sampling and of learning
 
 

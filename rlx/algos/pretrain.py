@@ -23,6 +23,10 @@ from rlx.language.ranks import Ranks
 from rlx.language.rollout import logprobs
 from rlx.run import Metrics, Run
 
+WORLD = "language"
+FROZEN = ()
+SHOWN = {"loss": "loss {:.3f}", "eval/greedy_accuracy": "greedy accuracy {:.3f}"}
+METRICS = ("eval/greedy_accuracy", "eval/reward", "loss")
 NEEDS = ("text",)  # of the task
 
 

@@ -37,6 +37,10 @@ from rlx.run import Metrics, Run
 from rlx.tabular.mdp import Oracle, arrows, transition_table
 from rlx.tabular.parts import Greedy, Model, Table, Transition, Walk, epsilon_greedy, uniforms
 
+WORLD = "control"
+FROZEN = ("num_envs", "num_steps")  # keys that a resume cannot change
+SHOWN = {"rollout/ep_rew_mean": "return {:.1f}"}
+METRICS = ("eval/mean_reward", "rollout/ep_rew_mean")
 ACTIONS = ("Discrete",)
 OBSERVATIONS = ("Discrete", "OneHot")
 

@@ -34,6 +34,12 @@ from rlx.language.reward_head import Scorer
 from rlx.language.rollout import Groups, collect
 from rlx.run import Metrics, Run
 
+WORLD = "language"
+FROZEN = ("data", "num_rankings")  # keys that a resume cannot change
+SHOWN = {"loss": "loss {:.3f}"}
+METRICS = ("eval/accuracy", "loss")
+SCORES = True  # completions; it writes none
+
 
 @dataclass
 class Config(AdamW):

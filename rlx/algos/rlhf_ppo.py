@@ -45,6 +45,11 @@ from rlx.language.rollout import Groups, collect, completion_metrics, forward_lo
 from rlx.language.show import completions as exhibit
 from rlx.run import Metrics, Run
 
+WORLD = "language"
+FROZEN = ("reward_model", "value_init", "kl_coef")  # keys that a resume cannot change
+SHOWN = {"reward": "reward {:.3f}", "eval/greedy_accuracy": "greedy accuracy {:.3f}"}
+METRICS = ("eval/greedy_accuracy", "eval/reward", "reward", "loss")
+
 
 @dataclass
 class Config(AdamW):

@@ -28,6 +28,10 @@ from rlx.language.rollout import logprobs
 from rlx.language.tasks.base import score
 from rlx.run import Metrics, Run
 
+WORLD = "language"
+FROZEN = ()
+SHOWN = {"loss": "loss {:.3f}", "eval/greedy_accuracy": "greedy accuracy {:.3f}"}
+METRICS = ("eval/greedy_accuracy", "eval/reward", "loss")
 NEEDS = ("answer",)  # of the task
 
 

@@ -40,6 +40,11 @@ from rlx.functional import returns, schedules
 from rlx.functional import value as vf
 from rlx.run import Metrics, Run
 
+WORLD = "control"
+FROZEN = ("num_envs", "num_steps")  # keys that a resume cannot change
+SHOWN = {"rollout/ep_rew_mean": "return {:.1f}"}
+METRICS = ("eval/mean_reward", "rollout/ep_rew_mean")
+
 
 @dataclass
 class Config:

@@ -11,19 +11,19 @@ environments nor tokens:
     check(cfg, module)                  what can only be seen by trying
     inherit(raw, theirs, key, ...)      what a run takes over from the one that its `key` names
     evaluation(cfg, module, run)        at eval_every: rlx.run.Evaluation
+    load_policy(cfg, module, run)       the policy that a checkpoint holds, as the algorithm restores it or most do
     report(policy, cfg, count, seed)    rlx eval; then play (rlx play) or sample (rlx sample)
 
-An algorithm of the language world may have NEEDS, what it needs of a task (answer, text, pairs, ...); check(cfg, task);
-and evaluate(cfg, run, prompts, seed) -> {name: number}, the first or "score" the one that counts, where generating is
-not what it learns.
+An algorithm of the language world may have check(cfg, task); and evaluate(cfg, run, prompts, seed) -> {name: number},
+the first or "score" the one that counts, where generating is not what it learns.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rlx.base.errors import ConfigError
 from rlx.config import registry
@@ -71,7 +71,7 @@ def _signs(word: str, config_dir: Path | None) -> Iterator[Sign]:
     elif key in ("init", "as"):  # only language models start from one another, or as some library does
         yield Sign(word, key, value, "language")
     elif key == "algo.implementation":
-        yield from (Sign(word, "algo", name, registry.world_name(name)) for name in _names(value, _known()))
+        yield from (Sign(word, "algo", name, registry.world_name(name)) for name in _names(value))
     elif key in ("algo", "model", "experiment"):
         for name in _names(value, registry.options(key, config_dir)):
             if world := _world(key, name, config_dir):
@@ -79,28 +79,27 @@ def _signs(word: str, config_dir: Path | None) -> Iterator[Sign]:
 
 
 def _check_as(signs: Sequence[Sign]) -> None:
-    """as=trl makes GRPO that of a library; over one of its relatives it would undo what that is named for."""
+    """as=trl makes an algorithm that of a library; over one of its relatives it would undo what that is named for."""
     chosen = [sign for sign in signs if sign.key == "as" and sign.name != "none"]
-    algos = [sign.name for sign in signs if sign.key == "algo"]
-    others = [name for name in algos if name != "grpo"] or ([] if algos else ["sft"])
-    if chosen and others:
-        raise ConfigError(f"{chosen[0].word}: is for algo=grpo; {others[0]} has no values of other libraries")
+    if not chosen:
+        return
+    algos = [sign.name for sign in signs if sign.key == "algo"] or [registry.default_choice("language", "algo")]
+    if others := [name for name in algos if not registry.facts(name).libraries]:
+        serves = " or ".join(f"algo={name}" for name in registry.implementations() if registry.facts(name).libraries)
+        raise ConfigError(f"{chosen[0].word}: is for {serves}; {others[0]} has no values of other libraries")
 
 
-def _known() -> set[str]:
-    return set(registry.implementations())
-
-
-def _names(value: str, known: Any) -> list[str]:
-    """The names in a value, those of a grid included."""
-    return [name for name in re.findall(r"[\w.-]+", value) if name in known]
+def _names(value: str, known: Container[str] | None = None) -> list[str]:
+    """The names in a value, those of a grid included; without `known` those of implementations."""
+    names = re.findall(r"[\w.-]+", value)
+    return [name for name in names if (registry.module_name(name) is not None if known is None else name in known)]
 
 
 def _world(group: str, name: str, config_dir: Path | None) -> str | None:
     """The world of a file of a group; None where it does not say."""
     if group == "algo":
         made = registry.values(group, name, config_dir).get("implementation")
-        return registry.world_name(made) if made in _known() else None
+        return registry.world_name(made) if isinstance(made, str) and registry.module_name(made) else None
     if group == "model":  # only a language model has a name of its own
         return "language" if "name" in registry.values(group, name, config_dir) else "control"
     content = registry.load(registry.options(group, config_dir)[name])
@@ -128,7 +127,9 @@ def _conflict(first: Sign, second: Sign, config_dir: Path | None) -> str:
     subject = first.name if first.key == "algo" else first.word
     if second.key in ("model", "experiment"):
         return f"{second.word}: is for runs {WHERE[second.world]}; {subject} learns {WHERE[first.world]}"
-    names = [name for name in registry.algorithms_of(second.world, config_dir) if name in _known()]  # without variants
+    names = [
+        name for name in registry.algorithms_of(second.world, config_dir) if registry.module_name(name)
+    ]  # no variants
     return (
         f"{second.word}: {subject} learns {WHERE[first.world]}, not {WHERE[second.world]}; algorithms that do: "
         f"{', '.join(names)}"

@@ -1,16 +1,17 @@
 """Names -> algorithms and their worlds, and where configuration files live. Nothing is imported until it is chosen.
 
-A third party adds algorithms by the entry-point group `rlx.algos` (name -> module with `Config`, `train` and
-`load_policy`, and for language WORLD = "language") and YAML files by `rlx.conf` (any name -> a package whose files are
-laid out like conf/: algo/NAME.yaml, env/NAME.yaml, task/NAME.yaml, preset/ALGO_ENV.yaml). Environments are
-Gymnasium's: a YAML in env/ names an id. Tasks are modules: see rlx.language.tasks.
+What lies in rlx/algos with `Config` and `train` at module level is an algorithm; it may have `load_policy`, and state
+facts (rlx.config.facts). A third party adds algorithms by the entry-point group `rlx.algos` (name -> a module of the
+same form) and YAML files by `rlx.conf` (any name -> a package whose files are laid out like conf/: algo/NAME.yaml,
+env/NAME.yaml, task/NAME.yaml, preset/ALGO_ENV.yaml). Environments are Gymnasium's: a YAML in env/ names an id. Tasks
+are modules: see rlx.language.tasks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
-import re
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,56 +19,111 @@ from types import ModuleType
 from typing import Any
 
 from rlx.base.errors import ConfigError, choices_hint
+from rlx.config.facts import Facts, Outline, fault, outline
 
-CONTROL = ("q_learning", "dqn", "vpg", "actor_critic", "a2c", "trpo", "ppo")
-LANGUAGE = ("pretrain", "sft", "reward_model", "rlhf_ppo", "dpo", "grpo")
-ALGORITHMS = (*CONTROL, *LANGUAGE)
 WORLDS = {"control": "env", "language": "task"}  # the section that says where an algorithm of each world learns
 PRIMARY = {"control": "config", "language": "language"}  # and the file that its configuration begins with
-BUILT_IN = {name: f"rlx.algos.{name}" for name in ALGORITHMS}
-NEEDED = ("Config", "train", "load_policy")  # what an algorithm's module has
+NEEDED = ("Config", "train")  # what an algorithm's module has
+ALGOS = Path(__file__).resolve().parent.parent / "algos"
 
 
 def _entry_points(group: str) -> dict[str, metadata.EntryPoint]:
     return {point.name: point for point in metadata.entry_points(group=group)}
 
 
+def _built_in(name: str) -> bool:
+    """Is it one of rlx/algos? (A file that is no Python is taken for one: what is wrong with it is said when it is
+    chosen.)"""
+    path = ALGOS / f"{name}.py"
+    try:
+        return name.isidentifier() and path.is_file() and not _missing(outline(path))
+    except (SyntaxError, ValueError):
+        return True
+
+
+def _missing(file: Outline) -> list[str]:
+    return [name for name in NEEDED if name not in file.names]
+
+
 def implementations() -> dict[str, str]:
     """Implementation name -> module, built-in and third-party. A plug-in cannot replace a built-in one."""
-    return {**{name: point.value for name, point in _entry_points("rlx.algos").items()}, **BUILT_IN}
+    own = sorted(path.stem for path in ALGOS.glob("*.py") if _built_in(path.stem))
+    plug_ins = {name: point.value for name, point in _entry_points("rlx.algos").items()}
+    return {**plug_ins, **{name: f"rlx.algos.{name}" for name in own}}
+
+
+def module_name(implementation: str) -> str | None:
+    """The module of an algorithm; None where there is none."""
+    if _built_in(implementation):
+        return f"rlx.algos.{implementation}"
+    point = _entry_points("rlx.algos").get(implementation)
+    return point.value if point else None
 
 
 def algorithm(implementation: str) -> ModuleType:
     """The module that implements an algorithm. Raises ConfigError naming the choices, or what is wrong with it."""
-    known = implementations()
     where = f"algo.implementation={implementation}"
-    if implementation not in known:
-        raise ConfigError(
-            f"{where}: no such implementation{choices_hint(implementation, known, where='rlx list algos')}"
-        )
-    if implementation in BUILT_IN:
-        return importlib.import_module(known[implementation])
-    try:
-        module = importlib.import_module(known[implementation])
-    except Exception as error:  # a third party's module may do anything while it is imported
-        raise ConfigError(
-            f"{where}: the plug-in's module {known[implementation]} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-    if missing := [name for name in NEEDED if not hasattr(module, name)]:
-        raise ConfigError(f"{where}: the plug-in's module {known[implementation]} has no {' and no '.join(missing)}")
+    name = module_name(implementation)
+    if name is None:
+        if implementation.isidentifier() and (ALGOS / f"{implementation}.py").is_file():
+            missing = _missing(outline(ALGOS / f"{implementation}.py"))
+            raise ConfigError(f"{where}: rlx/algos/{implementation}.py has no {' and no '.join(missing)}")
+        hint = choices_hint(implementation, implementations(), where="rlx list algos")
+        raise ConfigError(f"{where}: no such implementation{hint}")
+    if _built_in(implementation):
+        module = importlib.import_module(name)
+    else:
+        module = _plug_in(name, where)
+    if wrong := _wrong_facts(implementation, module):
+        raise ConfigError(f"{where}: {name}: {wrong}")
     return module
 
 
+def _plug_in(name: str, where: str) -> ModuleType:
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:  # a third party's module may do anything while it is imported
+        raise ConfigError(
+            f"{where}: the plug-in's module {name} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if missing := [needed for needed in NEEDED if not hasattr(module, needed)]:
+        raise ConfigError(f"{where}: the plug-in's module {name} has no {' and no '.join(missing)}")
+    return module
+
+
+def _wrong_facts(implementation: str, module: ModuleType) -> str | None:
+    for name, value in _stated(implementation).items():
+        if what := fault(name, value):
+            return f"{name.upper()} {what}"
+    if dataclasses.is_dataclass(module.Config):
+        keys = [field.name for field in dataclasses.fields(module.Config)]
+        for key in _stated(implementation).get("frozen", ()):
+            if key not in keys:
+                return f"FROZEN: Config has no {key}"
+    return None
+
+
+# -- facts -----------------------------------------------------------------------------------------------------
+
+
+def _stated(implementation: str) -> dict[str, Any]:
+    """The facts that an algorithm's file states; {} where it cannot be read, which is said when it is chosen."""
+    with contextlib.suppress(Exception):  # a third party's package may do anything
+        if _built_in(implementation):
+            return outline(ALGOS / f"{implementation}.py").facts
+        if (name := module_name(implementation)) and (spec := find_spec(name)):
+            return outline(Path(str(spec.origin))).facts
+    return {}
+
+
+def facts(implementation: str) -> Facts:
+    """What an algorithm says about itself. It is read, and not imported."""
+    return Facts.of(_stated(implementation))
+
+
 def world_name(implementation: str) -> str:
-    """control or language. A plug-in's module is read for its line WORLD = "language", and not imported."""
-    if implementation in BUILT_IN or implementation not in (known := implementations()):
-        return "language" if implementation in LANGUAGE else "control"
-    with contextlib.suppress(Exception):  # a broken plug-in is named when it is chosen
-        spec = find_spec(known[implementation])
-        text = Path(str(spec and spec.origin)).read_text("utf-8")
-        if found := re.search(r"""^WORLD *(?::.*)?= *["'](\w+)["']""", text, re.MULTILINE):
-            return found[1] if found[1] in WORLDS else "control"
-    return "control"
+    """control or language."""
+    return facts(implementation).world
 
 
 def world(implementation: str) -> ModuleType:
@@ -76,13 +132,13 @@ def world(implementation: str) -> ModuleType:
 
 
 def serving(attribute: str, kind: str) -> list[str]:
-    """The built-in implementations whose ACTIONS or OBSERVATIONS (`attribute`) include a kind of Gymnasium space."""
-    found = []
-    for name in CONTROL:
-        kinds = getattr(algorithm(name), attribute, None)
-        if kinds is None or kind in kinds:
-            found.append(name)
-    return found
+    """The built-in implementations whose `actions` or `observations` include a kind of Gymnasium space."""
+    made = {name: facts(name) for name in implementations() if _built_in(name)}
+    return [
+        name
+        for name, about in made.items()
+        if about.world == "control" and ((kinds := getattr(about, attribute)) is None or kind in kinds)
+    ]
 
 
 # -- configuration files ---------------------------------------------------------------------------------------
@@ -156,6 +212,12 @@ def load(path: Path) -> dict[str, Any]:
         found = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         return found if isinstance(found, dict) else {}
     return {}
+
+
+def default_choice(world: str, group: str) -> str:
+    """What the defaults list of a world's primary file chooses of a group."""
+    listed = load(conf_dir() / f"{PRIMARY[world]}.yaml").get("defaults") or []
+    return next(str(item[group]) for item in listed if isinstance(item, dict) and group in item)
 
 
 def algorithms_of(world: str, extra: Path | None = None) -> list[str]:

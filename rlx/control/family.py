@@ -21,7 +21,7 @@ from rlx.config.schema import Count
 from rlx.control import evaluate
 from rlx.control.distributions import make_head
 from rlx.control.networks import SMALLEST_IMAGE, ModelConfig
-from rlx.control.policy import make_one
+from rlx.control.policy import Policy, make_one
 from rlx.envs.batch import Envs
 from rlx.envs.single import EnvConfig
 from rlx.envs.spaces import EnvError
@@ -57,8 +57,8 @@ def check(cfg: Config, module: ModuleType) -> None:
     try:
         envs = make_one(replace(cfg.env, replay=True))
         try:
-            _fits("ACTIONS", type(envs.action_space).__name__, cfg, module)
-            _fits("OBSERVATIONS", type(envs.raw_observation_space).__name__, cfg, module)
+            _fits("actions", type(envs.action_space).__name__, cfg)
+            _fits("observations", type(envs.raw_observation_space).__name__, cfg)
             make_head(envs.action_space)
             shape = envs.observation_space.shape or ()
             if len(shape) == 3 and min(shape[1:]) < SMALLEST_IMAGE:
@@ -89,20 +89,24 @@ def _fits_in_memory(cfg: Config, envs: Envs) -> None:
         )
 
 
-def _fits(attribute: str, kind: str, cfg: Config, module: ModuleType) -> None:
+def _fits(attribute: str, kind: str, cfg: Config) -> None:
     """An algorithm may say which kinds of Gymnasium spaces it can serve: ACTIONS, OBSERVATIONS."""
-    allowed = getattr(module, attribute, None)
+    allowed = getattr(registry.facts(cfg.algo.implementation), attribute)
     if allowed and kind not in allowed:
         others = ", ".join(registry.serving(attribute, kind))
         raise ConfigError(
-            f"env.id={cfg.env.id} has {kind} {attribute.lower()}; {cfg.algo.name} needs {allowed[0]} ones "
-            f"(use {others})"
+            f"env.id={cfg.env.id} has {kind} {attribute}; {cfg.algo.name} needs {allowed[0]} ones (use {others})"
         )
+
+
+def load_policy(cfg: Config, module: ModuleType, run: Run) -> Any:
+    """The policy that a checkpoint holds: as the algorithm restores it, or an actor-critic's."""
+    return module.load_policy(cfg, run) if hasattr(module, "load_policy") else Policy.restore(cfg, run)
 
 
 def evaluation(cfg: Config, module: ModuleType, run: Run) -> Evaluation:
     """Whole episodes of environments and seeds of their own, and a short film of one."""
-    policy = module.load_policy(cfg, run)
+    policy = load_policy(cfg, module, run)
     found = evaluate.evaluate(policy, cfg.env, cfg.eval_episodes, cfg.seed, num_envs=EVAL_ENVS)
     mean, std = float(np.mean(found.returns)), float(np.std(found.returns))
     metrics = {

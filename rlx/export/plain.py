@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rlx.base.errors import UserError
+from rlx.config import registry
 from rlx.control.networks import ModelConfig
 from rlx.control.normalize import EPS
 from rlx.control.policy import Policy, make_one
@@ -54,7 +55,7 @@ class Plain:
 
 def plain(cfg: Any, module: Any, run: Run) -> Plain:
     """The policy of a run's checkpoint. Raises UserError for one that is more than tensors and a few lines."""
-    policy = module.load_policy(cfg, run)
+    policy = registry.world(cfg.algo.implementation).load_policy(cfg, module, run)
     if isinstance(policy, Speaker):
         return _speaker(policy, cfg)
     if not isinstance(policy, Policy | QPolicy | Greedy):

@@ -17,7 +17,7 @@ from rlx.config.schema import Count
 from rlx.language import evaluate
 from rlx.language.model import huggingface as hf
 from rlx.language.model.gpt import GPTConfig
-from rlx.language.policy import needed
+from rlx.language.policy import Policy, needed
 from rlx.language.tasks import task_module
 from rlx.language.tasks.base import Task
 from rlx.run import Evaluation, Run
@@ -68,7 +68,7 @@ def large(cfg: Config) -> bool:
 def check(cfg: Config, module: ModuleType) -> None:
     """What can only be seen by trying: the task, and whether it has what the algorithm needs. Raises ConfigError."""
     task = _task(cfg.task)
-    for need in getattr(module, "NEEDS", ()):
+    for need in registry.facts(cfg.algo.implementation).needs:
         if not hasattr(task, need):
             there = ", ".join(_tasks_with(need)) or "none"
             raise ConfigError(
@@ -116,7 +116,7 @@ def inherit(raw: dict[str, Any], theirs: Mapping[str, Any], key: str, where: str
 
     `words`: the command, where another network may have been asked for. Raises ConfigError if the two do not fit.
     """
-    scores = theirs["algo"].get("implementation") == "reward_model"
+    scores = registry.facts(str(theirs["algo"].get("implementation"))).scores
     if scores != (key == "algo.reward_model"):
         kind = "scores completions and writes none" if scores else f"is a policy of {theirs['algo'].get('name')}"
         raise ConfigError(f"{where}: the network of that run {kind}; {key} needs a run of another algorithm")
@@ -178,13 +178,18 @@ def _same_shape(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: str) 
 # -- how good a policy is --------------------------------------------------------------------------------------
 
 
+def load_policy(cfg: Config, module: ModuleType, run: Run) -> Any:
+    """The policy that a checkpoint holds: as the algorithm restores it, or the model tracked as `policy`."""
+    return module.load_policy(cfg, run) if hasattr(module, "load_policy") else Policy.restore(cfg, run)
+
+
 def evaluation(cfg: Config, module: ModuleType, run: Run) -> Evaluation:
     """Held-out prompts, and some completions to look at. Draws nothing from the run's own generators."""
     if own := getattr(module, "evaluate", None):  # generating is not what it learns
         found = own(cfg, run, cfg.eval_prompts, cfg.seed)
         summary = {"score": found.get("score", next(iter(found.values()))), **found}
         return Evaluation(_metrics(found), summary)
-    policy = module.load_policy(cfg, run)
+    policy = load_policy(cfg, module, run)
     found = _numbers(evaluate.report(policy, cfg, cfg.eval_prompts, cfg.seed, k=1))
     score = found["greedy_accuracy" if hasattr(policy.task, "answer") else "reward"]
     return Evaluation(_metrics(found), {"score": score, **found}, text=_samples(policy, cfg) if cfg.samples else None)

@@ -18,7 +18,6 @@ from omegaconf import DictConfig
 from rlx.base import process
 from rlx.base.atomic_files import write_json
 from rlx.base.errors import ConfigError
-from rlx.config import kind as worlds
 from rlx.config import registry
 from rlx.launch import arguments as words
 from rlx.launch.composing import check_hydra, compose_all, plain, set_threads
@@ -92,8 +91,9 @@ def check(given: words.Words, parsed: list[Override], command: list[str]) -> Gri
         grid = _grid([*extra, *parsed], own)
         here = str(settings.launcher.get("_target_", "")).rpartition(".")[2] in HERE
         tried: set[str] = set()
+        algos: list[str] = []
         for job in itertools.islice(_worth_checking(grid), MAX_CHECKED):
-            _check_job(compose(list(job)), list(job), here, tried)
+            algos.append(_check_job(compose(list(job)), list(job), here, tried))
         directory = Path(settings.sweep.dir).absolute()
     planned = math.prod(len(values) for values in grid) if own else None
     keys = [override.get_key_element() for override in (*extra, *parsed) if override.is_sweep_override()]
@@ -106,10 +106,8 @@ def check(given: words.Words, parsed: list[Override], command: list[str]) -> Gri
     write_json(directory / "sweep.json", {**about, "process": process.me()})
     if drawn:
         values = {word[0].partition("=")[0].lstrip("+"): [one.partition("=")[2] for one in word] for word in grid}
-        world = worlds.choose(given.overrides, given.config_dir)
-        tensorboard_grid.columns(
-            directory, {key: some for key, some in values.items() if len(some) > 1}, registry.WORLDS[world]
-        )
+        metrics = list(dict.fromkeys(metric for name in algos for metric in registry.facts(name).metrics))
+        tensorboard_grid.columns(directory, {key: some for key, some in values.items() if len(some) > 1}, metrics)
     return Grid(directory, planned, keys)
 
 
@@ -147,7 +145,8 @@ def orphaned(grid: Path, launcher: Any) -> bool:
     return who is not None and not process.lives(who)
 
 
-def _check_job(composed: DictConfig, job: list[str], here: bool, tried: set[str]) -> None:
+def _check_job(composed: DictConfig, job: list[str], here: bool, tried: set[str]) -> str:
+    """The implementation that it trains. Raises ConfigError."""
     raw = plain(composed)
     set_threads(raw.get("threads"))
     from rlx.training import runner
@@ -157,6 +156,7 @@ def _check_job(composed: DictConfig, job: list[str], here: bool, tried: set[str]
     runner.ready(raw, job, trying=here and key not in tried)
     if here:
         tried.add(key)
+    return raw["algo"]["implementation"]
 
 
 def _grid(parsed: list[Override], own: bool) -> list[list[str]]:

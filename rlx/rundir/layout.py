@@ -22,15 +22,12 @@ import yaml
 from rlx.base import process
 from rlx.base.atomic_files import remove_temporaries, sync_directory, write_atomically, write_json
 from rlx.base.errors import ConfigError, UserError
+from rlx.config.facts import Facts
 from rlx.rundir import provenance as record
 
-# What a run cannot change once it has begun, but for what only says how it is computed.
-FROZEN = (
-    "seed", "runs_dir", "env", "task", "init", "model", "algo.name", "algo.implementation", "algo.num_envs",
-    "algo.num_steps", "algo.critic", "algo.optimizer", "algo.dueling", "algo.prioritized", "algo.buffer_ram_mb",
-    "algo.reward_model", "algo.value_init", "algo.kl_coef", "algo.data", "algo.num_pairs", "algo.candidates",
-    "algo.num_rankings",
-)  # fmt: skip
+# What a run cannot change once it has begun, but for what only says how it is computed. Further keys of `algo` are a
+# fact of the algorithm.
+FROZEN = ("seed", "runs_dir", "env", "task", "init", "model", "algo.name", "algo.implementation")
 MOVABLE = ("env.workers", "env.step_timeout", "env.replay")
 NAMES = ("runs_dir", "env.name", "task.name", "algo.name")
 
@@ -103,15 +100,16 @@ def write_config(path: Path, raw: Mapping[str, Any]) -> None:
     write_atomically(path / "config.yaml", text.encode())
 
 
-def is_frozen(key: str) -> bool:
-    """Is this dotted key part of what a run cannot change?"""
-    return any(key == part or key.startswith(f"{part}.") for part in FROZEN) and key not in MOVABLE
+def is_frozen(key: str, facts: Facts) -> bool:
+    """Is this dotted key part of what a run of an algorithm with these facts cannot change?"""
+    frozen = (*FROZEN, *(f"algo.{name}" for name in facts.frozen))
+    return any(key == part or key.startswith(f"{part}.") for part in frozen) and key not in MOVABLE
 
 
-def identity(raw: Mapping[str, Any]) -> dict[str, Any]:
+def identity(raw: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
     """What tells a run's checkpoints from another run's: its frozen keys, but for names and places."""
     flat = {key: new for key, (_, new) in record.differences({}, raw).items()}
-    return {key: value for key, value in flat.items() if is_frozen(key) and key not in NAMES}
+    return {key: value for key, value in flat.items() if is_frozen(key, facts) and key not in NAMES}
 
 
 # -- status and lock -------------------------------------------------------------------------------------------

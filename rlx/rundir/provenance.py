@@ -21,6 +21,7 @@ from rlx import __version__
 from rlx.base import process
 from rlx.base.atomic_files import write_json
 from rlx.base.errors import ConfigError
+from rlx.config import registry
 
 SECRET = re.compile(
     r"((?:secret|passw(?:or)?d|api_?key|(?:auth|access)_?token|credential)[\w.-]{0,50}\s?[=:]\s?)\S+", re.IGNORECASE
@@ -87,6 +88,7 @@ def new(cfg: Any, command: list[str], device: str, origins: Mapping[str, Any]) -
         "git": _git(),
         "notices": [],
         "resumes": [],
+        "facts": registry.facts(cfg.algo.implementation).as_json(),
     }
 
 

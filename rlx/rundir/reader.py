@@ -10,6 +10,7 @@ from typing import Any
 
 from rlx.base import process
 from rlx.base.errors import UserError, choices_hint, shown
+from rlx.config.facts import Facts
 
 
 class NotARun(UserError):
@@ -72,6 +73,13 @@ def resolve(name: str, runs_dir: str = "runs") -> Path:
 def record(path: Path) -> dict[str, Any]:
     """What run.json says; {} if it is missing or damaged."""
     return _json(path / "run.json")
+
+
+def facts(path: Path) -> Facts:
+    """What its algorithm said about itself when the run began; for one from before 0.2.0, what was taken for granted
+    of all."""
+    known = record(path)
+    return Facts.of(known.get("facts"), "language" if "task" in known else "control")
 
 
 def place(path: Path) -> str:

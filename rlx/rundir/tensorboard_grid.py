@@ -2,8 +2,8 @@
 configuration in its CUSTOM SCALARS tab. Both are event files beside the runs; the runs themselves say which of them
 share a row.
 
-    columns(grid, {"algo.lr": Interval(1e-5, 1e-2), "env": ["cartpole", "acrobot"]})   before the first run
-    bands(grid, rows, charts, table)                                                   after the last one, or any time
+    columns(grid, {"algo.lr": Interval(1e-5, 1e-2), "env": ["cartpole", "acrobot"]}, metrics)   before the first run
+    bands(grid, rows, charts, table)                                                            after the last one
 
 Neither raises: no run must end because of a picture. They warn on stderr. What the bands are: analysis.curves.summary.
 """
@@ -20,10 +20,6 @@ import yaml
 
 from rlx.rundir.tensorboard import Dashboard
 
-METRICS = {  # of evaluations, then while learning
-    "env": ("eval/mean_reward", "rollout/ep_rew_mean"),
-    "task": ("eval/greedy_accuracy", "eval/reward", "eval/loss", "reward", "loss"),
-}
 COLUMNS, LAYOUT, BANDS = ".columns", ".layout", "summary"
 NAMED = ("algo", "env", "task", "model")  # groups of conf/ whose choice a run keeps as GROUP.name
 
@@ -48,12 +44,12 @@ def harmless() -> Iterator[None]:
 
 
 @harmless()
-def columns(directory: Path, hparams: Mapping[str, Sequence[Any] | Interval], place: str = "env") -> None:
+def columns(directory: Path, hparams: Mapping[str, Sequence[Any] | Interval], metrics: Sequence[str]) -> None:
     """Say which hyper-parameters (keys as on the command line; their values, or the interval they are drawn from) are
-    the columns of HPARAMS, beside the scores of a `place`, env or task. Without this TensorBoard shows everything it
+    the columns of HPARAMS, beside `metrics`. Without this TensorBoard shows everything it
     finds, some eighty columns. Called again, it replaces what it wrote."""
     dashboard = Dashboard(directory, suffix=COLUMNS)
-    dashboard.hparams_columns(_experiment(hparams, METRICS[place]))
+    dashboard.hparams_columns(_experiment(hparams, metrics))
     dashboard.close()
     _replace(directory, COLUMNS)
 

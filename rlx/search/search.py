@@ -8,6 +8,7 @@ from typing import Any
 from rlx.base import process
 from rlx.base.atomic_files import write_json
 from rlx.base.errors import ConfigError
+from rlx.config import registry
 from rlx.search import optuna_storage as storing
 from rlx.search import pool, trials
 from rlx.search import study as studies
@@ -41,7 +42,7 @@ def begin(asked: dict[str, Any]) -> Study:
             study = Study(directory, asked, url)
             write_json(directory / "study.json", asked)
             if asked["config"].get("tensorboard"):
-                _columns(study, place)
+                _columns(study)
     return _ready(study, max(asked["trials"], study.asked["trials"]))
 
 
@@ -60,7 +61,7 @@ def again(name: str, trials: int | None = None, storage: str | None = None) -> S
     return _ready(study, trials or study.asked["trials"])
 
 
-def _columns(study: Study, place: str) -> None:
+def _columns(study: Study) -> None:
     """What HPARAMS shows."""
     from rlx.rundir import tensorboard_grid
 
@@ -68,7 +69,8 @@ def _columns(study: Study, place: str) -> None:
     for key, found in study.asked["space"].items():
         low_and_high = (float(found["low"]), float(found["high"])) if "low" in found else None
         columns[key] = tensorboard_grid.Interval(*low_and_high) if low_and_high else found["choices"]
-    tensorboard_grid.columns(study.directory, columns, place)
+    metrics = registry.facts(study.asked["config"]["algo"]["implementation"]).metrics
+    tensorboard_grid.columns(study.directory, columns, metrics)
 
 
 def _ready(study: Study, count: int) -> Study:

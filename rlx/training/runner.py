@@ -18,6 +18,7 @@ from rlx.config.schema import Config, implementation, validate
 from rlx.run import Run
 from rlx.rundir import layout as rundir
 from rlx.rundir import provenance as record
+from rlx.rundir import reader as runs
 from rlx.rundir.checkpoint import CheckpointError, Checkpoints, Found
 from rlx.rundir.layout import read_config
 from rlx.training import device as devices
@@ -135,7 +136,7 @@ def resume(
     before = read_config(path)
     changes = record.differences(before, raw)
     for key, (old, new) in changes.items():
-        if rundir.is_frozen(key):
+        if rundir.is_frozen(key, runs.facts(path)):
             begun = f"a run that has begun with {shown(old)}"
             raise ConfigError(f"{key}={shown(new)}: cannot change in {begun} (rlx train starts another)")
     device = distributed.join(check(cfg, module), cfg.PLACE)
@@ -173,7 +174,7 @@ def resume(
 
 
 def _checkpoints(path: Path, cfg: Config, raw: Mapping[str, Any]) -> Checkpoints:
-    return Checkpoints(path / "checkpoints", cfg.keep_checkpoints, rundir.identity(raw))
+    return Checkpoints(path / "checkpoints", cfg.keep_checkpoints, rundir.identity(raw, runs.facts(path)))
 
 
 def _newest(path: Path, checkpoints: Checkpoints, status: Mapping[str, Any]) -> Found | None:
@@ -213,7 +214,7 @@ def open_run(path: Path, which: str = "latest", device: str | None = None) -> tu
 def open_policy(path: Path, which: str = "latest", device: str | None = None) -> tuple[Config, Any]:
     """The configuration and the policy of a run's checkpoint, for evaluation and play."""
     cfg, module, run = open_run(path, which, device)
-    return cfg, module.load_policy(cfg, run)
+    return cfg, world_of(cfg).load_policy(cfg, module, run)
 
 
 def world_of(cfg: Config) -> ModuleType:
@@ -230,7 +231,7 @@ def report(cfg: Config, module: ModuleType, run: Run, count: int, seed: int, **h
     """The same of a run's checkpoint, by the algorithm's own measure where it has one."""
     if own := getattr(module, "evaluate", None):
         return own(cfg, run, count, seed)
-    return evaluate_policy(module.load_policy(cfg, run), cfg, count, seed, **how)
+    return evaluate_policy(world_of(cfg).load_policy(cfg, module, run), cfg, count, seed, **how)
 
 
 __all__ = ["Interrupted", "Loop", "RunFailed", "open_policy", "open_run", "read_config", "resume", "start"]

@@ -73,7 +73,8 @@ def place(tmp_path: Path, home: Path) -> Path:
 def test_every_algorithm_belongs_to_one_of_the_two_files() -> None:
     """What neither this file nor test_every_algorithm.py covers, nobody does."""
     assert sorted([*ALGORITHMS, *registry.algorithms_of("control")]) == sorted(registry.options("algo"))
-    assert set(IMPLEMENTATION.values()) >= set(registry.LANGUAGE)
+    used = {registry.values("algo", name)["implementation"] for name in registry.options("algo")}
+    assert used == set(registry.implementations())
 
 
 # -- one run -----------------------------------------------------------------------------------------------------

@@ -19,8 +19,11 @@ from fake_runs import make_run, ramp
 from hparams_page import hparams_tab
 
 from rlx.analysis.curves import summary
+from rlx.config.older_runs import METRICS as OF_WORLD
 from rlx.rundir import tensorboard_grid
 from rlx.rundir.tensorboard_grid import Interval
+
+METRICS = OF_WORLD["control"]
 
 
 @pytest.fixture
@@ -59,7 +62,9 @@ def plugin_answers(directory: Path) -> tuple[Any, Any]:
 
 
 def test_a_grid_has_a_row_per_configuration_with_the_mean_over_its_seeds(grid: Path) -> None:
-    tensorboard_grid.columns(grid, {"seed": ["1", "2", "3"], "algo.lr": ["0.5", "0.25", "9.0"], "env": ["cartpole"]})
+    tensorboard_grid.columns(
+        grid, {"seed": ["1", "2", "3"], "algo.lr": ["0.5", "0.25", "9.0"], "env": ["cartpole"]}, METRICS
+    )
     tab = rows(grid)
     assert set(tab) == {0.5, 0.25, 9.0}
     assert tab[0.5]["metrics"]["eval/mean_reward"] == 200 and tab[0.25]["metrics"]["eval/mean_reward"] == 7
@@ -67,15 +72,15 @@ def test_a_grid_has_a_row_per_configuration_with_the_mean_over_its_seeds(grid: P
 
 
 def test_a_run_that_failed_and_one_that_was_killed_stay_visible(grid: Path) -> None:
-    tensorboard_grid.columns(grid, {"algo.lr": [0.5, 0.25, 9.0]})
+    tensorboard_grid.columns(grid, {"algo.lr": [0.5, 0.25, 9.0]}, METRICS)
     assert rows(grid)[9.0]["status"] == ["failure", "unknown"]
     assert rows(grid)[9.0]["metrics"]["eval/mean_reward"] == 3
 
 
 def test_the_columns_are_what_was_swept_and_the_scores(grid: Path) -> None:
     hparams = {"seed": [1, 2], "algo.lr": Interval(1e-5, 1e-2), "env": ["cartpole"], "algo.norm": [True, False]}
-    tensorboard_grid.columns(grid, {"algo.old": [1]})
-    tensorboard_grid.columns(grid, hparams)
+    tensorboard_grid.columns(grid, {"algo.old": [1]}, METRICS)
+    tensorboard_grid.columns(grid, hparams, METRICS)
     found = columns(grid)
     infos = {info.name: info for info in found.hparam_infos}
     assert set(infos) == {"algo.lr", "env.name", "algo.norm"}
@@ -158,7 +163,7 @@ def test_a_grid_without_a_run_and_one_that_cannot_be_written_end_nothing(tmp_pat
     summary.write(tmp_path)
     assert entries(tmp_path) == set() and capsys.readouterr().err == ""
     (tmp_path / "file").write_text("")
-    tensorboard_grid.columns(tmp_path / "file", {"algo.lr": [1]})
+    tensorboard_grid.columns(tmp_path / "file", {"algo.lr": [1]}, METRICS)
     make_run(tmp_path, "a", ramp(1), events=True)
     (tmp_path / "summary").write_text("")
     summary.write(tmp_path)
@@ -169,7 +174,7 @@ def test_the_pages_of_a_grid_need_no_torch(grid: Path) -> None:
     code = "import sys; from rlx.rundir import tensorboard_grid; from rlx.analysis.curves import summary\n"
     code += "from pathlib import Path\n"
     code += f"d = Path({str(grid)!r})\n"
-    code += "tensorboard_grid.columns(d, {'algo.lr': [1]}); summary.write(d)\n"
+    code += "tensorboard_grid.columns(d, {'algo.lr': [1]}, ['x']); summary.write(d)\n"
     code += "assert 'torch' not in sys.modules; print('done')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert (done.stdout, done.stderr) == ("done\n", "")
@@ -202,7 +207,7 @@ class Dash:
 def test_dash_prints_its_address_once_it_answers_and_leaves_nothing_running(
     number: int, group: bool, code: int, grid: Path
 ) -> None:
-    tensorboard_grid.columns(grid, {"algo.lr": [1]})
+    tensorboard_grid.columns(grid, {"algo.lr": [1]}, METRICS)
     taken = socket.socket()
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     with contextlib.suppress(OSError):  # by another program: as good

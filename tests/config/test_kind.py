@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -365,10 +366,10 @@ def test_files_are_found_from_anywhere_later(tmp_path: Path, monkeypatch: pytest
 
 @pytest.fixture
 def early(monkeypatch: pytest.MonkeyPatch) -> None:
-    """tests/plugin/rlx_random/babble.py is an algorithm of rlx."""
+    """tests/plugin/rlx_random/babble.py is installed."""
     monkeypatch.syspath_prepend(PLUGIN)
-    monkeypatch.setitem(registry.BUILT_IN, "babble", "rlx_random.babble")
-    monkeypatch.setattr(registry, "LANGUAGE", (*registry.LANGUAGE, "babble"))
+    points = {"rlx.algos": {"babble": EntryPoint("babble", "rlx_random.babble", "rlx.algos")}}
+    monkeypatch.setattr(registry, "_entry_points", lambda group: points.get(group, {}))
 
 
 def say_early(root: Path, **more: object) -> Path:

@@ -17,7 +17,6 @@ X = {
     "seconds": ("time/time_elapsed", "seconds of wall time"),
     "time": ("time/time_elapsed", "seconds of wall time"),
 }
-METRICS = ("rollout/ep_rew_mean", "reward", "loss")  # the first of them that a run has, where none is asked for
 
 
 @dataclass
@@ -97,7 +96,10 @@ def newest(curves: Sequence[Curve]) -> tuple[list[Curve], list[str]]:
 
 
 def default_metric(paths: Sequence[Path]) -> str:
-    for metric in METRICS:
+    """Where none is asked for: the first that a run has of those that say how it learns."""
+    listed = sorted(map(runs.facts, paths), key=lambda facts: (facts.world, -len(facts.metrics)))
+    names = list(dict.fromkeys(name for facts in listed for name in facts.learning))
+    for metric in names:
         if any(metric in row for path in paths for row in rows(path, metric)):
             return metric
-    return METRICS[0]
+    return next(iter(names), "rollout/ep_rew_mean")

@@ -14,7 +14,7 @@ from rlx.analysis.curves import configurations
 from rlx.base.errors import UserError
 from rlx.rundir import reader, tensorboard_grid
 from rlx.rundir.filter import score
-from rlx.rundir.tensorboard_grid import METRICS, harmless, tags
+from rlx.rundir.tensorboard_grid import harmless, tags
 
 
 @harmless()
@@ -28,7 +28,7 @@ def write(directory: Path) -> None:
     names = _file_names(made)
     charts: dict[str, list[str]] = {}  # environment or task: metrics
     rows: dict[str, dict[int, dict[str, float]]] = {}  # configuration: step: tag: value
-    for metric in itertools.chain(*METRICS.values()):
+    for metric in dict.fromkeys(name for path in runs for name in reader.facts(path).metrics):
         try:
             picture = plot.build(runs, metric)
         except UserError:  # no run has it

@@ -20,8 +20,6 @@ from rlx.rundir import query as reading
 from rlx.rundir import reader as runs
 from rlx.rundir.filter import score
 
-EVALUATED = {"env": "eval/mean_reward", "task": "eval/greedy_accuracy"}
-
 
 @dataclass
 class One:
@@ -132,7 +130,8 @@ def build(words: Sequence[str], metric: str = "", title: str = "") -> Report:
 
 def _plots(paths: Sequence[Path], metric: str, chosen: str, rows: Sequence[Row]) -> list[plot.Plot]:
     """The curves while learning and those of evaluations; of none, nothing is drawn."""
-    wanted = [chosen] if metric else list(dict.fromkeys([chosen, *(EVALUATED[row.kind] for row in rows)]))
+    evaluated = [name for row in rows for run in row.runs if (name := runs.facts(run.path).evaluated)]
+    wanted = [chosen] if metric else list(dict.fromkeys([chosen, *evaluated]))
     found = []
     for name in wanted:
         try:

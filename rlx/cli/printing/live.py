@@ -12,25 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from rlx.cli.printing.text import near
+from rlx.config import registry
 
 
 class Live:
     """The live line: %, ETA, steps/s, and how it goes. A terminal gets one line that changes, a file a line each tenth
     of the run."""
 
-    # the metrics that say how it goes, and how they are written
-    SHOWN = {
-        "rollout/ep_rew_mean": "return {:.1f}",
-        "loss": "loss {:.3f}",
-        "reward": "reward {:.3f}",
-        "eval/greedy_accuracy": "greedy accuracy {:.3f}",
-    }
-
     def __init__(self) -> None:
         self.terminal = sys.stderr.isatty() and not os.environ.get("CI")
-        self._begin(0)
+        self._begin(0, {})
 
-    def _begin(self, total: int) -> None:
+    def _begin(self, total: int, formats: Mapping[str, str]) -> None:
+        self.formats = formats  # of the metrics that say how it goes
         self.total, self.shown, self.tenth, self.width = total, 0.0, -1, 0
 
     def announce(self, cfg: Any, path: Path, device: str) -> None:
@@ -39,7 +33,7 @@ class Live:
 
     def _announce(self, cfg: Any, device: str) -> None:
         self.finish()
-        self._begin(cfg.total_steps)
+        self._begin(cfg.total_steps, registry.facts(cfg.algo.implementation).shown)
         where = getattr(cfg.place, "id", cfg.place.name)
         print(f"{cfg.algo.name} on {where}, seed {cfg.seed}, {cfg.total_steps:,} steps, device {device}")
         if init := getattr(cfg, "init", None):
@@ -76,9 +70,7 @@ class Live:
             f"{rate:,.0f} steps/s",
             f"ETA {_clock(left)}",
         ]
-        here = {name: text for name, text in self.SHOWN.items() if metrics.get(name) is not None}
-        if "reward" in here:
-            here.pop("loss", None)
+        here = {name: text for name, text in self.formats.items() if metrics.get(name) is not None}
         if metrics.get("eval/greedy_accuracy") != metrics.get("eval/score"):  # a task that has no right answer
             here.pop("eval/greedy_accuracy", None)
         parts += [text.format(metrics[name]) for name, text in here.items()]

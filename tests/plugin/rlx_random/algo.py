@@ -19,12 +19,17 @@ from rlx.control.distributions import make_head
 from rlx.envs.make import make_envs
 from rlx.run import Metrics, Run
 
+FROZEN = ("num_envs", "weight")  # keys that a resume cannot change
+SHOWN = {"train/seen": "seen {:.1f}"}
+METRICS = ("eval/mean_reward", "train/seen")
+
 
 @dataclass
 class Config:
     name: str
     implementation: str
     num_envs: Annotated[int, Field(ge=1)]  # N
+    weight: float = 1.0  # of an observation in the sum
 
 
 class Uniform(torch.nn.Module):
@@ -48,11 +53,12 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
     run.track(policy=policy, envs=envs)
     while run.step < cfg.total_steps:
         for _ in range(100):
-            policy.seen += torch.from_numpy(envs.obs.astype(np.float64)).sum(0)
+            policy.seen += cfg.algo.weight * torch.from_numpy(envs.obs.astype(np.float64)).sum(0)
             envs.step(policy(envs.obs, rng))
         run.step += 100 * envs.num_envs
         returns = [episode[0] for episode in envs.pop_episodes()]
-        yield run.step, {"rollout/ep_rew_mean": float(np.mean(returns))} if returns else {}
+        seen = {"train/seen": float(policy.seen.sum())}
+        yield run.step, {**({"rollout/ep_rew_mean": float(np.mean(returns))} if returns else {}), **seen}
     envs.close()
 
 

@@ -1,0 +1,103 @@
+"""Facts about algorithms: read from their files, copied into run.json, and the same as before each said so itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import environment
+from fake_runs import make_run
+from installed import pretend
+
+from rlx.analysis.curves.curves import default_metric
+from rlx.base.errors import ConfigError
+from rlx.config import older_runs, registry
+from rlx.config.facts import Facts, fault, outline
+from rlx.rundir import reader
+from rlx.rundir.layout import identity
+
+ALGORITHMS = list(registry.implementations())
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_what_an_algorithm_freezes_is_what_was_frozen_of_its_keys_before(name: str) -> None:
+    keys = {field.name for field in dataclasses.fields(registry.algorithm(name).Config)}
+    assert set(registry.facts(name).frozen) == keys & set(older_runs.FROZEN)
+
+
+@pytest.mark.parametrize("name", registry.options("algo"))
+def test_the_identity_of_a_configuration_is_that_of_an_older_run(name: str) -> None:
+    """So the checkpoints of one fit the other."""
+    algo = registry.values("algo", name)
+    about = registry.facts(algo["implementation"])
+    raw = {"algo": algo, "env": {"id": "CartPole-v1", "workers": 2}, "seed": 1, "total_steps": 5}
+    assert identity(raw, about) == identity(raw, Facts.of(None, about.world))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_of_rlx_states_its_facts_as_literals(name: str) -> None:
+    stated = outline(registry.ALGOS / f"{name}.py").facts
+    assert {"world", "frozen", "shown", "metrics"} <= set(stated)
+    module = registry.algorithm(name)
+    assert all(getattr(module, fact.upper()) == value for fact, value in stated.items())
+    assert not [fact for fact, value in stated.items() if fault(fact, value)]
+
+
+def test_facts_are_read_without_torch(tmp_path: Path) -> None:
+    code = "import sys; from rlx.config import registry as r; r.facts('grpo'), r.implementations();"
+    code += " assert not {'torch', 'hydra', 'rlx.algos.grpo'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), check=True, capture_output=True)
+
+
+def test_facts_survive_the_way_through_run_json() -> None:
+    for name in ALGORITHMS:
+        about = registry.facts(name)
+        assert Facts.of(json.loads(json.dumps(about.as_json()))) == about
+
+
+@pytest.mark.parametrize("damaged", [None, 3, [], {"frozen": 3, "metrics": [1], "shown": ["x"], "world": "moon"}])
+def test_a_damaged_record_of_facts_counts_as_none(damaged: object) -> None:
+    assert Facts.of(damaged, "language") == Facts.of(None, "language")
+    assert Facts.of(damaged, "language").metrics == older_runs.METRICS["language"]
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("FROZEN = ('num_envs')", "FROZEN must be a tuple of names"),
+        ("FROZEN = ('num_env',)", "FROZEN: Config has no num_env"),
+        ("SHOWN = {'loss': '{:q}'}", "SHOWN '{:q}' cannot format a number"),
+        ("WORLD = 'moon'", "WORLD must be 'control' or 'language'"),
+    ],
+)
+def test_a_wrong_fact_is_named_when_its_algorithm_is_chosen(
+    line: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = "from dataclasses import dataclass\n@dataclass\nclass Config:\n    num_envs: int\ndef train(): pass\n"
+    module = f"wrong_{abs(hash(line))}"
+    pretend(tmp_path, module, f"[rlx.algos]\nwrong = {module}\n", **{module: f"{line}\n{config}"})
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        registry.algorithm("wrong")
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+# -- torch-free readers --------------------------------------------------------------------------------------------
+
+
+def _state(run: Path, **facts: object) -> None:
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "facts": facts}))
+
+
+def test_a_run_is_drawn_by_the_metric_that_its_algorithm_names(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "run", [(1, 1.0), (2, 2.0)])
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('{"step": 2, "train/regret": 5.0}\n')
+    assert default_metric([run]) == "rollout/ep_rew_mean"  # one from before 0.2.0
+    _state(run, metrics=["eval/mean_reward", "train/regret"])
+    assert default_metric([run]) == "train/regret" and reader.facts(run).evaluated == "eval/mean_reward"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,11 @@ Metrics = Values | Callable[[], Values]  # a function is called on the spot, but
 def measured(metrics: Metrics) -> Values:
     """The values that were yielded, or that the function yielded computes."""
     return metrics() if callable(metrics) else metrics
+
+
+def means(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each number, its mean over the steps; {} where there was none."""
+    return {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]} if steps else {}
 
 
 @dataclass

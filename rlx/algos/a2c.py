@@ -18,22 +18,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rlx.base.ranges import Count, NonNegative, Positive, Unit
-from rlx.control.distributions import Head, make_head
+from rlx.control.config import ControlConfig
+from rlx.control.distributions import Head
 from rlx.control.networks import ActorCritic
-from rlx.control.policy import Policy
-from rlx.control.rollout import Rollout
+from rlx.control.on_policy import Agent
 from rlx.engine.learner import Learner
-from rlx.envs.make import make_envs
 from rlx.functional import policy as pg
 from rlx.functional import returns, schedules
 from rlx.functional import value as vf
-from rlx.run import Metrics, Run
+from rlx.run import Metrics, Run, Values
 
 WORLD = "control"
 FROZEN = ("num_envs", "num_steps", "optimizer")  # keys that a resume cannot change
@@ -87,12 +86,9 @@ def loss(cfg: Config, model: ActorCritic, head: Head, batch: Mapping[str, Tensor
     return total, {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy_loss": -entropy}
 
 
-def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
-    algo: Config = cfg.algo
-    envs = make_envs(cfg.env, algo.num_envs, run.seed)
-    run.notice(envs.notice or "")
-    head = make_head(envs.action_space)
-    model = ActorCritic(envs.observation_space.shape, head, cfg.model, run.generator("model")).to(run.device)
+def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo = cfg.algo
+    envs, head, model, rollout = agent = Agent.new(cfg, run)
     learner = Learner(
         model,
         partial(loss, algo, model, head),
@@ -101,10 +97,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
         max_grad_norm=algo.max_grad_norm,
         engine=algo.engine,
     )
-    rollout = Rollout(
-        cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device, engine=algo.engine
-    )
-    run.track(policy=model, optimizer=learner, normalizer=rollout.normalizer, rollout=rollout)
+    agent.track(run, optimizer=learner)
 
     size = algo.num_envs * algo.num_steps
     num_updates = -(-cfg.total_steps // size)
@@ -120,30 +113,14 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
         run.notice(learner.notice or rollout.notice)
 
         run.step += size
-        yield run.step, partial(metrics, algo, model, rollout, learner, batch, {**info, "learning_rate": lr})
+        yield run.step, partial(metrics, algo, agent, batch, {**info, "learning_rate": lr}, learner.num_steps)
     envs.close()
 
 
 @torch.no_grad()
 def metrics(
-    cfg: Config,
-    model: ActorCritic,
-    rollout: Rollout,
-    learner: Learner,
-    batch: Mapping[str, Tensor],
-    info: Mapping[str, float],
-) -> dict[str, Any]:
-    value = model(batch["obs"])[1]  # of the critic that this iteration has just taught
-    explained = vf.explained_variance(*(rollout.rows(x) for x in (value[:-1], targets(cfg, value, batch)[1])))
-    return {
-        **rollout.metrics(),
-        **{f"train/{name}": value for name, value in info.items()},
-        "train/explained_variance": float(explained),
-        "train/n_updates": learner.num_steps,
-        **({"train/std": float(model.log_std.exp().mean())} if model.log_std is not None else {}),
-    }
-
-
-def load_policy(cfg: Any, run: Run) -> Policy:
-    """The policy a checkpoint holds, with its frozen observation statistics."""
-    return Policy.restore(cfg, run)
+    cfg: Config, agent: Agent, batch: Mapping[str, Tensor], info: Mapping[str, float], n_updates: int
+) -> Values:
+    value = agent.model(batch["obs"])[1]  # of the critic that this iteration has just taught
+    explained = vf.explained_variance(*(agent.rollout.rows(x) for x in (value[:-1], targets(cfg, value, batch)[1])))
+    return agent.metrics(info, explained_variance=float(explained), n_updates=n_updates)

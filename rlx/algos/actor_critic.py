@@ -22,25 +22,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rlx.base.errors import ConfigError
 from rlx.base.ranges import Count, NonNegative, Positive, Unit
-from rlx.control.distributions import Head, make_head
+from rlx.control.config import ControlConfig
+from rlx.control.distributions import Head
 from rlx.control.networks import ActorCritic
-from rlx.control.policy import Policy
-from rlx.control.rollout import Rollout
+from rlx.control.on_policy import Agent
 from rlx.engine.learner import Learner
 from rlx.engine.tape import Forward
 from rlx.envs.batch import Envs
-from rlx.envs.make import make_envs
 from rlx.functional import policy as pg
 from rlx.functional import returns, schedules
 from rlx.functional import value as vf
-from rlx.run import Metrics, Run
+from rlx.run import Metrics, Run, Values
 
 WORLD = "control"
 FROZEN = ("num_envs", "num_steps", "critic")  # keys that a resume cannot change
@@ -75,7 +74,7 @@ class Config:
             raise ValueError(f"n_step={self.n_step}: must be at most num_steps={self.num_steps}")
 
 
-def check(cfg: Any, envs: Envs) -> None:
+def check(cfg: ControlConfig[Config], envs: Envs) -> None:
     """What the algorithm asks of the environment. Raises ConfigError."""
     kind = type(envs.action_space).__name__
     if cfg.algo.critic == "q" and kind != "Discrete":
@@ -116,23 +115,14 @@ def of_action(values: Tensor, action: Tensor) -> Tensor:
     return values.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
 
-def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
-    algo: Config = cfg.algo
-    envs = make_envs(cfg.env, algo.num_envs, run.seed)
-    run.notice(envs.notice or "")
-    head = make_head(envs.action_space)
-    values = head.size if algo.critic == "q" else None
-    model = ActorCritic(envs.observation_space.shape, head, cfg.model, run.generator("model"), values).to(run.device)
+def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo = cfg.algo
+    envs, head, model, rollout = agent = Agent.new(cfg, run, action_values=algo.critic == "q")
     adam = partial(Learner, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine)
     actor = adam(model.policy_parameters(), partial(actor_loss, algo, model, head))
     critic = adam(model.critic, partial(critic_loss, model))
-    rollout = Rollout(
-        cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device, engine=algo.engine
-    )
     criticise = Forward(partial(sarsa, algo, model, head), run.device, engine=algo.engine)
-    run.track(
-        policy=model, actor=actor, critic=critic, normalizer=rollout.normalizer, rollout=rollout, criticise=criticise
-    )
+    agent.track(run, actor=actor, critic=critic, criticise=criticise)
     next_actions = run.rng("next_actions")
 
     size = algo.num_envs * algo.num_steps
@@ -170,23 +160,9 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
         run.notice(actor.notice or critic.notice or criticise.notice or rollout.notice)
 
         run.step += size
-        yield run.step, partial(metrics, rollout, info, weight, scale * algo.lr, actor.num_steps, model)
+        yield run.step, partial(metrics, agent, info, weight, scale * algo.lr, actor.num_steps)
     envs.close()
 
 
-def metrics(
-    rollout: Rollout, info: dict[str, float], weight: Tensor, lr: float, updates: int, model: ActorCritic
-) -> dict[str, Any]:
-    return {
-        **rollout.metrics(),
-        **{f"train/{name}": value for name, value in info.items()},
-        "train/weight_mean": float(weight.mean()),
-        "train/learning_rate": lr,
-        "train/n_updates": updates,
-        **({"train/std": float(model.log_std.detach().exp().mean())} if model.log_std is not None else {}),
-    }
-
-
-def load_policy(cfg: Any, run: Run) -> Policy:
-    """The policy a checkpoint holds, with its frozen observation statistics."""
-    return Policy.restore(cfg, run)
+def metrics(agent: Agent, info: Mapping[str, float], weight: Tensor, lr: float, n_updates: int) -> Values:
+    return agent.metrics(info, weight_mean=float(weight.mean()), learning_rate=lr, n_updates=n_updates)

@@ -24,11 +24,13 @@ from rlx.base.errors import ConfigError
 from rlx.base.ranges import Count, Positive, Whole
 from rlx.functional import preference
 from rlx.language import preferences
+from rlx.language.config import LanguageConfig
 from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import Groups, logprobs
 from rlx.language.show import completions as exhibit
+from rlx.language.tasks.base import Task
 from rlx.run import Metrics, Run
 
 WORLD = "language"
@@ -56,7 +58,7 @@ class Config(AdamW):
             raise ValueError(f"batch_size={self.batch_size}: must be at most num_pairs={self.num_pairs}")
 
 
-def check(cfg: Any, task: Any) -> None:
+def check(cfg: LanguageConfig[Config], task: Task) -> None:
     """Raises ConfigError where there is nothing to compare."""
     if cfg.init is None and cfg.algo.data == "policy":
         raise ConfigError(
@@ -65,8 +67,8 @@ def check(cfg: Any, task: Any) -> None:
     preferences.check(cfg.algo, task)
 
 
-def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
-    algo: Config = cfg.algo
+def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo = cfg.algo
     policy, ranks = Policy.new(cfg, run), Ranks()
     learner = Learner.of(algo, policy.model)
     reference = policy.frozen()
@@ -107,8 +109,3 @@ def summed(model: Any, groups: Groups, temperature: float) -> Tensor:
     """Log-prob of each completion, its end token included: [P, 2]."""
     logprob = logprobs(model(*groups.rows(slice(None))), groups.tokens, temperature)
     return logprob.masked_fill(~groups.mask, 0.0).sum(-1)
-
-
-def load_policy(cfg: Any, run: Run) -> Policy:
-    """The policy a checkpoint holds."""
-    return Policy.restore(cfg, run)

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -32,8 +32,9 @@ from torch import Tensor
 
 from rlx.base.errors import ConfigError
 from rlx.base.ranges import Count, NonNegative, Positive, Unit
+from rlx.control.config import ControlConfig
 from rlx.control.networks import QNetwork
-from rlx.control.q_acting import Explorer, QPolicy, check_room, in_pieces, make_replay
+from rlx.control.q_acting import Explorer, QPolicy, check_room, in_pieces, make_replay, num_discrete
 from rlx.engine.learner import Learner
 from rlx.engine.optim import Flat
 from rlx.engine.tape import Forward
@@ -41,7 +42,7 @@ from rlx.envs.batch import Envs
 from rlx.envs.make import make_envs
 from rlx.functional import schedules
 from rlx.functional import value as vf
-from rlx.run import Metrics, Run
+from rlx.run import Metrics, Run, means
 
 WORLD = "control"
 FROZEN = ("num_envs", "dueling", "prioritized", "buffer_ram_mb")  # keys that a resume cannot change
@@ -90,7 +91,7 @@ class Config:
             raise ValueError(f"batch_size={self.batch_size}: must be at most buffer_size={self.buffer_size}")
 
 
-def check(cfg: Any, envs: Envs) -> None:
+def check(cfg: ControlConfig[Config], envs: Envs) -> None:
     """What the algorithm asks of the rest of the configuration. Raises ConfigError."""
     if cfg.algo.learning_starts >= cfg.total_steps:
         raise ConfigError(
@@ -115,18 +116,15 @@ def loss(cfg: Config, q_network: QNetwork, batch: Mapping[str, Tensor]) -> tuple
     return total, info | ({"td_error": q - target} if cfg.prioritized else {})
 
 
-def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
-    algo: Config = cfg.algo
+def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo = cfg.algo
     envs = make_envs(cfg.env, algo.num_envs, run.seed)
     run.notice(envs.notice or "")
     q_network, target = (make_network(cfg, envs, run) for _ in range(2))
     learner = Learner(
-        q_network,
-        partial(loss, algo, q_network),
-        eps=algo.adam_eps,
-        max_grad_norm=algo.max_grad_norm,
-        engine=algo.engine,
-    )
+        q_network, partial(loss, algo, q_network),
+        eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine,
+    )  # fmt: skip
     target_params = Flat(target).data
     target_params.copy_(learner.flat.data)
     replay = make_replay(cfg, envs, run.dir / "buffer")
@@ -176,7 +174,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
             run.step,
             {
                 **explorer.metrics(),
-                **{f"train/{name}": sum(step[name] for step in steps) / len(steps) for name in (steps or [{}])[0]},
+                **{f"train/{name}": value for name, value in means(steps).items()},
                 "train/learning_rate": lr,
                 "train/n_updates": learner.num_steps,
                 "rollout/exploration_rate": epsilon(cfg, run.step),
@@ -185,20 +183,20 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
     envs.close()
 
 
-def epsilon(cfg: Any, step: int) -> float:
+def epsilon(cfg: ControlConfig[Config], step: int) -> float:
     """How probable a random action is at an environment step."""
-    algo: Config = cfg.algo
+    algo = cfg.algo
     if step < algo.learning_starts:
         return 1.0
     progress = step / (algo.exploration_fraction * cfg.total_steps)
     return schedules.linear(progress, algo.epsilon, algo.final_epsilon)
 
 
-def make_network(cfg: Any, envs: Any, run: Run) -> QNetwork:
-    shape, num_actions = envs.observation_space.shape, int(envs.action_space.n)
+def make_network(cfg: ControlConfig[Config], envs: Envs, run: Run) -> QNetwork:
+    shape, num_actions = envs.observation_space.shape, num_discrete(envs)
     return QNetwork(shape, num_actions, cfg.model, run.generator("model"), cfg.algo.dueling).to(run.device)
 
 
-def load_policy(cfg: Any, run: Run) -> QPolicy:
+def load_policy(cfg: ControlConfig[Config], run: Run) -> QPolicy:
     """The greedy policy a checkpoint holds, with its frozen observation statistics."""
     return QPolicy.restore(cfg, run, make_network)

@@ -20,7 +20,7 @@ Left out: rollouts that are older than one iteration, and several rewards with w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -35,6 +35,7 @@ from rlx.base.ranges import Count, NonNegative, Positive, Whole
 from rlx.functional import kl, returns
 from rlx.functional import policy as pg
 from rlx.functional.reduce import masked_mean, reduce_tokens
+from rlx.language.config import LanguageConfig
 from rlx.language.diagnose import Diagnosis
 from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
@@ -49,6 +50,7 @@ from rlx.language.rollout import (
     step_rewards,
 )
 from rlx.language.show import completions as exhibit
+from rlx.language.tasks.base import Task
 from rlx.run import Metrics, Run
 
 WORLD = "language"
@@ -138,7 +140,7 @@ class Config(AdamW):
                 raise ValueError(fault)
 
 
-def check(cfg: Any, task: Any) -> None:
+def check(cfg: LanguageConfig[Config], task: Task) -> None:
     algo, name = cfg.algo, cfg.task.name
     if algo.supervision == "process" and not hasattr(task, "step_rewards"):
         raise ConfigError(
@@ -146,8 +148,9 @@ def check(cfg: Any, task: Any) -> None:
         )
     if algo.overlong == "soft":
         free = task.max_new - algo.overlong_cache
-        prompts = task.prompts(np.random.default_rng(0), 64) if hasattr(task, "answer") else []
-        longest = max((len(task.answer(prompt)) + 1 for prompt in prompts), default=0)
+        answer: Callable[[str], str] | None = getattr(task, "answer", None)
+        prompts = task.prompts(np.random.default_rng(0), 64) if answer else []
+        longest = max((len(answer(prompt)) + 1 for prompt in prompts if answer), default=0)
         if free < longest:
             raise ConfigError(
                 f"algo.overlong=soft: with overlong_cache={algo.overlong_cache} and task.max_new={task.max_new} right "
@@ -155,8 +158,8 @@ def check(cfg: Any, task: Any) -> None:
             )
 
 
-def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
-    algo: Config = cfg.algo
+def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo = cfg.algo
     policy, ranks = Policy.new(cfg, run), Ranks()
     learner = Learner.of(algo, policy.model)
     reference = policy.frozen() if algo.kl_coef else None
@@ -293,8 +296,3 @@ def loss(
             means["kl"] = divergence
         told = {name: x.masked_fill(~mask, 0.0).sum() / counts["num_tokens"] for name, x in means.items()}
     return total, {**told, GAP: gap.max()}
-
-
-def load_policy(cfg: Any, run: Run) -> Policy:
-    """The policy a checkpoint holds."""
-    return Policy.restore(cfg, run)

@@ -20,22 +20,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rlx.base.ranges import Count, NonNegative, Positive, Unit
-from rlx.control.distributions import Head, make_head
+from rlx.control.config import ControlConfig
+from rlx.control.distributions import Head
 from rlx.control.networks import ActorCritic
-from rlx.control.policy import Policy
-from rlx.control.rollout import Rollout, minibatches
+from rlx.control.on_policy import Agent
+from rlx.control.rollout import passes
 from rlx.engine.learner import Learner
-from rlx.envs.make import make_envs
 from rlx.functional import kl, returns, schedules
 from rlx.functional import policy as pg
 from rlx.functional import value as vf
-from rlx.run import Metrics, Run
+from rlx.run import Metrics, Run, means
 
 WORLD = "control"
 FROZEN = ("num_envs", "num_steps", "kl_coef")  # keys that a resume cannot change
@@ -104,33 +104,23 @@ def loss(cfg: Config, model: ActorCritic, head: Head, batch: Mapping[str, Tensor
     }
 
 
-def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
-    algo: Config = cfg.algo
-    envs = make_envs(cfg.env, algo.num_envs, run.seed)
-    run.notice(envs.notice or "")
-    head = make_head(envs.action_space)
-    model = ActorCritic(envs.observation_space.shape, head, cfg.model, run.generator("model")).to(run.device)
+def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo = cfg.algo
+    envs, head, model, rollout = agent = Agent.new(cfg, run)
     learner = Learner(
-        model,
-        partial(loss, algo, model, head),
-        eps=algo.adam_eps,
-        max_grad_norm=algo.max_grad_norm,
-        engine=algo.engine,
-    )
-    rollout = Rollout(
-        cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device, engine=algo.engine
-    )
+        model, partial(loss, algo, model, head),
+        eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine,
+    )  # fmt: skip
     beta = AdaptiveKL(algo.kl_coef)
-    run.track(policy=model, optimizer=learner, normalizer=rollout.normalizer, rollout=rollout, kl_coef=beta)
+    agent.track(run, optimizer=learner, kl_coef=beta)
     shuffle = run.rng("minibatches")
 
     size = algo.num_envs * algo.num_steps
     num_updates = -(-cfg.total_steps // size)
     while run.step < cfg.total_steps:
-        update = run.step // size
-        progress = update / num_updates
-        lr = algo.lr * schedules.linear(progress) if algo.anneal_lr else algo.lr
-        clip = algo.clip_coef * schedules.linear(progress) if algo.anneal_clip else algo.clip_coef
+        left = schedules.linear(run.step // size / num_updates)
+        lr = algo.lr * left if algo.anneal_lr else algo.lr
+        clip = algo.clip_coef * left if algo.anneal_clip else algo.clip_coef
 
         # Collect
         batch = rollout.collect()
@@ -146,32 +136,19 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
 
         # Learn
         steps: list[dict[str, float]] = []
-        for _ in range(algo.num_epochs):
-            for index in minibatches(shuffle, len(data["obs"]), algo.num_minibatches, run.device):
-                steps.append(learner.step(data, index, lr, clip_coef=clip, kl_coef=beta.coef))
-                if algo.target_kl and steps[-1]["approx_kl"] > 1.5 * algo.target_kl:
-                    break
-            else:
-                continue
-            break  # the KL stop ends the iteration, not only the epoch
+        for index in passes(algo.num_epochs, shuffle, len(data["obs"]), algo.num_minibatches, run.device):
+            steps.append(learner.step(data, index, lr, clip_coef=clip, kl_coef=beta.coef))
+            if algo.target_kl and steps[-1]["approx_kl"] > 1.5 * algo.target_kl:
+                break  # ends the iteration, not only the epoch
         run.notice(learner.notice or rollout.notice)
         if algo.objective == "penalty":
             beta.adapt(divergence(model, head, data), algo.kl_target)
 
         run.step += size
-        yield (
-            run.step,
-            {
-                **rollout.metrics(),
-                **{f"train/{name}": sum(step[name] for step in steps) / len(steps) for name in steps[0]},
-                "train/explained_variance": float(explained),
-                "train/learning_rate": lr,
-                "train/clip_range": clip,
-                "train/n_updates": learner.num_steps,
-                **({"train/kl_coef": beta.coef} if algo.objective == "penalty" else {}),
-                **({"train/std": float(model.log_std.detach().exp().mean())} if model.log_std is not None else {}),
-            },
-        )
+        yield run.step, agent.metrics(
+            means(steps), explained_variance=float(explained), learning_rate=lr, clip_range=clip,
+            n_updates=learner.num_steps, **({"kl_coef": beta.coef} if algo.objective == "penalty" else {}),
+        )  # fmt: skip
     envs.close()
 
 
@@ -202,8 +179,3 @@ class AdaptiveKL:
 def divergence(model: ActorCritic, head: Head, data: Mapping[str, Tensor]) -> float:
     """Mean KL(pi_old || pi) over an iteration's data."""
     return float(head.kl(data["params"], model.policy(data["obs"])).mean())
-
-
-def load_policy(cfg: Any, run: Run) -> Policy:
-    """The policy a checkpoint holds, with its frozen observation statistics."""
-    return Policy.restore(cfg, run)

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from rlx.base.ranges import Count, Positive, Whole
 from rlx.functional.reduce import reduce_tokens
+from rlx.language.config import LanguageConfig
 from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
@@ -39,8 +39,8 @@ class Config(AdamW):
     temperature: Positive  # of the samples that evaluation draws
 
 
-def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
-    algo: Config = cfg.algo
+def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo = cfg.algo
     policy, ranks = Policy.new(cfg, run), Ranks()
     learner = Learner.of(algo, policy.model)
     run.track(policy=policy.model, optimizer=learner)
@@ -66,8 +66,3 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
 
         run.step += 1
         yield run.step, {**info, "learning_rate": lr, "num_tokens": num_tokens}
-
-
-def load_policy(cfg: Any, run: Run) -> Policy:
-    """The policy a checkpoint holds."""
-    return Policy.restore(cfg, run)

@@ -24,13 +24,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
 from rlx.base.errors import ConfigError
 from rlx.base.ranges import Count, Positive, Unit
+from rlx.control.config import ControlConfig
+from rlx.control.q_acting import num_discrete
+from rlx.envs.batch import Envs
 from rlx.envs.make import make_envs
 from rlx.functional import schedules
 from rlx.run import Metrics, Run
@@ -62,7 +65,7 @@ class Config:
     planning_steps: Annotated[int, Field(ge=0, le=10_000)]  # updates from the model for each step; 0: no model
 
 
-def check(cfg: Any, _envs: Any) -> None:
+def check(cfg: ControlConfig[Config], _envs: Envs) -> None:
     """What the algorithm asks of the rest of the configuration. Raises ConfigError."""
     for key in ("normalize_obs", "normalize_reward"):
         if getattr(cfg.env, key):
@@ -90,14 +93,17 @@ def update(algo: Config, table: Table, step: Transition, following: int, epsilon
     return error, lr
 
 
-def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
-    algo: Config = cfg.algo
+def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo = cfg.algo
     envs = make_envs(cfg.env, algo.num_envs, run.seed)
     oracle = Oracle(transition_table(cfg.env))
     run.notice(envs.notice or "")
     run.notice(oracle.notice)
-    num_actions = int(envs.action_space.n)  # type: ignore[attr-defined]
-    table, model, walk = Table(envs.observation_space.shape[0], num_actions, algo.initial_value), Model(), Walk(envs)
+    table, model, walk = (
+        Table(envs.observation_space.shape[0], num_discrete(envs), algo.initial_value),
+        Model(),
+        Walk(envs),
+    )
     run.track(table=table, model=model, walk=walk)
     rng = run.rng("actions")
     sarsa, size, lanes = algo.target == "sarsa", algo.num_envs * algo.num_steps, range(algo.num_envs)
@@ -157,12 +163,12 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
     envs.close()
 
 
-def load_policy(cfg: Any, run: Run) -> Greedy:
+def load_policy(cfg: ControlConfig[Config], run: Run) -> Greedy:
     """The policy a checkpoint holds."""
     return Greedy(run.state("table")["q"].numpy(), cfg.algo.final_epsilon)
 
 
-def drawing(cfg: Any, run: Run) -> str | None:
+def drawing(cfg: ControlConfig[Config], run: Run) -> str | None:
     """The greedy policy of a grid world as arrows, with dots where the agent has never been."""
     mdp = transition_table(cfg.env)
     if mdp is None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,11 +27,13 @@ from rlx.base.errors import ConfigError, UserError
 from rlx.base.ranges import Count, Positive, Whole
 from rlx.functional import preference
 from rlx.language import preferences
+from rlx.language.config import LanguageConfig
 from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
 from rlx.language.reward_head import Scorer
 from rlx.language.rollout import Groups, collect
+from rlx.language.tasks.base import Task
 from rlx.run import Metrics, Run
 
 WORLD = "language"
@@ -88,7 +90,7 @@ def accuracy(score: Tensor, reward: Tensor, num_pairs: Tensor | None = None) -> 
     return (right * compared).sum() / (compared.sum() if num_pairs is None else num_pairs).clamp(min=1)
 
 
-def check(cfg: Any, task: Any) -> None:
+def check(cfg: LanguageConfig[Config], task: Task) -> None:
     """Raises ConfigError where there is nothing to compare."""
     if cfg.init is None:
         raise ConfigError(
@@ -97,8 +99,8 @@ def check(cfg: Any, task: Any) -> None:
     preferences.check(cfg.algo, task)
 
 
-def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
-    algo: Config = cfg.algo
+def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo = cfg.algo
     policy, ranks = Policy.new(cfg, run), Ranks()  # whose samples are compared; it learns nothing here
     policy.model.requires_grad_(False)
     run.track(sampler=policy.model)
@@ -135,7 +137,7 @@ def samples(policy: Policy, algo: Config, rng: np.random.Generator, num: int) ->
     return collect(policy, prompts, algo.group_size, rng, algo.temperature, Ranks())
 
 
-def evaluate(cfg: Any, run: Run, prompts: int, seed: int) -> dict[str, float]:
+def evaluate(cfg: LanguageConfig[Config], run: Run, prompts: int, seed: int) -> dict[str, float]:
     """{accuracy over the pairs of fresh rankings, score_mean, score_std of their completions, correlation of score and
     hidden reward, rankings}."""
     policy = Policy.restore(cfg, run, "sampler")
@@ -156,6 +158,6 @@ def evaluate(cfg: Any, run: Run, prompts: int, seed: int) -> dict[str, float]:
     }
 
 
-def load_policy(cfg: Any, run: Run) -> Policy:
+def load_policy(cfg: LanguageConfig[Config], run: Run) -> Policy:
     """There is none in it."""
     raise UserError(f"{run.dir}: a reward model writes no completions (rlx eval shows how it ranks them)")

@@ -25,7 +25,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ from rlx.functional import kl, returns
 from rlx.functional import policy as pg
 from rlx.functional import value as vf
 from rlx.functional.reduce import reduce_tokens
+from rlx.language.config import LanguageConfig
 from rlx.language.diagnose import Diagnosis
 from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
@@ -43,6 +44,7 @@ from rlx.language.ranks import Ranks
 from rlx.language.reward_head import Scorer, make_critic
 from rlx.language.rollout import Groups, collect, completion_metrics, forward_logprobs, logprobs_entropy
 from rlx.language.show import completions as exhibit
+from rlx.language.tasks.base import Task
 from rlx.run import Metrics, Run
 
 WORLD = "language"
@@ -85,7 +87,7 @@ class Config(AdamW):
             raise ValueError("value_init=reward_model: there is none (reward_model=RUN, or value_init=zero)")
 
 
-def check(cfg: Any, task: Any) -> None:
+def check(cfg: LanguageConfig[Config], task: Task) -> None:
     """Raises ConfigError where there is no policy to hold on to."""
     if cfg.init is None and cfg.algo.kl_coef:
         raise ConfigError(
@@ -93,8 +95,8 @@ def check(cfg: Any, task: Any) -> None:
         )
 
 
-def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
-    algo: Config = cfg.algo
+def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo = cfg.algo
     policy, ranks, beta = Policy.new(cfg, run), Ranks(), AdaptiveKL(algo)
     scorer, critic = judges(cfg, run, policy)
     learner = Learner.of(algo, nn.ModuleList([policy.model, critic]))
@@ -161,7 +163,7 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
         yield run.step, metrics
 
 
-def judges(cfg: Any, run: Run, policy: Policy) -> tuple[Scorer | None, nn.Module]:
+def judges(cfg: LanguageConfig[Config], run: Run, policy: Policy) -> tuple[Scorer | None, nn.Module]:
     """The reward model, if there is one, and the critic as it begins. (Tracked, they are what was saved.)"""
     scorer = None
     if cfg.algo.reward_model:
@@ -249,8 +251,3 @@ class AdaptiveKL:
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         self.coef = state["coef"]
-
-
-def load_policy(cfg: Any, run: Run) -> Policy:
-    """The policy a checkpoint holds."""
-    return Policy.restore(cfg, run)

@@ -21,6 +21,7 @@ import numpy as np
 
 from rlx.base.ranges import Count, Positive, Whole
 from rlx.functional.reduce import reduce_tokens
+from rlx.language.config import LanguageConfig
 from rlx.language.learner import AdamW, Learner, parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
@@ -46,8 +47,8 @@ class Config(AdamW):
     temperature: Positive  # of those samples
 
 
-def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
-    algo: Config = cfg.algo
+def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo = cfg.algo
     policy = Policy.new(cfg, run)
     learner = Learner.of(algo, policy.model)
     goal, ranks = Goal(cfg.task.sft_stop), Ranks()
@@ -106,8 +107,3 @@ def sampled_accuracy(policy: Policy, rng: np.random.Generator, num: int, tempera
     prompts = policy.task.prompts(rng, num, held_out=True)
     found, texts = policy.generate(prompts, 1, rng, temperature)
     return float(score(policy.task, prompts, texts, found.ended.tolist())["correct"].mean())
-
-
-def load_policy(cfg: Any, run: Run) -> Policy:
-    """The policy a checkpoint holds."""
-    return Policy.restore(cfg, run)

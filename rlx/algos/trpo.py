@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -33,14 +33,14 @@ from torch import Tensor, nn
 
 from rlx.base.errors import ConfigError
 from rlx.base.ranges import Count, NonNegative, Positive, Unit
-from rlx.control.distributions import Head, make_head
+from rlx.control.config import ControlConfig
+from rlx.control.distributions import Head
 from rlx.control.networks import ActorCritic
-from rlx.control.policy import Policy
-from rlx.control.rollout import Rollout, minibatches
+from rlx.control.on_policy import Agent
+from rlx.control.rollout import passes
 from rlx.engine.learner import Learner
 from rlx.engine.optim import Flat
 from rlx.envs.batch import Envs
-from rlx.envs.make import make_envs
 from rlx.functional import returns
 from rlx.functional import trust_region as tr
 from rlx.functional import value as vf
@@ -79,7 +79,7 @@ class Config:
             raise ValueError(f"num_minibatches={self.num_minibatches}: must be at most num_envs * num_steps = {size}")
 
 
-def check(cfg: Any, _envs: Envs) -> None:
+def check(cfg: ControlConfig[Config], _envs: Envs) -> None:
     """What the algorithm asks of the rest of the configuration. Raises ConfigError."""
     if cfg.model.shared:
         raise ConfigError(
@@ -147,19 +147,13 @@ def value_loss(critic: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, 
     return loss, {"loss": loss}
 
 
-def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
-    algo: Config = cfg.algo
-    envs = make_envs(cfg.env, algo.num_envs, run.seed)
+def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo = cfg.algo
+    envs, head, model, rollout = agent = Agent.new(cfg, run)
     check(cfg, envs)
-    run.notice(envs.notice or "")
-    head = make_head(envs.action_space)
-    model = ActorCritic(envs.observation_space.shape, head, cfg.model, run.generator("model")).to(run.device)
     policy = TrustRegion(algo, model, head)
     critic = Learner(model.critic, partial(value_loss, model.critic), eps=algo.adam_eps, engine=algo.engine)
-    rollout = Rollout(
-        cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device, engine=algo.engine
-    )
-    run.track(policy=model, optimizer=critic, normalizer=rollout.normalizer, rollout=rollout)
+    agent.track(run, optimizer=critic)
     shuffle, choose = run.rng("minibatches"), run.rng("fisher")
 
     size = algo.num_envs * algo.num_steps
@@ -184,34 +178,20 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
             subset = torch.from_numpy(choose.permutation(rows)[: max(1, round(algo.fvp_fraction * rows))]).to(
                 run.device
             )
-        found = policy.step(data, subset)
+        info = policy.step(data, subset)
 
         # Learn: the critic
         with torch.no_grad():
             targets = {"features": model.features(data["obs"]), "return_": rollout.rows(return_)}
         losses = [
             critic.step(targets, index, algo.lr)["loss"]
-            for _ in range(algo.num_epochs)
-            for index in minibatches(shuffle, rows, algo.num_minibatches, run.device)
+            for index in passes(algo.num_epochs, shuffle, rows, algo.num_minibatches, run.device)
         ]
         run.notice(critic.notice or rollout.notice)
 
         run.step += size
-        yield (
-            run.step,
-            {
-                **rollout.metrics(),
-                **{f"train/{name}": value for name, value in found.items()},
-                "train/value_loss": sum(losses) / len(losses),
-                "train/explained_variance": float(explained),
-                "train/learning_rate": algo.lr,
-                "train/n_updates": run.step // size,
-                **({"train/std": float(model.log_std.detach().exp().mean())} if model.log_std is not None else {}),
-            },
-        )
+        yield run.step, agent.metrics(
+            info, value_loss=sum(losses) / len(losses), explained_variance=float(explained), learning_rate=algo.lr,
+            n_updates=run.step // size,
+        )  # fmt: skip
     envs.close()
-
-
-def load_policy(cfg: Any, run: Run) -> Policy:
-    """The policy a checkpoint holds, with its frozen observation statistics."""
-    return Policy.restore(cfg, run)

@@ -23,18 +23,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rlx.base.ranges import Count, NonNegative, Positive, Unit
-from rlx.control.distributions import Head, make_head
+from rlx.control.config import ControlConfig
+from rlx.control.distributions import Head
 from rlx.control.networks import ActorCritic
-from rlx.control.policy import Policy
-from rlx.control.rollout import Rollout, minibatches
+from rlx.control.on_policy import Agent
+from rlx.control.rollout import passes
 from rlx.engine.learner import Learner
-from rlx.envs.make import make_envs
 from rlx.functional import policy as pg
 from rlx.functional import returns, schedules
 from rlx.functional import value as vf
@@ -96,20 +96,13 @@ def critic_loss(model: ActorCritic, batch: Mapping[str, Tensor]) -> tuple[Tensor
     return loss, {"value_loss": loss}
 
 
-def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
-    algo: Config = cfg.algo
-    envs = make_envs(cfg.env, algo.num_envs, run.seed)
-    run.notice(envs.notice or "")
-    head = make_head(envs.action_space)
-    model = ActorCritic(envs.observation_space.shape, head, cfg.model, run.generator("model")).to(run.device)
+def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo = cfg.algo
+    envs, head, model, rollout = agent = Agent.new(cfg, run, whole_episodes=True)
     adam = partial(Learner, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine, varying=True)
     actor = adam(model.policy_parameters(), partial(policy_loss, algo, model, head))
     critic = adam(model.critic, partial(critic_loss, model))
-    rollout = Rollout(
-        cfg.env, envs, model, head, algo.num_steps, algo.gamma, run.rng("actions"), run.device,
-        whole_episodes=True, engine=algo.engine,
-    )  # fmt: skip
-    run.track(policy=model, actor=actor, critic=critic, normalizer=rollout.normalizer, rollout=rollout)
+    agent.track(run, actor=actor, critic=critic)
     shuffle = run.rng("minibatches")
 
     while run.step < cfg.total_steps:
@@ -129,27 +122,12 @@ def train(cfg: Any, run: Run) -> Iterator[tuple[int, Metrics]]:
         if algo.weight in ("baseline", "gae"):
             with torch.no_grad():  # what the critic shares with the policy it does not train
                 fit = {"features": model.trunk(model.features(data["obs"])), "return_": data["return_"]}
-            for _ in range(algo.critic_epochs):
-                for index in minibatches(shuffle, len(data["obs"]), algo.critic_minibatches, run.device):
-                    info = {**critic.step(fit, index, algo.critic_lr), **info}  # grad_norm is the actor's
+            rows, minibatches = len(data["obs"]), algo.critic_minibatches
+            for index in passes(algo.critic_epochs, shuffle, rows, minibatches, run.device):
+                info = {**critic.step(fit, index, algo.critic_lr), **info}  # grad_norm is the actor's
             info["explained_variance"] = float(vf.explained_variance(rollout.rows(batch["value"]), data["return_"]))
         run.notice(actor.notice or critic.notice or rollout.notice)
 
         run.step += batch["reward"].numel()
-        yield (
-            run.step,
-            {
-                **rollout.metrics(),
-                **{f"train/{name}": value for name, value in info.items()},
-                "train/batch_size": len(data["obs"]),
-                "train/learning_rate": lr,
-                "train/n_updates": actor.num_steps,
-                **({"train/std": float(model.log_std.detach().exp().mean())} if model.log_std is not None else {}),
-            },
-        )
+        yield run.step, agent.metrics(info, batch_size=len(data["obs"]), learning_rate=lr, n_updates=actor.num_steps)
     envs.close()
-
-
-def load_policy(cfg: Any, run: Run) -> Policy:
-    """The policy a checkpoint holds, with its frozen observation statistics."""
-    return Policy.restore(cfg, run)

@@ -7,7 +7,7 @@ import re
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -27,10 +27,17 @@ class Expect:
     source: str | None
 
 
+class Algo(Protocol):
+    """What the section `algo` of every algorithm has."""
+
+    name: str
+    implementation: str
+
+
 @dataclass
 class Config:
     """What decides a run, whatever its world: each of them adds keys and the section that names the place of learning
-    (rlx.control.family, rlx.language.family). Sections have dataclasses of their own."""
+    (rlx.control.config, rlx.language.config). Sections have dataclasses of their own."""
 
     PLACE: ClassVar[str]  # that section: env or task
 

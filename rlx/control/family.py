@@ -6,19 +6,19 @@ import io
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import psutil
 
 from rlx.base.errors import ConfigError
 from rlx.config import registry
-from rlx.config import schema as config
-from rlx.config.schema import Count
+from rlx.config.schema import Algo
 from rlx.control import evaluate
+from rlx.control.config import ControlConfig
 from rlx.control.distributions import make_head
 from rlx.control.networks import SMALLEST_IMAGE, ModelConfig
 from rlx.control.policy import Policy, make_one
@@ -27,19 +27,11 @@ from rlx.envs.single import EnvConfig
 from rlx.envs.spaces import EnvError
 from rlx.run import Evaluation, Run
 
-NAME = "env"
+Config = ControlConfig
+NAME = ControlConfig.PLACE
 ORIGINS: tuple[str, ...] = ()  # no run here starts from another
 PATHS: tuple[str, ...] = ()
 EVAL_ENVS = 10  # environments of an evaluation
-
-
-@dataclass
-class Config(config.Config):
-    PLACE: ClassVar[str] = NAME
-
-    env: Any
-    eval_episodes: Count
-    video: bool  # a GIF of the agent at each evaluation milestone
 
 
 def sections(raw: Mapping[str, Any]) -> dict[str, type]:
@@ -47,12 +39,12 @@ def sections(raw: Mapping[str, Any]) -> dict[str, type]:
     return {"env": EnvConfig, "model": ModelConfig}
 
 
-def large(cfg: Config) -> bool:
+def large(cfg: ControlConfig[Algo]) -> bool:
     """Is its network better off on a GPU? None here is."""
     return False
 
 
-def check(cfg: Config, module: ModuleType) -> None:
+def check(cfg: ControlConfig[Algo], module: ModuleType) -> None:
     """What can only be seen by trying: the environment, and whether it fits the algorithm. Raises ConfigError."""
     try:
         envs = make_one(replace(cfg.env, replay=True))
@@ -77,7 +69,7 @@ def check(cfg: Config, module: ModuleType) -> None:
         raise (error if isinstance(error, ConfigError) else ConfigError(f"env.id={cfg.env.id}: {error}")) from None
 
 
-def _fits_in_memory(cfg: Config, envs: Envs) -> None:
+def _fits_in_memory(cfg: ControlConfig[Algo], envs: Envs) -> None:
     """The observations of a rollout, its largest tensor, must fit into this machine's memory."""
     sizes = {name: getattr(cfg.algo, name) for name in ("num_envs", "num_steps") if hasattr(cfg.algo, name)}
     needed = math.prod(sizes.values()) * envs.obs.nbytes
@@ -89,7 +81,7 @@ def _fits_in_memory(cfg: Config, envs: Envs) -> None:
         )
 
 
-def _fits(attribute: str, kind: str, cfg: Config) -> None:
+def _fits(attribute: str, kind: str, cfg: ControlConfig[Algo]) -> None:
     """An algorithm may say which kinds of Gymnasium spaces it can serve: ACTIONS, OBSERVATIONS."""
     allowed = getattr(registry.facts(cfg.algo.implementation), attribute)
     if allowed and kind not in allowed:
@@ -99,12 +91,12 @@ def _fits(attribute: str, kind: str, cfg: Config) -> None:
         )
 
 
-def load_policy(cfg: Config, module: ModuleType, run: Run) -> Any:
+def load_policy(cfg: ControlConfig[Algo], module: ModuleType, run: Run) -> Any:
     """The policy that a checkpoint holds: as the algorithm restores it, or an actor-critic's."""
     return module.load_policy(cfg, run) if hasattr(module, "load_policy") else Policy.restore(cfg, run)
 
 
-def evaluation(cfg: Config, module: ModuleType, run: Run) -> Evaluation:
+def evaluation(cfg: ControlConfig[Algo], module: ModuleType, run: Run) -> Evaluation:
     """Whole episodes of environments and seeds of their own, and a short film of one."""
     policy = load_policy(cfg, module, run)
     found = evaluate.evaluate(policy, cfg.env, cfg.eval_episodes, cfg.seed, num_envs=EVAL_ENVS)
@@ -121,7 +113,7 @@ def evaluation(cfg: Config, module: ModuleType, run: Run) -> Evaluation:
     return Evaluation(metrics, summary, gif=_film(policy, cfg, run) if cfg.video else None)
 
 
-def _film(policy: Any, cfg: Config, run: Run) -> tuple[bytes, int, int] | None:
+def _film(policy: Any, cfg: ControlConfig[Algo], run: Run) -> tuple[bytes, int, int] | None:
     """A short GIF of one episode. What cannot be filmed is said once, and training goes on."""
     try:
         frames, _, _ = evaluate.render_episode(policy, cfg.env, cfg.seed, max_steps=500, every=5, width=240)
@@ -134,7 +126,7 @@ def _film(policy: Any, cfg: Config, run: Run) -> tuple[bytes, int, int] | None:
     return buffer.getvalue(), width, height
 
 
-def report(policy: Any, cfg: Config, count: int, seed: int, stochastic: bool = False) -> dict[str, Any]:
+def report(policy: Any, cfg: ControlConfig[Algo], count: int, seed: int, stochastic: bool = False) -> dict[str, Any]:
     """{mean, std, n, returns} over `count` fresh episodes; deterministic unless `stochastic`."""
     rng = np.random.default_rng([seed, 3]) if stochastic else None
     found = evaluate.evaluate(lambda obs: policy(obs, rng), cfg.env, count, seed, num_envs=EVAL_ENVS)
@@ -142,7 +134,7 @@ def report(policy: Any, cfg: Config, count: int, seed: int, stochastic: bool = F
     return {"mean": float(np.mean(returns)), "std": float(np.std(returns)), "n": len(returns), "returns": returns}
 
 
-def play(policy: Any, cfg: Config, seed: int, steps: int, gif: Path | None, fps: int) -> tuple[float, int]:
+def play(policy: Any, cfg: ControlConfig[Algo], seed: int, steps: int, gif: Path | None, fps: int) -> tuple[float, int]:
     """One episode, to a GIF or to a window. Returns the return and the length."""
     if gif is None:
         if not evaluate.has_display():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 
+from rlx.config.schema import Algo
+from rlx.control.config import ControlConfig
 from rlx.control.distributions import Head, make_head
 from rlx.control.networks import ActorCritic
 from rlx.control.normalize import ObsNormalizer
@@ -25,12 +26,12 @@ def make_one(cfg: EnvConfig) -> Envs:
     return make_envs(replace(cfg, backend="sync") if cfg.backend == "async" else cfg, 1, 0, domain=1)
 
 
-def engine_of(cfg: Any) -> Engine:
+def engine_of(cfg: ControlConfig[Algo]) -> Engine:
     """The engine that the algorithm is configured with; not every one has that key."""
     return getattr(cfg.algo, "engine", "auto")
 
 
-def saved_statistics(cfg: Any, run: Run, shape: tuple[int, ...]) -> ObsNormalizer | None:
+def saved_statistics(cfg: ControlConfig[Algo], run: Run, shape: tuple[int, ...]) -> ObsNormalizer | None:
     """The run's statistics of observations, a copy that stays as it is; None where it normalises none."""
     statistics = run.state("normalizer").get("obs")
     if statistics is None:
@@ -64,7 +65,7 @@ class Policy:
         return self._sample(obs=seen, noise=noise)[0].cpu().numpy()
 
     @classmethod
-    def restore(cls, cfg: Any, run: Run) -> Policy:
+    def restore(cls, cfg: ControlConfig[Algo], run: Run) -> Policy:
         """The actor-critic policy of a run in progress or of a checkpoint, with its normalisation statistics."""
         envs = make_one(cfg.env)
         shape, head = envs.observation_space.shape, make_head(envs.action_space)

@@ -8,13 +8,15 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from rlx.base.errors import ConfigError
+from rlx.config.schema import Algo
+from rlx.control.config import ControlConfig
 from rlx.control.normalize import ObsNormalizer
 from rlx.control.policy import engine_of, make_one, saved_statistics
 from rlx.control.rollout import Normalizer
@@ -29,14 +31,39 @@ from rlx.replay.store import Disk, Memory
 from rlx.run import Run
 
 
-def buffer_bytes(cfg: Any, envs: Envs) -> int:
+class Buffered(Algo, Protocol):
+    """The section of an algorithm that learns from a replay buffer."""
+
+    buffer_size: int
+    buffer_ram_mb: float
+    gamma: float
+    n_step: int
+    prioritized: bool
+    per_alpha: float
+
+
+class Exploring(Algo, Protocol):
+    """The section of one that acts epsilon-greedily."""
+
+    final_epsilon: float
+
+
+E = TypeVar("E", bound=Exploring)
+
+
+def num_discrete(envs: Envs) -> int:
+    """How many actions there are, of environments whose space of them is Discrete."""
+    return int(envs.action_space.n)  # type: ignore[attr-defined]
+
+
+def buffer_bytes(cfg: ControlConfig[Buffered], envs: Envs) -> int:
     """How large the replay buffer is when it is full; of stacked frames it keeps one a step."""
     shape, dtype = envs.observation_space.shape, envs.obs.dtype
     frames = num_frames(shape, dtype, cfg.env.wrappers)
     return cfg.algo.buffer_size * (math.prod(shape) * dtype.itemsize // max(1, frames) + 7)
 
 
-def check_room(cfg: Any, envs: Envs) -> None:
+def check_room(cfg: ControlConfig[Buffered], envs: Envs) -> None:
     """A buffer that goes to the disk must fit there. Raises ConfigError."""
     size, place = buffer_bytes(cfg, envs), Path(cfg.runs_dir).absolute()
     while not place.exists():
@@ -49,7 +76,7 @@ def check_room(cfg: Any, envs: Envs) -> None:
         )
 
 
-def make_replay(cfg: Any, envs: Envs, directory: Path) -> Replay:
+def make_replay(cfg: ControlConfig[Buffered], envs: Envs, directory: Path) -> Replay:
     """The buffer `cfg.algo` describes; its files, where it is too large for RAM, come into `directory`."""
     algo = cfg.algo
     frames = num_frames(envs.observation_space.shape, envs.obs.dtype, cfg.env.wrappers)
@@ -86,7 +113,7 @@ class Explorer:
         engine: Engine = "auto",
     ) -> None:
         self.envs, self.replay, self.rng = envs, replay, rng
-        self.num_actions = int(envs.action_space.n)  # type: ignore[attr-defined]
+        self.num_actions = num_discrete(envs)
         self.normalizer = Normalizer(cfg, envs, gamma)
         self.episodes: deque[tuple[float, int, float | None]] = deque(maxlen=horizon)
         self._greedy = Forward(lambda x: (q_network(x["obs"]).argmax(-1),), device, engine=engine)
@@ -203,12 +230,13 @@ class QPolicy:
         return np.where(rng.random(len(obs)) < self.epsilon, rng.integers(0, self.num_actions, len(obs)), action)
 
     @classmethod
-    def restore(cls, cfg: Any, run: Run, make_network: Callable[[Any, Envs, Run], nn.Module]) -> QPolicy:
+    def restore(
+        cls, cfg: ControlConfig[E], run: Run, make_network: Callable[[ControlConfig[E], Envs, Run], nn.Module]
+    ) -> QPolicy:
         """The policy of a run in progress or of a checkpoint, with its normalisation statistics."""
         envs = make_one(cfg.env)
         q_network = make_network(cfg, envs, run)
         envs.close()
         q_network.load_state_dict(run.state("policy"))
         obs_norm = saved_statistics(cfg, run, envs.observation_space.shape)
-        num_actions = int(envs.action_space.n)  # type: ignore[attr-defined]
-        return cls(q_network.eval(), num_actions, cfg.algo.final_epsilon, obs_norm, run.device, engine_of(cfg))
+        return cls(q_network.eval(), num_discrete(envs), cfg.algo.final_epsilon, obs_norm, run.device, engine_of(cfg))

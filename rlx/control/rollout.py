@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -261,6 +261,14 @@ class Rollout:
         self.episodes.extend((r, n, success) for r, n, success in state["episodes"])
         self._act.load_state_dict(state.get("act", {}))  # checkpoints before 0.2.0 have none
         self._evaluate.load_state_dict(state.get("evaluate", {}))
+
+
+def passes(
+    num_epochs: int, rng: np.random.Generator, size: int, count: int, device: torch.device
+) -> Iterator[Tensor | None]:
+    """The minibatches of so many epochs, each drawn when it begins."""
+    for _ in range(num_epochs):
+        yield from minibatches(rng, size, count, device)
 
 
 def minibatches(rng: np.random.Generator, size: int, count: int, device: torch.device) -> tuple[Tensor | None, ...]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from rlx.language.config import LanguageConfig, Sampling
 from rlx.language.rollout import Groups
 from rlx.run import Run
 
@@ -21,12 +22,19 @@ STRONG = 0.15  # a kl_coef that holds (Ziegler et al. 2019)
 GAPS = {"float64": 1e-6, "float32": 1e-3, "rounded": 0.1}  # float32 has 2e-5; .1 is half of the usual clip range
 
 
+class Diagnosed(Sampling, Protocol):
+    """The section of an algorithm whose runs are diagnosed."""
+
+    lr: float
+    kl_coef: float
+
+
 class Seen(NamedTuple):
     """The first iteration's metrics, those of the last PATIENCE ones, and what the run is."""
 
     first: Mapping[str, float]
     rows: Sequence[Mapping[str, float]]
-    cfg: Any
+    cfg: LanguageConfig[Diagnosed]
     max_new: int
     begins: str = "sft"  # the algorithm that gives the task its first policy
 
@@ -53,7 +61,7 @@ class Seen(NamedTuple):
 
 def equal_rewards(seen: Seen) -> str | None:
     """No group has anything to compare. (That a run ends with all of them right is what it was for.)"""
-    algo = seen.cfg.algo
+    algo: Any = seen.cfg.algo  # the keys below are those of algorithms with groups
     compares = getattr(algo, "baseline", "none") == "group" and algo.supervision == "outcome" and algo.group_size > 1
     if not compares or not seen.least(EQUAL) >= 0.98:
         return None
@@ -151,7 +159,7 @@ def _looser(seen: Seen) -> str:
     return "algo.ent_coef=0.01 pays for variety"
 
 
-def _careful(algo: Any) -> str:
+def _careful(algo: Diagnosed) -> str:
     return f"algo.lr={algo.lr / 3:.1g} is more careful"
 
 
@@ -200,7 +208,7 @@ CHECKS: tuple[tuple[Callable[[Seen], str | None], ...], ...] = (
 class Diagnosis:
     """Hears the metrics of every iteration, and gives the run notice."""
 
-    def __init__(self, cfg: Any, run: Run, task: Any) -> None:
+    def __init__(self, cfg: LanguageConfig[Diagnosed], run: Run, task: Any) -> None:
         self.cfg, self.run, self.max_new = cfg, run, task.max_new
         self.begins = "sft" if hasattr(task, "answer") else "pretrain"
         self.first: Mapping[str, float] | None = None

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from rlx.base.errors import ConfigError, UserError, shown
-from rlx.base.ranges import Whole
 from rlx.config import registry
 from rlx.config import schema as config
-from rlx.config.schema import Count
+from rlx.config.schema import Algo
 from rlx.language import evaluate
+from rlx.language.config import LanguageConfig
 from rlx.language.model import huggingface as hf
 from rlx.language.model.gpt import GPTConfig
 from rlx.language.policy import Policy, needed
 from rlx.language.tasks import task_module
-from rlx.language.tasks.base import Task
+from rlx.language.tasks.base import Task, TaskConfig
 from rlx.run import Evaluation, Run
 
-NAME = "task"
+Config = LanguageConfig
+NAME = LanguageConfig.PLACE
 ORIGINS = ("init", "algo.reward_model")  # the keys that name another run
 PATHS = ("model.path", "task.file")  # and those that name files
 GIVES = {  # what an algorithm may need of a task (its NEEDS), in words
@@ -37,16 +37,6 @@ SHAPE = ("name", "num_layers", "d_model", "num_heads", "positions", "activation"
 COUNTS = ("prompts", "rankings", "seed")  # of an evaluation: how it was made, not how it went
 
 
-@dataclass
-class Config(config.Config):
-    PLACE: ClassVar[str] = NAME
-
-    task: Any
-    init: str | None  # the run whose final weights it starts from
-    eval_prompts: Count
-    samples: Whole  # completions shown at each evaluation; 0: none
-
-
 def sections(raw: Mapping[str, Any]) -> dict[str, type]:
     """The types of the sections of a configuration, but for `algo`. Raises ConfigError."""
     module = task_module(config.implementation(raw, "task", "task=add2"))
@@ -56,7 +46,7 @@ def sections(raw: Mapping[str, Any]) -> dict[str, type]:
 LARGE = 10_000_000  # parameters from which on device=auto takes a GPU (an estimate, not measured)
 
 
-def large(cfg: Config) -> bool:
+def large(cfg: LanguageConfig[Algo]) -> bool:
     """Is its network better off on a GPU?"""
     model = cfg.model
     return model.path is not None or 12 * model.num_layers * model.d_model**2 >= LARGE
@@ -65,7 +55,7 @@ def large(cfg: Config) -> bool:
 # -- before a run begins ---------------------------------------------------------------------------------------
 
 
-def check(cfg: Config, module: ModuleType) -> None:
+def check(cfg: LanguageConfig[Algo], module: ModuleType) -> None:
     """What can only be seen by trying: the task, and whether it has what the algorithm needs. Raises ConfigError."""
     task = _task(cfg.task)
     for need in registry.facts(cfg.algo.implementation).needs:
@@ -89,7 +79,7 @@ def check(cfg: Config, module: ModuleType) -> None:
             raise (error if isinstance(error, ConfigError) else ConfigError(str(error))) from None
 
 
-def _task(cfg: Any) -> Task:
+def _task(cfg: TaskConfig) -> Task:
     try:
         return task_module(cfg.implementation).Task(cfg)
     except UserError:
@@ -178,12 +168,12 @@ def _same_shape(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: str) 
 # -- how good a policy is --------------------------------------------------------------------------------------
 
 
-def load_policy(cfg: Config, module: ModuleType, run: Run) -> Any:
+def load_policy(cfg: LanguageConfig[Algo], module: ModuleType, run: Run) -> Any:
     """The policy that a checkpoint holds: as the algorithm restores it, or the model tracked as `policy`."""
     return module.load_policy(cfg, run) if hasattr(module, "load_policy") else Policy.restore(cfg, run)
 
 
-def evaluation(cfg: Config, module: ModuleType, run: Run) -> Evaluation:
+def evaluation(cfg: LanguageConfig[Algo], module: ModuleType, run: Run) -> Evaluation:
     """Held-out prompts, and some completions to look at. Draws nothing from the run's own generators."""
     if own := getattr(module, "evaluate", None):  # generating is not what it learns
         found = own(cfg, run, cfg.eval_prompts, cfg.seed)
@@ -203,7 +193,7 @@ def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
 
-def _samples(policy: Any, cfg: Config) -> str:
+def _samples(policy: Any, cfg: LanguageConfig[Algo]) -> str:
     """One line a sample: its reward, the prompt, the completion."""
     rng = np.random.default_rng([cfg.seed, 4])
     prompts = policy.task.prompts(rng, cfg.samples, held_out=True)
@@ -215,18 +205,24 @@ def _samples(policy: Any, cfg: Config) -> str:
     return "\n".join(lines)
 
 
-def temperature(cfg: Config) -> float:
+def temperature(cfg: LanguageConfig[Algo]) -> float:
     """At which the run samples."""
     return float(getattr(cfg.algo, "temperature", 1.0))
 
 
-def report(policy: Any, cfg: Config, count: int, seed: int, k: int = 8) -> dict[str, Any]:
+def report(policy: Any, cfg: LanguageConfig[Algo], count: int, seed: int, k: int = 8) -> dict[str, Any]:
     """How good a policy is on `count` held-out prompts: see `evaluate.report`."""
     return evaluate.report(policy, cfg, count, seed, k)
 
 
 def sample(
-    policy: Any, cfg: Config, prompts: Sequence[str], count: int, seed: int, heat: float | None, greedy: bool
+    policy: Any,
+    cfg: LanguageConfig[Algo],
+    prompts: Sequence[str],
+    count: int,
+    seed: int,
+    heat: float | None,
+    greedy: bool,
 ) -> list[dict[str, Any]]:
     """`count` completions of each prompt (none given: of four held-out ones), sampled at `heat` or at the run's
     temperature: [{prompt, completions: [{text, logprob, ended}]}]. Raises UserError for a prompt that cannot be read.

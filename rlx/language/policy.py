@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlx.config.schema import Algo
+from rlx.language.config import LanguageConfig
 from rlx.language.model.gpt import GPT, GPTConfig
 from rlx.language.model.huggingface import HFModel, HFTokenizer
 from rlx.language.model.sample import Completions, generate, noise
@@ -60,7 +62,7 @@ class Policy:
         self.model, self.tokenizer, self.task, self.device = model, tokenizer, task, device  # task: a Task
 
     @classmethod
-    def new(cls, cfg: Any, run: Run) -> Policy:
+    def new(cls, cfg: LanguageConfig[Algo], run: Run) -> Policy:
         """The policy a run starts with: that of the run cfg.init, or a new one. (Tracked, it is what was saved.)"""
         task = make_task(cfg.task)
         tokenizer = make_tokenizer(cfg.model, task)
@@ -71,7 +73,7 @@ class Policy:
         return cls(model.to(run.device), tokenizer, task, run.device)
 
     @classmethod
-    def restore(cls, cfg: Any, run: Run, name: str = "policy") -> Policy:
+    def restore(cls, cfg: LanguageConfig[Algo], run: Run, name: str = "policy") -> Policy:
         """The policy of a run in progress or of a checkpoint, where it is tracked by that name."""
         task = make_task(cfg.task)
         tokenizer = make_tokenizer(cfg.model, task)

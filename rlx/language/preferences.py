@@ -6,16 +6,18 @@ They are drawn once, at the start of a run, and saved with it: a comparison cost
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlx.base.errors import ConfigError, UserError
+from rlx.language.config import Sampling
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import Groups, collect, join
+from rlx.language.tasks.base import Task
 
 TRIES = 100  # collections, each as large as what is wanted
 FIELDS = ("prompt", "prompt_mask", "tokens", "mask", "reward")
@@ -93,13 +95,19 @@ def of_task(policy: Policy, rng: np.random.Generator, num: int) -> Preferences:
     return Preferences(prompt, whole, tokens.view(num, 2, -1), mask.view(num, 2, -1), reward)
 
 
-def check(algo: Any, task: Any) -> None:
+class Compared(Sampling, Protocol):
+    """The section of an algorithm that learns from comparisons."""
+
+    data: Literal["policy", "task"]
+
+
+def check(algo: Compared, task: Task) -> None:
     """Raises ConfigError for data=task with a task that has no pairs."""
     if algo.data == "task" and not hasattr(task, "pairs"):
         raise ConfigError(f"algo.data=task: task={task.name} has no pairs of its own (algo.data=policy ranks samples)")
 
 
-def draw(policy: Policy, algo: Any, rng: np.random.Generator, num: int, size: int, resumed: bool) -> Preferences:
+def draw(policy: Policy, algo: Compared, rng: np.random.Generator, num: int, size: int, resumed: bool) -> Preferences:
     """Ranked samples of the policy, or the task's pairs, as `algo.data` says; nothing yet for a run that is resumed,
     which has them in its checkpoint."""
     if resumed:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import command_line
 import pytest
-from command_line import environment
+from command_line import Done, environment
 from fake_runs import make_run
 from installed import pretend
 
+import rlx
 from rlx.analysis.curves.curves import default_metric
 from rlx.base.errors import ConfigError
 from rlx.config import older_runs, registry
@@ -101,3 +104,69 @@ def test_a_run_is_drawn_by_the_metric_that_its_algorithm_names(tmp_path: Path) -
     assert default_metric([run]) == "rollout/ep_rew_mean"  # one from before 0.2.0
     _state(run, metrics=["eval/mean_reward", "train/regret"])
     assert default_metric([run]) == "train/regret" and reader.facts(run).evaluated == "eval/mean_reward"
+
+
+# -- one file and one YAML -----------------------------------------------------------------------------------------
+
+MINE = """
+from dataclasses import dataclass
+from rlx.control.config import ControlConfig
+from rlx.functional import policy as pg, returns
+from rlx.control.on_policy import Agent
+from rlx.engine.learner import Learner
+
+METRICS = ("eval/mean_reward", "train/loss")
+
+@dataclass
+class Config:
+    name: str
+    implementation: str
+    num_envs: int
+    num_steps: int
+    gamma: float
+    lr: float
+
+def train(cfg: ControlConfig[Config], run):
+    algo, agent = cfg.algo, Agent.new(cfg, run)
+    def loss(batch):
+        logprob, _ = agent.head.logprob_entropy(agent.model.policy(batch["obs"]), batch["action"])
+        total = pg.policy_gradient(logprob, batch["weight"]).mean()
+        return total, {"loss": total}
+    learner = Learner(agent.model.policy_parameters(), loss)
+    agent.track(run, optimizer=learner)
+    while run.step < cfg.total_steps:
+        batch = agent.rollout.collect()
+        weight = returns.reward_to_go(batch["reward"], batch["done"], algo.gamma)
+        data = {"obs": batch["obs"], "action": batch["action"], "weight": weight}
+        info = learner.step({name: x.flatten(0, 1) for name, x in data.items()}, None, algo.lr)
+        run.step += weight.numel()
+        yield run.step, agent.metrics(info)
+    agent.envs.close()
+"""
+
+
+def test_one_file_and_one_yaml_are_an_algorithm_inside_the_repository_too(tmp_path: Path) -> None:
+    source = Path(rlx.__file__).parent
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(source, tmp_path / "copy" / "rlx", ignore=ignore)
+    shutil.copytree(source.parent / "conf", tmp_path / "copy" / "conf", ignore=ignore)
+    (tmp_path / "copy" / "rlx" / "algos" / "mine.py").write_text(MINE)
+    values = {"name": "mine", "implementation": "mine", "num_envs": 2, "num_steps": 64, "gamma": 0.99, "lr": 0.01}
+    (tmp_path / "copy" / "conf" / "algo" / "mine.yaml").write_text(f"# My own.\n{json.dumps(values)}\n")
+
+    def rlx_(*words: str) -> Done:
+        return command_line.rlx(*words, cwd=tmp_path, PYTHONPATH=str(tmp_path / "copy"))
+
+    fast = ["total_steps=512", "eval_every=256", "eval_episodes=2", "video=false", "tensorboard=false"]
+    done = rlx_("train", "algo=mine", "env=cartpole", "log_every=128", *fast)
+    assert done.code == 0, done.err
+    shown = json.loads(rlx_("show", done.run, "--json").out)
+    assert (shown["algo"], shown["status"], shown["step"]) == ("mine", "finished", 512) and shown["eval"][
+        "episodes"
+    ] == 2
+    assert "mine" in rlx_("list", "algos").out and "algo=mine" in rlx_("complete", "--", "train", "algo=mi").out
+    assert "train/loss" in rlx_("plot", done.run, "--out", "loss.svg", "--json").out
+
+    (tmp_path / "copy" / "rlx" / "algos" / "mine.py").write_text("class Config: ...\n")
+    refused = rlx_("train", "algo=mine", "env=cartpole", *fast)
+    assert refused.code == 2 and refused.err == "rlx: error: algo.implementation=mine: rlx/algos/mine.py has no train\n"

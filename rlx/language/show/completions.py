@@ -7,21 +7,28 @@ random number. How it looks is in `page`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from rlx.functional import kl
+from rlx.language.config import LanguageConfig, Sampling
 from rlx.language.policy import Policy
 from rlx.language.rollout import Groups, logprobs
 from rlx.language.show.html import Part, Row, html, markdown
 from rlx.run import Exhibit, Run
 
 
+class Preferring(Sampling, Protocol):
+    """The section of an algorithm that learns from pairs."""
+
+    beta: float
+
+
 def of_groups(
-    cfg: Any, run: Run, policy: Policy, groups: Groups, advantage: Tensor, ref_logprob: Tensor | None,
-    metrics: Mapping[str, Any],
+    cfg: LanguageConfig[Sampling], run: Run, policy: Policy, groups: Groups, advantage: Tensor,
+    ref_logprob: Tensor | None, metrics: Mapping[str, Any],
 ) -> Exhibit | None:  # fmt: skip
     """`cfg.samples` completions of groups with the advantage [P, G, L] of each token; None where none are wanted."""
     parts = []
@@ -41,7 +48,12 @@ def of_groups(
 
 
 def of_pairs(
-    cfg: Any, run: Run, policy: Policy, reference: Any, groups: Groups, metrics: Mapping[str, Any]
+    cfg: LanguageConfig[Preferring],
+    run: Run,
+    policy: Policy,
+    reference: Any,
+    groups: Groups,
+    metrics: Mapping[str, Any],
 ) -> Exhibit | None:
     """The first pairs of a batch (chosen, rejected), `cfg.samples` completions; None where none are wanted."""
     parts = []
@@ -102,7 +114,7 @@ def rows(
     return found
 
 
-def page(cfg: Any, run: Run, metrics: Mapping[str, Any], parts: Sequence[Part]) -> Exhibit | None:
+def page(cfg: LanguageConfig[Sampling], run: Run, metrics: Mapping[str, Any], parts: Sequence[Part]) -> Exhibit | None:
     if not parts:
         return None
     facts = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 from importlib import metadata
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlx.base.errors import ConfigError, choices_hint
 
 if TYPE_CHECKING:
-    from rlx.language.tasks.base import Task
+    from rlx.language.tasks.base import Task, TaskConfig
 
 IMPLEMENTATIONS = ("add", "copy", "reverse", "sort", "parity", "count", "countdown", "names", "enumerable", "jsonl")
 
@@ -35,6 +35,6 @@ def task_module(implementation: str) -> ModuleType:
     return module
 
 
-def make_task(cfg: Any) -> Task:
+def make_task(cfg: TaskConfig) -> Task:
     """The task that a task module's `Config` describes."""
     return task_module(cfg.implementation).Task(cfg)

@@ -38,14 +38,14 @@ from rlx.functional import value as vf
 from rlx.functional.reduce import reduce_tokens
 from rlx.language.config import LanguageConfig
 from rlx.language.diagnose import Diagnosis
-from rlx.language.learner import AdamW, Learner, parts
+from rlx.language.learner import AdamW, Learner, minibatches, parts
 from rlx.language.policy import Policy
 from rlx.language.ranks import Ranks
 from rlx.language.reward_head import Scorer, make_critic
 from rlx.language.rollout import Groups, collect, completion_metrics, forward_logprobs, logprobs_entropy
 from rlx.language.show import completions as exhibit
 from rlx.language.tasks.base import Task
-from rlx.run import Metrics, Run
+from rlx.run import Metrics, Run, means
 
 WORLD = "language"
 FROZEN = ("reward_model", "value_init", "kl_coef")  # keys that a resume cannot change
@@ -111,12 +111,10 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
         lr = algo.rate(run.step / cfg.total_steps)
 
         # Sample
-        groups = collect(
-            policy, policy.task.prompts(ask, algo.num_prompts), algo.group_size, draw, algo.temperature, ranks
-        )
-        ref_logprob = forward_logprobs(
-            reference, groups, algo.temperature, most=math.ceil(algo.micro_batch / algo.group_size)
-        )
+        prompts = policy.task.prompts(ask, algo.num_prompts)
+        groups = collect(policy, prompts, algo.group_size, draw, algo.temperature, ranks)
+        most = math.ceil(algo.micro_batch / algo.group_size)
+        ref_logprob = forward_logprobs(reference, groups, algo.temperature, most)
         with torch.no_grad():
             score = scorer(groups) if scorer else groups.reward
             value = critic(*groups.rows(slice(None)))[..., 0]
@@ -133,22 +131,20 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
         # Learn
         batch = {"logprob": groups.logprob, "value": value, "advantage": advantage, "return_": advantage + value}
         steps: list[dict[str, float]] = []
-        for _ in range(algo.num_epochs):
-            order = torch.from_numpy(shuffle.permutation(algo.num_prompts * algo.group_size)).to(run.device)
-            for index in order.tensor_split(algo.num_minibatches):
-                some = rows_of(groups, batch, index, algo)
-                for rows in parts(ranks.part(len(index)), algo.micro_batch):
-                    part = {name: x[rows] for name, x in some.items()}
-                    learner.add(*loss(algo, policy.model, critic, part, int(some["mask"].sum())))
-                steps.append(learner.step(lr))
+        num = algo.num_prompts * algo.group_size
+        for index in minibatches(algo.num_epochs, shuffle, num, algo.num_minibatches, run.device):
+            some = rows_of(groups, batch, index, algo)
+            for rows in parts(ranks.part(len(index)), algo.micro_batch):
+                part = {name: x[rows] for name, x in some.items()}
+                learner.add(*loss(algo, policy.model, critic, part, int(some["mask"].sum())))
+            steps.append(learner.step(lr))
         run.step += len(steps)
         coef, spent = beta.coef, float(divergence.sum(-1).mean())
-        beta.adapt(spent, algo.num_prompts * algo.group_size)
+        beta.adapt(spent, num)
 
-        info = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
         metrics = {
             **completion_metrics(groups),
-            **info,
+            **means(steps),
             "kl": spent,
             "objective/kl": spent,
             "objective/scores": float(score.mean()),

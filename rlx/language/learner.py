@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -112,6 +113,14 @@ class Learner:
 
 def _is_max(name: str) -> bool:
     return name.endswith("/max")
+
+
+def minibatches(
+    num_epochs: int, rng: np.random.Generator, size: int, count: int, device: torch.device
+) -> Iterator[Tensor]:
+    """`size` rows in `count` parts, in random order in each epoch."""
+    for _ in range(num_epochs):
+        yield from torch.from_numpy(rng.permutation(size)).to(device).tensor_split(count)
 
 
 def parts(rows: slice, most: int) -> Iterator[slice]:

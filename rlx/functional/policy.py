@@ -91,7 +91,8 @@ def ppo_penalty(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, kl: Ten
     """
     check_shapes(logprob=logprob, old_logprob=old_logprob, advantage=advantage, kl=kl)
     ratio = (logprob - old_logprob.detach()).exp()
-    return -(ratio * advantage.detach() - kl_coef * kl)
+    loss: Tensor = -(ratio * advantage.detach() - kl_coef * kl)
+    return loss
 
 
 @torch.no_grad()
@@ -123,7 +124,8 @@ def clip_fraction(logprob: Tensor, old_logprob: Tensor, clip_low: Scalar, clip_h
     """
     check_shapes(logprob=logprob, old_logprob=old_logprob)
     ratio = (logprob - old_logprob).exp()
-    return ((ratio < 1 - clip_low) | (ratio > 1 + clip_high)).to(ratio.dtype)
+    clipped: Tensor = ((ratio < 1 - clip_low) | (ratio > 1 + clip_high)).to(ratio.dtype)
+    return clipped
 
 
 @torch.no_grad()
@@ -139,7 +141,8 @@ def clipped_low(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, clip_lo
     """
     check_shapes(logprob=logprob, old_logprob=old_logprob, advantage=advantage)
     ratio = (logprob - old_logprob).exp()
-    return ((ratio < 1 - clip_low) & (advantage < 0)).to(ratio.dtype)
+    clipped: Tensor = ((ratio < 1 - clip_low) & (advantage < 0)).to(ratio.dtype)
+    return clipped
 
 
 @torch.no_grad()
@@ -155,4 +158,5 @@ def clipped_high(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, clip_h
     """
     check_shapes(logprob=logprob, old_logprob=old_logprob, advantage=advantage)
     ratio = (logprob - old_logprob).exp()
-    return ((ratio > 1 + clip_high) & (advantage > 0)).to(ratio.dtype)
+    clipped: Tensor = ((ratio > 1 + clip_high) & (advantage > 0)).to(ratio.dtype)
+    return clipped

@@ -149,7 +149,8 @@ def normalize(advantage: Tensor, *, ddof: int = 1, eps: Scalar = 1e-8) -> Tensor
     tensor([-0.8729, -0.2182,  1.0911])
     """
     std, mean = torch.std_mean(advantage, correction=min(ddof, advantage.numel() - 1))
-    return (advantage - mean) / (std + eps)
+    normalized: Tensor = (advantage - mean) / (std + eps)
+    return normalized
 
 
 def whiten(
@@ -180,7 +181,8 @@ def whiten(
     x = (advantage - origin).masked_fill(~kept, 0.0)
     x = (x - x.sum(axes, keepdim=True) / count).masked_fill(~kept, 0.0)  # an empty pool's 0 / 0 as well
     variance = x.square().sum(axes, keepdim=True) / (count - ddof).clamp(min=1)
-    return x / (variance.sqrt() + eps)
+    whitened: Tensor = x / (variance.sqrt() + eps)
+    return whitened
 
 
 def group_advantage(reward: Tensor, scale: str = "group", ddof: int = 1, eps: Scalar = 1e-4) -> Tensor:
@@ -212,7 +214,8 @@ def group_advantage(reward: Tensor, scale: str = "group", ddof: int = 1, eps: Sc
         return centred * (size / (size - 1))
     axes = (-1,) if scale == "group" else (-2, -1)
     count = math.prod(reward.shape[axis] for axis in axes)
-    return centred / (reward.std(axes, correction=min(ddof, count - 1), keepdim=True) + eps)
+    scaled: Tensor = centred / (reward.std(axes, correction=min(ddof, count - 1), keepdim=True) + eps)
+    return scaled
 
 
 def process_advantage(reward: Tensor, step_end: Tensor, ddof: int = 1, eps: Scalar = 1e-4) -> Tensor:
@@ -249,4 +252,5 @@ def soft_overlong(length: Tensor, max_length: Scalar, cache: Scalar) -> Tensor:
     """
     if cache < 1:
         raise ValueError(f"cache={cache}: the penalty needs at least 1 token to grow in")
-    return ((max_length - cache - length) / cache).clamp(-1.0, 0.0)
+    penalty: Tensor = ((max_length - cache - length) / cache).clamp(-1.0, 0.0)
+    return penalty

@@ -65,7 +65,8 @@ def fisher_vector_product(kl: Tensor, params: Sequence[Tensor], damping: Scalar 
 
     def product(v: Tensor) -> Tensor:
         check_shapes(gradient=gradient, v=v)
-        return flat_gradient(torch.dot(gradient, v), params) + damping * v
+        damped: Tensor = flat_gradient(torch.dot(gradient, v), params) + damping * v
+        return damped
 
     return product
 
@@ -111,4 +112,5 @@ def step_length(direction: Tensor, fisher_direction: Tensor, max_kl: Scalar) -> 
     """
     check_shapes(direction=direction, fisher_direction=fisher_direction)
     curvature = torch.dot(direction, fisher_direction)
-    return (2 * max_kl / curvature).masked_fill(curvature <= 0.0, 0.0).sqrt()
+    length: Tensor = (2 * max_kl / curvature).masked_fill(curvature <= 0.0, 0.0).sqrt()
+    return length

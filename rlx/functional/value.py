@@ -21,7 +21,8 @@ def td_target(reward: Tensor, next_value: Tensor, terminated: Tensor, gamma: Sca
     tensor([6., 1.])
     """
     check_shapes(reward=reward, next_value=next_value, terminated=terminated)
-    return reward + gamma * next_value.masked_fill(terminated.bool(), 0.0)
+    target: Tensor = reward + gamma * next_value.masked_fill(terminated.bool(), 0.0)
+    return target
 
 
 def td_error(reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, gamma: Scalar) -> Tensor:

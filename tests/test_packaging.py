@@ -35,11 +35,13 @@ def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_the_wheel_holds_every_module_and_configuration_file_and_no_test(wheel: Path) -> None:
+def test_the_wheel_holds_every_module_template_and_configuration_file_and_no_test(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "rlx").rglob("*.py")}
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "rlx").rglob("templates/*")}
     files = {f"rlx/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
-    assert len(files) > 20 and names == modules | files | {"rlx/py.typed"}
+    assert len(files) > 20 and len(templates) > 5
+    assert names == modules | templates | files | {"rlx/py.typed"}
 
 
 def test_the_version_stands_alike_in_the_package_the_changelog_and_the_citation(wheel: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SLOW = {"torch", "gymnasium", "hydra", "omegaconf", "tensorboard", "matplotlib"}
+SLOW = {"torch", "gymnasium", "hydra", "omegaconf", "tensorboard", "matplotlib", "jinja2"}
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = ROOT / "tests" / "plugin"
 WARNINGS = [  # those of pyproject.toml, but that a message here is its beginning, to the letter

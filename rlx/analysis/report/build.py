@@ -1,10 +1,11 @@
-"""What a report is about: the runs by configuration, how they went, and what a search found. The page is in
-report_page. Never imports torch.
+"""What a report is about: the runs by configuration, how they went, and what a search found. The page is in page. Never
+imports torch.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,6 +70,10 @@ class Row:
     def statuses(self) -> dict[str, int]:
         return dict(Counter(run.status for run in self.runs).most_common())
 
+    def text(self, key: str) -> str:
+        """A value of its configuration."""
+        return reading.value_text(self.config[key]) if key in self.config else ""
+
 
 @dataclass
 class Report:
@@ -83,6 +88,24 @@ class Report:
     @property
     def places(self) -> list[str]:
         return list(dict.fromkeys(row.place for row in self.rows))
+
+    @property
+    def runs(self) -> list[One]:
+        return [run for row in self.rows for run in row.runs]
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        return Counter(run.status for run in self.runs)
+
+    @property
+    def unfinished(self) -> list[tuple[Row, One]]:
+        """Every run that did not come to its end, but for those that a search has pruned."""
+        return [(row, run) for row in self.rows for run in row.runs if run.status not in ("finished", "pruned")]
+
+    @property
+    def commands(self) -> list[str]:
+        commands = [run.record.get("command") for run in self.runs]
+        return list(dict.fromkeys(shlex.join(map(str, words)) for words in commands if isinstance(words, list)))
 
     def table(self) -> list[dict[str, Any]]:
         """The rows of the page's table, for programs."""

@@ -1,16 +1,16 @@
-"""Charts as SVG in the page itself: curves with bands, points, bars. Their colours are the page's variables, so that
-they are readable on light and on dark paper."""
+"""What a chart shows and where on it: curves with bands, or points. The SVG is in templates/charts.svg.jinja."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any, NamedTuple
 
+from rlx.analysis.numbers import short
+
 WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 42
+LEFT, RIGHT, TOP, FLOOR = 58, 626, 12, 258  # of the frame
 COLOURS = 8  # of lines (c0 ... c7 of the page); what is beyond them is grey
 
 
@@ -18,7 +18,7 @@ class Curve(NamedTuple):
     """A line with its band (empty: none)."""
 
     name: str
-    colour: int | None  # None: grey, behind the others
+    colour: str  # a class of the page: c0, c1, ..., or grey, behind the others
     x: Sequence[float]
     y: Sequence[float]
     low: Sequence[float]
@@ -27,7 +27,7 @@ class Curve(NamedTuple):
 
 class Point(NamedTuple):
     x: float
-    y: float
+    y: float | None  # None: a cross on the floor
     kind: str  # a class of the page: done, pruned, failed
     tip: str
 
@@ -71,80 +71,39 @@ def _nice(step: float) -> float:
     return next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= step * 0.999)
 
 
-def short(value: float) -> str:
-    """1.2M, 40k, 0.001"""
-    if value == 0:
-        return "0"
-    for unit, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= unit:
-            return f"{value / unit:.4g}{sign}"
-    return f"{value:.4g}"
+@dataclass
+class Chart:
+    x: Axis
+    y: Axis
+    x_name: str
+    y_name: str
+    lines: Sequence[Curve] = ()
+    dots: Sequence[Point] = ()
+    best: Sequence[tuple[float, float]] = ()  # the corners of a staircase
+
+    def points(self, x: Sequence[float], y: Sequence[float], step: int = 1) -> str:
+        """Of a line; with step -1 from its end."""
+        return " ".join(f"{self.x.at(a):g},{self.y.at(b):g}" for a, b in list(zip(x, y))[::step])
 
 
-# -- the kinds ---------------------------------------------------------------------------------------------------
-
-
-def curves(lines: Sequence[Curve], x_name: str, y_name: str) -> str:
+def curves(lines: Sequence[Curve], x_name: str, y_name: str) -> Chart:
     """Lines with bands; grey ones behind."""
-    values = [v for line in lines for v in (*line.y, *line.low, *line.high)]
     steps = [v for line in lines for v in line.x]
-    if not values:
-        return ""
-    x, y = _axes((min(0.0, *steps), max(steps)), (min(values), max(values)))
-    parts, order = [], sorted(lines, key=lambda line: line.colour is not None)
-    for line in order:
-        if line.colour is not None and len(line.low):
-            edge = [*zip(line.x, line.low), *reversed(list(zip(line.x, line.high)))]
-            parts.append(f'<polygon class="c{line.colour}" points="{_points(edge, x, y)}"/>')
-    for line in order:
-        name = "grey" if line.colour is None else f"c{line.colour}"
-        if len(line.x) == 1:
-            place = f'cx="{x.at(line.x[0])}" cy="{y.at(line.y[0])}"'
-            parts.append(f'<circle class="{name}" {place} r="4"><title>{escape(line.name)}</title></circle>')
-        else:
-            points = _points(zip(line.x, line.y), x, y)
-            tip = f"<title>{escape(line.name)}</title>"
-            parts.append(f'<polyline class="{name}" data-name="{escape(line.name)}" points="{points}">{tip}</polyline>')
-    return _frame("".join(parts), x, y, x_name, y_name, "curves")
+    values = [v for line in lines for v in (*line.y, *line.low, *line.high)]
+    x = Axis(min(0.0, *steps), max(steps), LEFT, RIGHT)
+    return Chart(x, _upright(values), x_name, y_name, sorted(lines, key=lambda line: line.colour != "grey"))
 
 
-def points(found: Sequence[Point], x: Axis, y_name: str, x_name: str, best: Sequence[tuple[float, float]] = ()) -> str:
-    """Dots that say what they are, and a staircase of the best so far."""
-    heights = [point.y for point in found if math.isfinite(point.y)]
-    low, high = (min(heights), max(heights)) if heights else (0.0, 1.0)
-    y = _axes((0, 1), (low, high))[1]
-    parts = []
-    if len(best) > 1:
-        corners = [(best[0][0], best[0][1])]
-        for at, value in best[1:]:
-            corners += [(at, corners[-1][1]), (at, value)]
-        parts.append(f'<polyline class="best" points="{_points(corners, x, y)}"/>')
-    for point in found:
-        tip = f"<title>{escape(point.tip)}</title>"
-        cx = x.at(point.x)
-        if math.isfinite(point.y):
-            parts.append(f'<circle class="{point.kind}" cx="{cx}" cy="{y.at(point.y)}" r="4.5">{tip}</circle>')
-        else:  # no score: a cross on the floor
-            cy = HEIGHT - BOTTOM - 6
-            cross = f"M{cx - 4:g},{cy - 4}l8,8m0,-8l-8,8"
-            parts.append(f'<path class="{point.kind}" d="{cross}">{tip}</path>')
-    return _frame("".join(parts), x, y, x_name, y_name, "points")
+def points(dots: Sequence[Point], x: Axis, x_name: str, best: Sequence[tuple[float, float]] = ()) -> Chart:
+    """The score of each dot, which says what it is, and a staircase of the best so far."""
+    scores = [dot.y for dot in dots if dot.y is not None]
+    return Chart(x, _upright(scores or [0.0, 1.0]), x_name, "score", dots=dots, best=best)
 
 
-def bars(shares: Sequence[tuple[str, float]], unit: str) -> str:
-    """Horizontal bars from 0 on, the largest first."""
-    row, left = 24, 180
-    largest = max((share for _, share in shares), default=0.0) or 1.0
-    parts = []
-    for i, (name, share) in enumerate(shares):
-        width, top = (WIDTH - left - 60) * max(0.0, share) / largest, 4 + i * row
-        parts.append(
-            f'<text x="{left - 8}" y="{top + 14}" text-anchor="end">{escape(name)}</text>'
-            f'<rect class="c0" x="{left}" y="{top + 2}" width="{width:.1f}" height="{row - 8}"/>'
-            f'<text x="{left + width + 6:.1f}" y="{top + 14}">{share:.2f}</text>'
-        )
-    size = f'viewBox="0 0 {WIDTH} {8 + row * len(shares)}"'
-    return f'<svg class="chart bars" {size} role="img" aria-label="{escape(unit)}">{"".join(parts)}</svg>'
+def _upright(values: Sequence[float]) -> Axis:
+    low, high = min(values), max(values)
+    room = 0.05 * (high - low)
+    return Axis(low - room, high + room, FLOOR, TOP)
 
 
 def axis(values: Sequence[Any], log: bool = False) -> Axis:
@@ -152,42 +111,10 @@ def axis(values: Sequence[Any], log: bool = False) -> Axis:
     numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)]
     if len(numbers) < len(values) or not numbers:
         names = sorted({str(value) for value in values})
-        return Axis(-0.5, len(names) - 0.5, LEFT, WIDTH - RIGHT, names=names)
+        return Axis(-0.5, len(names) - 0.5, LEFT, RIGHT, names=names)
     log = log and min(numbers) > 0
-    return Axis(min(numbers), max(numbers), LEFT + 8, WIDTH - RIGHT - 8, log)
+    return Axis(min(numbers), max(numbers), LEFT + 8, RIGHT - 8, log)
 
 
 def place(value: Any, x: Axis) -> float:
     return float(x.names.index(str(value))) if x.names else float(value)
-
-
-# -- parts -------------------------------------------------------------------------------------------------------
-
-
-def _axes(x: tuple[float, float], y: tuple[float, float]) -> tuple[Axis, Axis]:
-    room = 0.05 * (y[1] - y[0])
-    return Axis(*x, LEFT, WIDTH - RIGHT), Axis(y[0] - room, y[1] + room, HEIGHT - BOTTOM, TOP)
-
-
-def _points(found: Any, x: Axis, y: Axis) -> str:
-    return " ".join(f"{x.at(a):g},{y.at(b):g}" for a, b in found)
-
-
-def _frame(inside: str, x: Axis, y: Axis, x_name: str, y_name: str, kind: str) -> str:
-    floor, parts = HEIGHT - BOTTOM, []
-    for value, text in y.ticks():
-        at = y.at(value)
-        parts.append(f'<path class="grid" d="M{LEFT},{at:g}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{at + 4:g}" text-anchor="end">{text}</text>')
-    for value, text in x.ticks():
-        at = x.at(value)
-        parts.append(f'<path class="grid" d="M{at:g},{TOP}V{floor}"/>')
-        parts.append(f'<text x="{at:g}" y="{floor + 16}" text-anchor="middle">{escape(text)}</text>')
-    middle = (LEFT + WIDTH - RIGHT) // 2
-    parts.append(f'<text class="name" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_name)}</text>')
-    scale = f'data-x="{x.low:g},{x.high:g},{x.start:g},{x.end:g}" data-y="{y.low:g},{y.high:g},{y.start:g},{y.end:g}"'
-    label = f'role="img" aria-label="{escape(y_name)} over {escape(x_name)}"'
-    return (
-        f'<svg class="chart {kind}" viewBox="0 0 {WIDTH} {HEIGHT}" {scale} {label}>{"".join(parts)}'
-        f'<path class="axis" d="M{LEFT},{TOP}V{floor}H{WIDTH - RIGHT}"/>{inside}</svg>'
-    )

@@ -63,7 +63,7 @@ def test_the_lowest_versions_are_those_of_the_package() -> None:
 
 
 def test_the_installed_wheel_names_itself_as_where_an_extra_comes_from(site: Path, wheel: Path, tmp_path: Path) -> None:
-    code = "from rlx import extras; print(extras.install('mujoco'))"
+    code = "from rlx.base import extras; print(extras.install('mujoco'))"
     env = environment(PYTHONPATH=str(site))
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.stdout == f'pip install "rlx[mujoco] @ {wheel.as_uri()}"\n', done.stderr
@@ -78,7 +78,7 @@ def test_the_installed_wheel_uses_the_files_inside_it(site: Path, tmp_path: Path
         capture_output=True,
         text=True,
     )
-    assert done.stdout.splitlines() == [str(site / "rlx" / "conf"), str(site / "rlx" / "registry.py")]
+    assert done.stdout.splitlines() == [str(site / "rlx" / "conf"), str(site / "rlx" / "config" / "registry.py")]
     shown = rlx("train", "--cfg", "job", "env=pendulum", cwd=tmp_path, PYTHONPATH=str(site))
     assert yaml.safe_load(shown.out)["env"]["id"] == "Pendulum-v1"
 

@@ -32,6 +32,9 @@ def work(study: Study, parent: int) -> int:
                     return 0
                 time.sleep(PAUSE)
                 continue
+            if signals.asked:  # while it was taken
+                trials.give_up(trial)
+                break
             try:
                 trials.tell(trial, run(trial))
             except (Interrupted, KeyboardInterrupt, SystemExit) as stop:

@@ -95,12 +95,14 @@ def start(
         return follow(cfg, module, device)
     device = devices.claim(device, wait=_of_several(parent))
     with distributed.leading() as go:
-        path = rundir.open_new(cfg, raw, command, str(device), parent, name, {**origins, **(about or {})})
-        with Signals() as signals, rundir.locked(path):
-            with contextlib.suppress(OSError):  # nobody reads it
-                announce(cfg, path, chosen)
-            go(str(path))
-            return path, Loop(path, cfg, module, device, _checkpoints(path, cfg, raw), progress, signals).execute(None)
+        with Signals() as signals:  # from before the run directory says "running"
+            path = rundir.open_new(cfg, raw, command, str(device), parent, name, {**origins, **(about or {})})
+            with rundir.locked(path):
+                with contextlib.suppress(OSError):  # nobody reads it
+                    announce(cfg, path, chosen)
+                go(str(path))
+                checkpoints = _checkpoints(path, cfg, raw)
+                return path, Loop(path, cfg, module, device, checkpoints, progress, signals).execute(None)
 
 
 def follow(cfg: Config, module: ModuleType, device: torch.device, checkpoints: Checkpoints | None = None) -> Any:

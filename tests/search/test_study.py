@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from tiny_runs import Child
 from tiny_study import CLIP, EVERY, STEPS, asked, begin, pretend
+from waiting import until
 
 from rlx.base import process
 from rlx.base.errors import ConfigError, UserError
@@ -238,14 +239,38 @@ def test_the_workers_do_not_outlive_the_process_that_waits_for_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = begin(tmp_path, trials=4)
-    pretend(monkeypatch, good, seconds=30)
+    pretend(monkeypatch, good, seconds=6_000)
     child = Child(lambda: pool.run(study, 2, lambda: None))
     while sum(row["state"] == "running" for row in study.rows()) < 2 or len(list(study.directory.glob("trial_*"))) < 2:
         time.sleep(0.02)
     child.kill()
     child.wait()
-    time.sleep(0.3)
-    assert not any(process.lives(json.loads(file.read_text())) for file in study.directory.glob("trial_*/status.json"))
+    until(lambda: not any(process.lives(status) for status in statuses(study)))
+    assert {status["status"] for status in statuses(study)} == {"running"}  # killed, not at their end
+
+
+def statuses(study: Study) -> list[dict[str, Any]]:
+    """What the runs of its trials say."""
+    return [json.loads(file.read_text()) for file in study.directory.glob("trial_*/status.json")]
+
+
+def test_a_worker_that_is_asked_to_stop_while_it_takes_a_trial_gives_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = begin(tmp_path, trials=2)
+    pretend(monkeypatch, good)
+    take = trials.take
+
+    def interrupted(study: Study, parent: int) -> trials.Trial | None:
+        trial = take(study, parent)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return trial
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trials, "take", interrupted)
+        assert working.work(study, os.getppid()) == 128 + signal.SIGTERM
+    assert statuses(study) == [] and sorted(states(study)) == ["running", "waiting"]
+    assert working.work(study, os.getppid()) == 0 and states(study) == ["complete"] * 2
 
 
 def test_a_run_that_raises_fails_its_trial_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

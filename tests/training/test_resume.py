@@ -29,6 +29,7 @@ from tiny_runs import (
 
 from rlx.base.errors import ConfigError, UserError
 from rlx.run import Run, StateMismatch
+from rlx.rundir import layout as rundir
 from rlx.rundir.checkpoint import Checkpoints
 from rlx.training import runner
 from rlx.training.runner import Interrupted
@@ -328,6 +329,25 @@ def test_a_signal_stops_the_run_at_that_very_step(name, code, tmp_path, never_st
     resume(path)
     assert result(path) == result(never_stopped())
     assert record(path)["resumes"][0]["step"] == 160
+
+
+def test_a_signal_while_the_run_directory_is_made_stops_the_run_at_its_first_step(tmp_path, never_stopped):
+    def life():
+        real = rundir.open_new
+
+        def opened(*args):
+            path = real(*args)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return path
+
+        rundir.open_new = opened
+        train(tmp_path, name="run")
+
+    assert Child(life).wait() == 128 + signal.SIGTERM
+    path = tmp_path / "run"
+    assert (status(path)["status"], status(path)["step"], status(path)["checkpoint"]) == ("interrupted", 32, 32)
+    resume(path)
+    assert result(path) == result(never_stopped())
 
 
 def test_a_signal_at_every_step_in_turn_ends_equal(tmp_path, never_stopped):

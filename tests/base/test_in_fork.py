@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from rlx.base.errors import ConfigError, UserError
 from rlx.base.in_fork import Died, apart
@@ -63,30 +64,42 @@ def test_a_death_is_one_exception_that_says_how(work: Callable[[], Any], said: s
         apart(work)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_passed_on_and_what_it_leads_to_comes_back(number: int) -> None:
-    def work() -> str:
-        with Signals() as signals:
-            for _ in range(400):
-                if signals.asked:
-                    raise Interrupted(signals.asked, Path("run"), "stopped", 7)
-                time.sleep(0.01)
-        return "nothing came"
+def send(number: int, place: Path) -> None:
+    """A signal to this process once its work is ready for it."""
 
-    threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
+    def wait_and_send() -> None:
+        until((place / "ready").exists)
+        os.kill(os.getpid(), number)
+        (place / "sent").touch()
+
+    threading.Thread(target=wait_and_send).start()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_passed_on_and_what_it_leads_to_comes_back(number: int, tmp_path: Path) -> None:
+    def work() -> None:
+        with Signals() as signals:
+            (tmp_path / "ready").touch()
+            until(lambda: signals.asked)
+            raise Interrupted(signals.asked, Path("run"), "stopped", 7)
+
+    send(number, tmp_path)
     with pytest.raises(Interrupted) as found:
         apart(work)
     assert (found.value.code, found.value.saved, found.value.path) == (128 + number, 7, Path("run"))
 
 
 @pytest.mark.parametrize("number, error", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
-def test_a_signal_is_not_lost_where_the_work_ignores_it(number: int, error: type[BaseException]) -> None:
+def test_a_signal_is_not_lost_where_the_work_ignores_it(
+    number: int, error: type[BaseException], tmp_path: Path
+) -> None:
     def work() -> int:
         signal.signal(number, signal.SIG_IGN)
-        time.sleep(0.4)
+        (tmp_path / "ready").touch()
+        until((tmp_path / "sent").exists)
         return 1
 
-    threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
+    send(number, tmp_path)
     with pytest.raises(error):
         apart(work)
 
@@ -100,7 +113,7 @@ from pathlib import Path
 from rlx.base.in_fork import apart
 def work():
     Path({str(file)!r}).write_text(str(os.getpid()))
-    time.sleep(30)
+    time.sleep(6_000)
 apart(work)
 """
     process = subprocess.Popen([sys.executable, "-c", code])
@@ -109,12 +122,11 @@ apart(work)
     process.kill()
     process.wait()
     child = int(file.read_text())
-    for _ in range(200):
+
+    def ended() -> bool:
         try:
-            if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
-                break
+            return Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
         except (FileNotFoundError, ProcessLookupError):
-            break
-        time.sleep(0.01)
-    else:
-        pytest.fail("the child still runs")
+            return True
+
+    until(ended)

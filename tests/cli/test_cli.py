@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from command_line import CRASH, TINY, Forks, command, entries, environment, imported
+from waiting import PATIENCE
 
 CONTRACT = {"run", "algo", "env", "seed", "step", "status", "weights_sha256", "eval", "metrics"}  # shared/design.md
 
@@ -287,7 +288,7 @@ def test_an_interrupted_run_is_checkpointed_and_goes_on(number: int, code: int, 
     try:
         assert process.stderr and any("%" in line for line in process.stderr)  # it is training
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == code, err
@@ -307,5 +308,5 @@ def test_ctrl_c_while_torch_is_being_imported_is_one_line(tmp_path: Path) -> Non
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (130, b"rlx: error: interrupted\n") and entries(tmp_path) == set()

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from command_line import Forks, command, entries, environment
 from fake_runs import make_run, ramp
 from hparams_page import hparams_tab
+from waiting import PATIENCE, until
 
 from rlx.analysis.curves import summary
 from rlx.config.older_runs import METRICS as OF_WORLD
@@ -200,7 +200,7 @@ class Dash:
 
     def end(self, number: int, group: bool) -> int:
         (os.killpg if group else os.kill)(self.process.pid, number)
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("number, group, code", [(signal.SIGINT, True, 0), (signal.SIGTERM, False, 143)])
@@ -219,19 +219,19 @@ def test_dash_prints_its_address_once_it_answers_and_leaves_nothing_running(
             address = dash.line.split()[0]
             port = int(address.rpartition(":")[2])
             assert address == f"http://localhost:{port}" and 6006 < port < 6106
-            with urllib.request.urlopen(address, timeout=20) as page:
+            with urllib.request.urlopen(address, timeout=PATIENCE) as page:
                 assert page.status == 200
         finally:
             assert dash.end(number, group) == code
     assert dash.process.stderr and dash.process.stderr.read() == (
         "rlx: note: HPARAMS has the columns of one grid; of the newest: rlx dash runs/sweeps/grid\n"
     )
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
+
+    def free() -> bool:
         with socket.socket() as probe:
-            if probe.connect_ex(("localhost", port)) != 0:
-                return
-    raise AssertionError("TensorBoard is still there")
+            return probe.connect_ex(("localhost", port)) != 0
+
+    until(free)
 
 
 def test_a_port_that_was_asked_for_and_is_taken_is_one_line(tmp_path: Path, forks: Forks) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from waiting import PATIENCE
 
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig
@@ -31,8 +32,8 @@ def workers():
     return [child for child in children if not any(name in " ".join(child.cmdline()) for name in others)]
 
 
-def gone(processes, seconds=5.0):
-    """All of them ended within the time."""
+def gone(processes, seconds=PATIENCE):
+    """All of them end."""
     _, alive = psutil.wait_procs(processes, timeout=seconds)
     return not [p for p in alive if p.is_running() and not zombie(p.pid)]
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE
+
 SLOW = {"torch", "gymnasium", "hydra", "omegaconf", "tensorboard", "matplotlib", "jinja2"}
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = ROOT / "tests" / "plugin"
@@ -55,7 +57,7 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "rlx", *words]
 
 
-def rlx(*words: str, cwd: Path, timeout: float = 120, **env: str) -> Done:
+def rlx(*words: str, cwd: Path, timeout: float = PATIENCE, **env: str) -> Done:
     """`rlx words...` as its own process."""
     done = subprocess.run(command(*words), cwd=cwd, env=environment(**env), capture_output=True, timeout=timeout)
     return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -100,7 +102,7 @@ class Forks:
         count: int,
         *words: str,
         cwd: Path,
-        timeout: float = 60,
+        timeout: float = PATIENCE,
         without: Sequence[str] = (),
         unheard: bool = False,
     ) -> list[Done]:

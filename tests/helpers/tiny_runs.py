@@ -15,6 +15,7 @@ from typing import Any
 
 import fake_envs  # noqa: F401  registers its environments
 import yaml
+from waiting import PATIENCE
 
 from rlx.base.errors import UserError
 from rlx.rundir.metrics import read_metrics, strip_time
@@ -151,7 +152,7 @@ class Child:
     def kill(self, number: int = signal.SIGKILL) -> None:
         os.kill(self.pid, number)
 
-    def wait(self, seconds: float = 60.0) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             found, code = os.waitpid(self.pid, os.WNOHANG)

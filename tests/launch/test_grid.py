@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from command_line import CRASH, PLUGIN, TINY, Done, Forks, command, environment
+from waiting import PATIENCE
 
 from rlx.launch import grid
 
@@ -118,7 +119,7 @@ def test_an_interrupted_grid_says_how_to_go_on_and_does(number: int, code: int, 
         while not list(tmp_path.glob("runs/sweeps/*/*/metrics.jsonl")):
             time.sleep(0.05)
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == code, (out, err)
@@ -152,5 +153,5 @@ def test_workers_of_a_killed_grid_begin_no_further_job(tmp_path: Path, forks: Fo
         if now != states:
             states, since = now, time.monotonic()
     assert len(states) < 6
-    again = forks("train", *words, "--continue", cwd=tmp_path, timeout=120)
+    again = forks("train", *words, "--continue", cwd=tmp_path)
     assert again.code == 0 and "6 of 6 jobs finished" in again.out, again

@@ -115,7 +115,7 @@ def test_the_status_of_a_finished_run(run):
 
 def test_a_running_run_is_running_and_a_killed_one_killed(tmp_path):
     path = tmp_path / "run"
-    child = Child(lambda: train(tmp_path, name="run", progress=lambda step, _: time.sleep(30) if step == 160 else None))
+    child = Child(lambda: train(tmp_path, name="run", progress=lambda step, _: time.sleep(99) if step == 160 else None))
     while not (path / "metrics.jsonl").exists() or len(read_metrics(path / "metrics.jsonl")) < 6:
         time.sleep(0.005)
     shown = runs.show(path)

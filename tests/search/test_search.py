@@ -17,6 +17,7 @@ import psutil
 import pytest
 import tiny_runs
 from command_line import CRASH, PLUGIN, Forks, command, entries, environment
+from waiting import PATIENCE
 
 from rlx.base.signals import Pruned
 
@@ -290,10 +291,10 @@ def test_ctrl_c_stops_all_workers_with_checkpoints_and_says_how_to_go_on(forks: 
     process = begun(tmp_path, *slow, "trials=3", "seeds=1", "-j", "2")
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and err.splitlines()[-1].endswith("go on with: rlx sweep resume ours"), err
     assert out.splitlines()[-1] == "run: runs/sweeps/ours"
-    assert not psutil.wait_procs(children, timeout=5)[1]
+    assert not psutil.wait_procs(children, timeout=PATIENCE)[1]
     status = [read(file) for file in tmp_path.rglob("trial_*/status.json")]
     assert {one["status"] for one in status} == {"interrupted"}
     assert all(one["checkpoint"] == one["step"] for one in status)
@@ -310,10 +311,10 @@ def test_a_search_that_is_killed_loses_nothing(forks: Forks, tmp_path: Path) -> 
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert not psutil.wait_procs(family, timeout=5)[1]  # those below it die with it
+    assert not psutil.wait_procs(family, timeout=PATIENCE)[1]  # those below it die with it
     cut = [file.parent for file in tmp_path.rglob("trial_*/status.json") if read(file)["status"] == "running"]
     before = {row["number"]: row["params"] for row in rows(tmp_path) if row["params"]}
-    done = forks("sweep", "resume", "ours", "-j", "2", cwd=tmp_path, timeout=100)
+    done = forks("sweep", "resume", "ours", "-j", "2", cwd=tmp_path)
     assert done.code == 0 and "3 of 3 trials ended" in done.out, done.err
     found = rows(tmp_path)
     assert {row["state"] for row in found} <= {"complete", "pruned"} and len(found) == 3

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
+import sys
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +30,12 @@ ALGOS = Path(__file__).resolve().parent.parent / "algos"
 
 
 def _entry_points(group: str) -> dict[str, metadata.EntryPoint]:
+    return _installed(group, tuple(sys.path))
+
+
+@functools.cache
+def _installed(group: str, _path: tuple[str, ...]) -> dict[str, metadata.EntryPoint]:
+    """Read once: it opens a file of every installed distribution, and a command asks ten times."""
     return {point.name: point for point in metadata.entry_points(group=group)}
 
 

@@ -133,7 +133,7 @@ def _check(kind: type, raw: Any, section: str, skip: set[str] | None = None) -> 
 
 # -- one value -------------------------------------------------------------------------------------------------
 
-_ADAPTERS: dict[str, TypeAdapter] = {}
+_ADAPTERS: dict[str, TypeAdapter] = {}  # by hint: to make one takes longer than to use it a hundred times
 
 
 def _value(hint: Any, value: Any, key: str) -> Any:
@@ -144,9 +144,11 @@ def _value(hint: Any, value: Any, key: str) -> Any:
         raise _refusal(hint, value, key, finite=True)
     if str in kinds and isinstance(value, int | float):
         value = str(value)
-    adapter = _ADAPTERS.setdefault(str(hint), TypeAdapter(hint))
+    name = str(hint)
+    if name not in _ADAPTERS:
+        _ADAPTERS[name] = TypeAdapter(hint)
     try:
-        return adapter.validate_python(value)
+        return _ADAPTERS[name].validate_python(value)
     except ValidationError as error:
         loc = next((fault["loc"] for fault in error.errors() if fault["loc"]), ())
         if isinstance(value, list) and loc and isinstance(loc[0], int):

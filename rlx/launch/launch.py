@@ -258,7 +258,7 @@ def run_config(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ConfigError(f"{path}: not a run directory (no config.yaml; `rlx ls` lists the runs there are)")
     try:
-        raw = yaml.safe_load(file.read_text())
+        raw = yaml.load(file.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: unreadable ({type(error).__name__})") from None
     if not isinstance(raw, dict):

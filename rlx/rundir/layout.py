@@ -87,7 +87,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ConfigError(f"{path}: not a run directory (no config.yaml; `rlx ls` lists the runs there are)")
     try:
-        raw = yaml.safe_load(file.read_text("utf-8"))
+        raw = yaml.load(file.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: unreadable ({type(error).__name__})") from None
     if not isinstance(raw, dict) or not isinstance(raw.get("algo"), dict):

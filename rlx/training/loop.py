@@ -129,7 +129,7 @@ class Loop:
         hparams = {key: raw[key] for key in ("algo", self.cfg.PLACE, "model", "total_steps")}
         hparams["algo"] = {k: v for k, v in raw["algo"].items() if f"algo.{k}" not in self.world.ORIGINS}
         self.dashboard.hparams_start(hparams, config_hash(hparams))
-        if not state:
+        if self.cfg.tensorboard and not state:
             self._describe(raw)
         self._alive(now=True)
 

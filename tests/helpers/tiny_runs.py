@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import copy
+import functools
 import json
 import os
 import signal
@@ -86,6 +88,11 @@ def _algo(name: str) -> dict[str, Any]:
 
 
 def _yaml(name: str) -> dict[str, Any]:
+    return copy.deepcopy(_read(name))
+
+
+@functools.cache
+def _read(name: str) -> dict[str, Any]:
     text = (CONF / f"{name}.yaml").read_text("utf-8")
     found = yaml.load(text, Loader=_Loader)
     return found
@@ -153,12 +160,13 @@ class Child:
         os.kill(self.pid, number)
 
     def wait(self, seconds: float = PATIENCE) -> int:
-        end = time.monotonic() + seconds
+        end, pause = time.monotonic() + seconds, 0.001
         while time.monotonic() < end:
             found, code = os.waitpid(self.pid, os.WNOHANG)
             if found:
                 return os.waitstatus_to_exitcode(code)
-            time.sleep(0.001)
+            time.sleep(pause)
+            pause = min(1.5 * pause, 0.02)
         with contextlib.suppress(ProcessLookupError):
             self.kill()
         raise AssertionError(f"the child did not end within {seconds} s")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from command_line import CRASH, TINY, Forks, command, entries, environment, imported
-from waiting import PATIENCE
+from waiting import PATIENCE, until
 
 CONTRACT = {"run", "algo", "env", "seed", "step", "status", "weights_sha256", "eval", "metrics"}  # shared/design.md
 
@@ -282,13 +282,11 @@ def test_a_grid_of_an_experiment_file_runs_its_own_grid(tmp_path: Path, forks: F
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_is_checkpointed_and_goes_on(number: int, code: int, tmp_path: Path, forks: Forks) -> None:
     words = ["train", "total_steps=3_000_000", "eval_every=0", "video=false", "tensorboard=false"]
-    process = subprocess.Popen(
-        command(*words), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = forks.begin(*words, cwd=tmp_path)
     try:
-        assert process.stderr and any("%" in line for line in process.stderr)  # it is training
+        until(lambda: "%" in process.err)  # it is training
         process.send_signal(number)
-        out, err = process.communicate(timeout=PATIENCE)
+        out, err = process.communicate()
     finally:
         process.kill()
     assert process.returncode == code, err

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import json
 import os
+import pkgutil
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from waiting import PATIENCE
+from waiting import PATIENCE, until
 
 SLOW = {"torch", "gymnasium", "hydra", "omegaconf", "tensorboard", "matplotlib", "jinja2"}
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,7 +90,8 @@ def entries(place: Path) -> set[str]:
 class Forks:
     """A process that has imported everything, and forks itself for each command. See rlx() for the words.
 
-    `without` names modules that the command shall not find; `unheard` closes the pipes it prints to.
+    `without` names modules that the command shall not find; `unheard` closes the pipes it prints to; `env` is what
+    each of the commands finds in its environment besides.
     """
 
     def __init__(self, path: Path = PLUGIN) -> None:
@@ -105,16 +111,26 @@ class Forks:
         timeout: float = PATIENCE,
         without: Sequence[str] = (),
         unheard: bool = False,
+        env: Sequence[Mapping[str, str]] = (),
     ) -> list[Done]:
         """The same command `count` times at once."""
-        assert self.process.stdin and self.process.stdout
         with tempfile.TemporaryDirectory() as place:
-            job = {"words": words, "cwd": str(cwd), "place": place, "timeout": timeout, "without": without}
-            self.process.stdin.write(json.dumps({**job, "count": count, "unheard": unheard}) + "\n")
-            self.process.stdin.flush()
-            codes = json.loads(self.process.stdout.readline())
-            texts = [[(Path(place) / f"{name}{i}").read_text() for name in ("out", "err")] for i in range(count)]
-        return [Done(code, out, err) for code, (out, err) in zip(codes, texts)]
+            job = {"words": words, "cwd": str(cwd), "place": place, "without": without, "unheard": unheard}
+            pids = [self.ask({**job, "index": i, "env": dict(env[i]) if env else {}}) for i in range(count)]
+            codes = self.ask({"wait": pids, "timeout": timeout})
+            return [Done(code, *texts(Path(place), i)) for i, code in enumerate(codes)]
+
+    def begin(self, *words: str, cwd: Path) -> Begun:
+        """A command that goes on while the test does something else."""
+        place = Path(tempfile.mkdtemp())
+        job = {"words": words, "cwd": str(cwd), "place": str(place), "without": (), "unheard": False, "env": {}}
+        return Begun(self, self.ask({**job, "index": 0, "session": True}), place)
+
+    def ask(self, job: dict[str, Any]) -> Any:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
 
     def close(self) -> None:
         assert self.process.stdin
@@ -122,39 +138,96 @@ class Forks:
         self.process.wait(timeout=10)
 
 
+def texts(place: Path, index: int = 0) -> list[str]:
+    """What a command has printed to stdout and to stderr."""
+    return [(place / f"{name}{index}").read_text() for name in ("out", "err")]
+
+
+class Begun:
+    """A command in a fork with a session of its own, to be used like subprocess.Popen."""
+
+    def __init__(self, forks: Forks, pid: int, place: Path) -> None:
+        self.forks, self.pid, self.place = forks, pid, place
+        self.returncode: int | None = None
+
+    @property
+    def err(self) -> str:
+        """What it has printed to stderr so far."""
+        return texts(self.place)[1]
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            (self.returncode,) = self.forks.ask({"wait": [self.pid], "timeout": None})
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self) -> int:
+        until(lambda: self.poll() is not None)
+        assert self.returncode is not None
+        return self.returncode
+
+    def communicate(self) -> tuple[str, str]:
+        """Its end, and what it printed to stdout and stderr."""
+        self.wait()
+        out, err = texts(self.place)
+        shutil.rmtree(self.place)
+        return out, err
+
+
 # -- the process that forks ------------------------------------------------------------------------------------
 
 
 def _serve() -> None:
-    import gymnasium  # noqa: F401
-    import torch
-
-    from rlx.algos import ppo  # noqa: F401
-    from rlx.cli import main as cli
-    from rlx.control import evaluate  # noqa: F401
-    from rlx.launch import launch  # noqa: F401
-    from rlx.rundir import reader as runs  # noqa: F401
-    from rlx.training import runner  # noqa: F401
-
-    with contextlib.suppress(ImportError):
-        import optuna  # noqa: F401
-
-    torch.set_num_threads(1)
+    _warm()
     for line in sys.stdin:
         job = json.loads(line)
-        children = []
-        for index in range(job["count"]):
-            if (pid := os.fork()) == 0:
-                _child(job, index, cli.main)
-            children.append(pid)
-        print(json.dumps([_wait(pid, job["timeout"]) for pid in children]), flush=True)
+        if "wait" in job:
+            answer: Any = [_wait(pid, job["timeout"]) for pid in job["wait"]]
+        elif (answer := os.fork()) == 0:
+            _child(job)
+        print(json.dumps(answer), flush=True)
 
 
-def _child(job: dict[str, Any], index: int, main: Any) -> None:
+def _warm() -> None:
+    """What a command would spend its time on: imports, and what is read once for a process."""
+    import rlx
+
+    for module in pkgutil.walk_packages(rlx.__path__, "rlx."):
+        if module.name != "rlx.__main__":
+            importlib.import_module(module.name)
+    for name in ("gymnasium.vector", "matplotlib.figure", "matplotlib.backends.backend_agg", "optuna", "jinja2"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+    import torch
+
+    from rlx.launch import composing
+    from rlx.training.runner import typed
+
+    torch.set_num_threads(1)
+    for words in ([], ["algo=sft", "task=add2"]):
+        with composing.compose_all() as compose:
+            typed(composing.plain(compose(words)))
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy every page
+
+
+def _child(job: dict[str, Any]) -> None:
+    """Never returns."""
+    from rlx.cli import main as cli
+
     code = 70
     try:
+        if job.get("session"):
+            os.setsid()
         for number, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(Path(job["place"]) / f"{name}{index}", os.O_WRONLY | os.O_CREAT), number)
+            os.dup2(os.open(Path(job["place"]) / f"{name}{job['index']}", os.O_WRONLY | os.O_CREAT), number)
         if job["unheard"]:
             reader, writer = os.pipe()
             os.close(reader)
@@ -162,10 +235,11 @@ def _child(job: dict[str, Any], index: int, main: Any) -> None:
             os.dup2(writer, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.chdir(job["cwd"])
+        os.environ.update(job["env"])
         sys.argv = ["rlx", *job["words"]]
         sys.modules.update(dict.fromkeys(job["without"]))
         try:
-            main()
+            cli.main()
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 71
     except BaseException:
@@ -178,16 +252,21 @@ def _child(job: dict[str, Any], index: int, main: Any) -> None:
         os._exit(code)
 
 
-def _wait(pid: int, timeout: float) -> int:
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
+def _wait(pid: int, timeout: float | None) -> int | None:
+    """The exit code of a child; without a timeout, None for one that still runs."""
+    end, pause = time.monotonic() + (timeout or 0.0), 0.001
+    while True:
+        waited, status = os.waitpid(pid, os.WNOHANG)
+        if waited:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(0.002)
-    os.kill(pid, 9)
-    os.waitpid(pid, 0)
-    return 124
+        if timeout is None:
+            return None
+        if time.monotonic() > end:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+            return 124
+        time.sleep(pause)
+        pause = min(1.5 * pause, 0.02)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ PATIENCE = 300.0  # seconds: also of a machine on which many other programs run
 
 def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
     """Return once the condition holds."""
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, 0.001
     while not condition():
         assert time.monotonic() < end, f"not within {seconds:.0f} s"
-        time.sleep(0.005)
+        time.sleep(pause)
+        pause = min(1.5 * pause, 0.02)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import CRASH, PLUGIN, TINY, Done, Forks, command, environment
-from waiting import PATIENCE
+from command_line import CRASH, TINY, Done, Forks
+from waiting import until
 
 from rlx.launch import grid
 
@@ -111,15 +111,11 @@ def test_continue_is_for_grids(tmp_path: Path, forks: Forks) -> None:
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_grid_says_how_to_go_on_and_does(number: int, code: int, tmp_path: Path, forks: Forks) -> None:
     words = ["-m", "seed=1,2", "total_steps=12_000", "eval_every=0", "video=false", "tensorboard=false"]
-    process = subprocess.Popen(
-        command("train", *words), cwd=tmp_path, env=environment(PYTHONPATH=str(PLUGIN)), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = forks.begin("train", *words, cwd=tmp_path)
     try:
-        while not list(tmp_path.glob("runs/sweeps/*/*/metrics.jsonl")):
-            time.sleep(0.05)
+        until(lambda: list(tmp_path.glob("runs/sweeps/*/*/metrics.jsonl")))
         process.send_signal(number)
-        out, err = process.communicate(timeout=PATIENCE)
+        out, err = process.communicate()
     finally:
         process.kill()
     assert process.returncode == code, (out, err)
@@ -133,13 +129,9 @@ def test_an_interrupted_grid_says_how_to_go_on_and_does(number: int, code: int, 
 def test_workers_of_a_killed_grid_begin_no_further_job(tmp_path: Path, forks: Forks) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = ["-m", "seed=1,2,3,4,5,6", "total_steps=12_000", "eval_every=0", "video=false", "tensorboard=false"]
-    process = subprocess.Popen(
-        command("train", *words, *JOBLIB), cwd=tmp_path, env=environment(PYTHONPATH=str(PLUGIN)),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = forks.begin("train", *words, *JOBLIB, cwd=tmp_path)
     try:
-        while not list(tmp_path.glob("runs/sweeps/*/*/metrics.jsonl")):
-            time.sleep(0.05)
+        until(lambda: list(tmp_path.glob("runs/sweeps/*/*/metrics.jsonl")))
         early = forks("train", *words, "--continue", cwd=tmp_path)
     finally:
         process.kill()

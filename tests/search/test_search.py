@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 import tiny_runs
-from command_line import CRASH, PLUGIN, Forks, command, entries, environment
-from waiting import PATIENCE
+from command_line import CRASH, PLUGIN, Begun, Forks, entries, environment
+from waiting import PATIENCE, until
 
 from rlx.base.signals import Pruned
 
@@ -275,23 +275,19 @@ def test_a_run_whose_process_is_killed_is_gone_on_with_once(forks: Forks, tmp_pa
 # -- stopped and gone on with -----------------------------------------------------------------------------------------
 
 
-def begun(here: Path, *words: str) -> subprocess.Popen[str]:
+def begun(forks: Forks, here: Path, *words: str) -> Begun:
     """`rlx sweep words...`, once a run is learning."""
-    process = subprocess.Popen(
-        command("sweep", *words), cwd=here, env=environment(PYTHONPATH=str(PLUGIN)), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    while process.poll() is None and not list(here.rglob("trial_*/metrics.jsonl")):
-        time.sleep(0.02)
+    process = forks.begin("sweep", *words, cwd=here)
+    until(lambda: process.poll() is not None or list(here.rglob("trial_*/metrics.jsonl")))
     return process
 
 
 def test_ctrl_c_stops_all_workers_with_checkpoints_and_says_how_to_go_on(forks: Forks, tmp_path: Path) -> None:
     slow = [word.replace("total_steps=256", "total_steps=300_000") for word in OURS]
-    process = begun(tmp_path, *slow, "trials=3", "seeds=1", "-j", "2")
+    process = begun(forks, tmp_path, *slow, "trials=3", "seeds=1", "-j", "2")
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=PATIENCE)
+    out, err = process.communicate()
     assert process.returncode == 130 and err.splitlines()[-1].endswith("go on with: rlx sweep resume ours"), err
     assert out.splitlines()[-1] == "run: runs/sweeps/ours"
     assert not psutil.wait_procs(children, timeout=PATIENCE)[1]
@@ -306,7 +302,7 @@ def test_a_search_that_is_killed_loses_nothing(forks: Forks, tmp_path: Path) -> 
     """The small version of benchmarks/search_torture.py."""
     words = [word.replace("total_steps=256", "total_steps=1_500") for word in OURS if "checkpoint" not in word]
     words.append("checkpoint_every=250")
-    process = begun(tmp_path, *words, "trials=3", "seeds=2", "-j", "2")
+    process = begun(forks, tmp_path, *words, "trials=3", "seeds=2", "-j", "2")
     time.sleep(0.2)
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     os.killpg(process.pid, signal.SIGKILL)

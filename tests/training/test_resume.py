@@ -5,13 +5,10 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
-from command_line import environment
 from tiny_runs import (
     Child,
     checkpoints,
@@ -26,6 +23,7 @@ from tiny_runs import (
     status,
     train,
 )  # fmt: skip
+from waiting import until
 
 from rlx.base.errors import ConfigError, UserError
 from rlx.run import Run, StateMismatch
@@ -166,11 +164,8 @@ def test_by_the_command_line_a_killed_run_equals_the_job_of_a_grid(tmp_path, for
     swept = forks("train", "-m", *words, "seed=1,2", "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert swept.code == 0, swept.err
     (job,) = [path.parent for path in (tmp_path / "sweep").glob("*/run.json") if record(path.parent)["seed"] == 2]
-    command = [sys.executable, "-m", "rlx", "train", *words, "seed=2", "runs_dir=single"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
-    while not list(tmp_path.glob("single/cartpole/ppo/*/checkpoints/step_*")):
-        assert process.poll() is None
-        time.sleep(0.01)
+    process = forks.begin("train", *words, "seed=2", "runs_dir=single", cwd=tmp_path)
+    until(lambda: list(tmp_path.glob("single/cartpole/ppo/*/checkpoints/step_*")))
     process.kill()
     process.communicate()
     (path,) = (tmp_path / "single" / "cartpole" / "ppo").iterdir()

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from rlx.base.errors import ConfigError, UserError
-from rlx.base.signals import Interrupted, RunFailed, name_of
+from rlx.base.signals import STOPPING, Interrupted, RunFailed, name_of
 
-PASSED_ON = ("SIGINT", "SIGTERM", "SIGUSR1")
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -49,7 +48,7 @@ def apart(work: Callable[[], Any]) -> Any:
             if pid == 0:
                 _child(work, answer.fileno(), parent)
             with _passing_on(pid) as passed:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, _numbers())
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
                 _, status = os.waitpid(pid, 0)
         answer.seek(0)
         try:
@@ -59,13 +58,9 @@ def apart(work: Callable[[], Any]) -> Any:
                 raise KeyboardInterrupt if passed[0] == signal.SIGINT else SystemExit(128 + passed[0])
 
 
-def _numbers() -> list[int]:
-    return [getattr(signal, name) for name in PASSED_ON]
-
-
 @contextmanager
 def _held() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _numbers())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:
@@ -83,7 +78,7 @@ def _passing_on(pid: int) -> Iterator[list[int]]:
 
     before: dict[int, Any] = {}
     with suppress(ValueError):  # not in the main thread: whoever runs us handles signals
-        for number in _numbers():
+        for number in STOPPING:
             before[number] = signal.signal(number, pass_on)
     try:
         yield passed
@@ -98,9 +93,9 @@ def _child(work: Callable[[], Any], answer: int, parent: int) -> None:
     try:
         os.setpgid(0, 0)  # Ctrl-C comes once, from the process that waits
         die_with(parent)
-        for number in _numbers():
+        for number in STOPPING:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _numbers())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         try:
             said = {"returns": work()}
         except (UserError, RunFailed, Interrupted) as error:

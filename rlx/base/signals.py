@@ -8,6 +8,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
 
 class RunFailed(Exception):
     """Training failed; the traceback is in the run's log and in status.json."""
@@ -38,7 +40,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         self.before = {}
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in STOPPING:
             try:
                 self.before[number] = signal.signal(number, self._note)
             except ValueError:  # not in the main thread: whoever runs us handles signals

@@ -14,7 +14,7 @@ import gymnasium as gym
 from pydantic import Field
 
 from rlx.base import extras
-from rlx.base.errors import choices_hint
+from rlx.base.errors import choices_hint, closest
 from rlx.envs.spaces import ActionDecoder, EnvError, observation_encoder
 from rlx.envs.wrappers import find_wrapper, steps_per_step, wrapper_names
 
@@ -166,10 +166,8 @@ def _wrap(cfg: EnvConfig, env: gym.Env, name: str) -> gym.Env:
     try:
         make = find_wrapper(name)
     except KeyError:
-        import difflib
-
-        near = difflib.get_close_matches(name, wrapper_names(), 1)
-        hint = f"did you mean {near[0]}?" if near else f"choices: {', '.join(wrapper_names())}"
+        near = closest(name, wrapper_names())
+        hint = f"did you mean {near}?" if near else f"choices: {', '.join(wrapper_names())}"
         raise EnvError(f"env.wrappers={name}: no such wrapper; {hint}") from None
     if name == "time_aware" and env.unwrapped.spec is not None:
         env.unwrapped.spec.max_episode_steps = time_limit(cfg, env)

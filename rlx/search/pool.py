@@ -13,10 +13,9 @@ from typing import Any
 
 from rlx.base.errors import UserError
 from rlx.base.in_fork import die_with
-from rlx.base.signals import name_of
+from rlx.base.signals import STOPPING, name_of
 from rlx.search.study import Study
 
-NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 LOOK = 0.2  # seconds between two looks at the workers
 AGAIN = 5.0  # seconds after which a worker that was asked to stop is asked again
 
@@ -68,7 +67,7 @@ def _signal(pids: Any, number: int) -> None:
 def _counted() -> Iterator[list[int]]:
     """The signals that have come, in their order."""
     asked: list[int] = []
-    before = {number: signal.signal(number, lambda number, _frame: asked.append(number)) for number in NUMBERS}
+    before = {number: signal.signal(number, lambda number, _frame: asked.append(number)) for number in STOPPING}
     try:
         yield asked
     finally:
@@ -85,7 +84,7 @@ def _fork(study: Study, index: int) -> int:
     try:
         os.setpgid(0, 0)  # Ctrl-C comes once, from the process that waits
         die_with(parent)
-        for number in NUMBERS:
+        for number in STOPPING:
             signal.signal(number, signal.SIG_DFL)
         from rlx.search import worker as working
 

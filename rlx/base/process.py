@@ -31,7 +31,7 @@ def lives(who: Mapping[str, Any]) -> bool:
     """
     if who.get("host") != socket.gethostname():
         return _age(who.get("heartbeat")) < SILENT
-    if who.get("boot") != _boot() or not isinstance(who.get("pid"), int):
+    if who.get("boot") != _boot() or not isinstance(who.get("pid"), int) or not 0 < who["pid"] < 2**31:
         return False
     started = who.get("process_started")
     return started is not None and _started(who["pid"]) == started

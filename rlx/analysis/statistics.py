@@ -142,12 +142,7 @@ class Difference(Estimate):
         now = 2 / (1 / a + 1 / b)
         if not self.value:
             return None
-        for n in range(max(a, b) + 1, CAP + 1):
-            freedom = 2 * n - 2
-            wanted = half_width(freedom) + t_quantile(POWER, freedom)
-            if abs(self.value) >= wanted * self.error * math.sqrt(now / n):
-                return n
-        return None
+        return _enough(max(a, b), abs(self.value), lambda n: self.error * math.sqrt(now / n))
 
 
 def difference(x: Sequence[float], y: Sequence[float], of: Sequence[Any] = (), on: Sequence[Any] = ()) -> Difference:
@@ -223,9 +218,13 @@ def improvement_seeds(value: float, now: int, places: int = 1) -> int | None:
 
     Noether 1987, JASA 82:645, with the exact variance of Mann and Whitney's statistic, and t for z.
     """
+    return _enough(now, abs(value - 0.5), lambda n: math.sqrt((2 * n + 1) / (12 * n**2 * places)))
+
+
+def _enough(now: int, effect: float, error: Callable[[int], float]) -> int | None:
+    """The first number of seeds beyond `now` at which an effect is so many standard errors; None beyond CAP."""
     for n in range(now + 1, CAP + 1):
         freedom = 2 * n - 2
-        wanted = half_width(freedom) + t_quantile(POWER, freedom)
-        if abs(value - 0.5) >= wanted * math.sqrt((2 * n + 1) / (12 * n**2 * places)):
+        if effect >= (half_width(freedom) + t_quantile(POWER, freedom)) * error(n):
             return n
     return None

@@ -78,7 +78,7 @@ def test_the_picture_and_the_table_of_a_profile(tmp_path: Path, forks: Forks) ->
 def test_a_profile_of_nothing_is_one_line(tmp_path: Path, forks: Forks) -> None:
     make_run(tmp_path, "x", ramp(1), status="failed")
     done = forks("plot", ".", "--profile", cwd=tmp_path)
-    assert done.code == 2 and "no finished run has eval (left out: 1 failed)" in done.err
+    assert done.code == 2 and "no finished run has eval (left out 1 failed)" in done.err
 
 
 # -- rlx show of a grid -------------------------------------------------------------------------------------------

@@ -14,12 +14,12 @@ from rlx.analysis.compare import notes as caveats
 from rlx.analysis.compare.result import Comparison, Pair, Place, Result, Side
 from rlx.analysis.curves import scores
 from rlx.analysis.curves.build import group, label
-from rlx.analysis.curves.curves import newest
+from rlx.analysis.curves.curves import full_keys
 from rlx.analysis.statistics import Estimate
 from rlx.base.errors import UserError
 from rlx.rundir import query as reading
 from rlx.rundir import reader as runs
-from rlx.rundir.query import full_key, place_names
+from rlx.rundir.query import place_names
 
 
 def build(words: Sequence[str], metric: str = "eval", by: Sequence[str] = (), lower: bool = False) -> Comparison:
@@ -54,23 +54,17 @@ def build(words: Sequence[str], metric: str = "eval", by: Sequence[str] = (), lo
 
 
 def _side(index: int, word: str, paths: list[Path], metric: str, notes: list[str]) -> Side:
-    curves, left = scores.read(paths, metric)
+    curves, remarks = scores.read(paths, metric)
     name = _name(index)
-    if left:
-        notes.append(f"{name}: left out {scores.left_out(left)}")
-    curves, repeated = newest(curves)
-    notes += [f"{name}: {note}" for note in repeated]
+    notes += [f"{name}: {remark}" for remark in remarks]
     return Side(name, word, curves, paths)
 
 
 def _grouped(paths: list[Path], metric: str, by: Sequence[str], notes: list[str]) -> list[Side]:
     """By configuration; on several environments, whose presets differ, by algorithm."""
-    curves, left = scores.read(paths, metric)
-    if left:
-        notes.append(f"left out {scores.left_out(left)}")
-    curves, repeated = newest(curves)
-    notes += repeated
-    keys = [full_key(name, {"seed", *(key for curve in curves for key in curve.config)}) for name in by]
+    curves, remarks = scores.read(paths, metric)
+    notes += remarks
+    keys = full_keys(by, curves)
     if not keys and len({curve.place for curve in curves}) > 1:
         keys = ["algo.name"]
     lines = group(curves, keys)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from rlx.analysis.curves.bands import Line, average
-from rlx.analysis.curves.curves import Curve, X, default_metric, newest, read
+from rlx.analysis.curves.curves import Curve, X, default_metric, full_keys, newest, read
 from rlx.base.errors import shown
-from rlx.rundir.query import differing, full_key, needed, place_names, value_text
+from rlx.rundir.query import differing, needed, place_names, value_text
 
 MANY = 3  # more differing keys than these are not all written into the legend
 
@@ -63,7 +63,7 @@ def build(
     curves, notes = read(paths, metric, x, smooth)
     curves, left_out = newest(curves)
     notes += left_out
-    chosen = [full_key(name, {"seed", *(key for curve in curves for key in curve.config)}) for name in by]
+    chosen = full_keys(by, curves)
     names = place_names(curve.place for curve in curves)
     panels: dict[str, list[Line]] = {}
     for place in sorted(names, key=lambda place: place[1:]):

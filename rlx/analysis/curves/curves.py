@@ -10,7 +10,7 @@ from typing import Any
 from rlx.base.errors import UserError, did_you_mean, shown
 from rlx.rundir import query as reading
 from rlx.rundir import reader as runs
-from rlx.rundir.query import config, is_number, rows
+from rlx.rundir.query import config, full_key, is_number, rows
 
 X = {
     "step": ("step", "steps"),
@@ -93,6 +93,11 @@ def newest(curves: Sequence[Curve]) -> tuple[list[Curve], list[str]]:
     kept = list(best.values())
     left = len(curves) - len(kept)
     return kept, [f"{left} earlier run{'s' * (left > 1)} of the same configuration and seed left out"] if left else []
+
+
+def full_keys(names: Sequence[str], curves: Sequence[Curve]) -> list[str]:
+    """algo.lr for lr. Raises UserError."""
+    return [full_key(name, {"seed", *(key for curve in curves for key in curve.config)}) for name in names]
 
 
 def default_metric(paths: Sequence[Path]) -> str:

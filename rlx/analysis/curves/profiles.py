@@ -12,10 +12,10 @@ from rlx.analysis import statistics
 from rlx.analysis.curves import scores
 from rlx.analysis.curves.bands import Line
 from rlx.analysis.curves.build import Plot, group, label
-from rlx.analysis.curves.curves import Curve, newest
+from rlx.analysis.curves.curves import Curve, full_keys
 from rlx.analysis.statistics import Estimate
 from rlx.base.errors import UserError
-from rlx.rundir.query import full_key, place_names
+from rlx.rundir.query import place_names
 
 POINTS = 101
 
@@ -27,15 +27,12 @@ def build(paths: Sequence[Path], metric: str = "eval", by: Sequence[str] = ()) -
     1, the best, and every environment weighs the same.
     """
     metric = scores.full_metric(paths, metric)
-    curves, left = scores.read(paths, metric)
+    curves, notes = scores.read(paths, metric)
     if not curves:
-        raise UserError(f"plot --profile: no finished run has {metric} (left out: {scores.left_out(left) or 'none'})")
-    notes = [f"left out {scores.left_out(left)}"] if left else []
-    curves, repeated = newest(curves)
-    notes += repeated
+        raise UserError(f"plot --profile: no finished run has {metric} ({'; '.join(notes)})")
     names = place_names(curve.place for curve in curves)
     several = len(names) > 1
-    keys = [full_key(name, {"seed", *(key for curve in curves for key in curve.config)}) for name in by]
+    keys = full_keys(by, curves)
     if several:
         keys = keys or ["algo.name"]
         _normalise(curves)

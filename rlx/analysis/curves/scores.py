@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlx.analysis.curves.curves import Curve
+from rlx.analysis.curves.curves import Curve, newest
 from rlx.base.errors import UserError, did_you_mean, shown
 from rlx.rundir import query as reading
 from rlx.rundir import reader as runs
@@ -15,9 +15,9 @@ from rlx.rundir.filter import score
 EVAL = "eval"
 
 
-def read(paths: Sequence[Path], metric: str = EVAL) -> tuple[list[Curve], Counter[str]]:
+def read(paths: Sequence[Path], metric: str = EVAL) -> tuple[list[Curve], list[str]]:
     """Of every finished run the score of its last evaluation, or the last value of another metric, as a curve of one
-    point; and how many runs were left out, by reason."""
+    point, one for each seed; and notes on the runs that were left out."""
     found, left = [], Counter[str]()
     for path in paths:
         config = reading.config(path)
@@ -30,7 +30,9 @@ def read(paths: Sequence[Path], metric: str = EVAL) -> tuple[list[Curve], Counte
         else:
             step = float(runs.status(path).get("step") or 0)
             found.append(Curve(path, reading.kept(config), config.get("seed"), [step], [value]))
-    return found, left
+    curves, repeated = newest(found)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in left.items())
+    return curves, [*([f"left out {reasons}"] if left else []), *repeated]
 
 
 def _value(path: Path, metric: str) -> float | None:
@@ -52,8 +54,3 @@ def full_metric(paths: Sequence[Path], metric: str) -> str:
         raise UserError(f"--metric={shown(metric)}: which of {', '.join(ends)}?")
     there = f" (there are: eval, {', '.join(sorted(known))})" if known else "; no run has any yet"
     raise UserError(f"--metric={shown(metric)}: no run has it{did_you_mean(metric, {EVAL, *known})}{there}")
-
-
-def left_out(left: Counter[str]) -> str:
-    """2 failed, 1 running"""
-    return ", ".join(f"{count} {reason}" for reason, count in left.items())

@@ -4,7 +4,6 @@ imports torch.
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -51,14 +50,14 @@ class Row:
     @property
     def finished(self) -> list[One]:
         """Those with a score; of a seed that ran again the last one, for it is no further seed."""
-        found = [run for run in self.runs if run.status == "finished" and run.score is not None]
-        return list({str(run.seed): run for run in found}.values())
+        finished = [run for run in self.runs if run.status == "finished" and run.score is not None]
+        return list({str(run.seed): run for run in finished}.values())
 
     @property
     def scored(self) -> list[One]:
         """Best first: those that finished, or the others where none did."""
-        found = self.finished or [run for run in self.runs if run.score is not None]
-        return sorted(found, key=lambda run: -(run.score or 0.0))
+        scored = self.finished or [run for run in self.runs if run.score is not None]
+        return sorted(scored, key=lambda run: -(run.score or 0.0))
 
     @property
     def estimate(self) -> statistics.Estimate | None:
@@ -123,19 +122,6 @@ class Report:
         ]
 
 
-def check_out(out: Path) -> None:
-    """Raises UserError where no page can be written."""
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"--out={out}: must end in .html")
-    parent = out.absolute().parent
-    if not parent.is_dir():
-        raise UserError(f"--out={out}: the directory {out.parent} does not exist")
-    if out.is_dir():
-        raise UserError(f"--out={out}: is a directory")
-    if not os.access(out if out.exists() else parent, os.W_OK):
-        raise UserError(f"--out={out}: cannot be written here (permission denied)")
-
-
 def build(words: Sequence[str], metric: str = "", title: str = "") -> Report:
     """Everything on the page. Raises UserError where no run matches, or none has the metric."""
     paths = reading.find(words)
@@ -143,26 +129,25 @@ def build(words: Sequence[str], metric: str = "", title: str = "") -> Report:
     chosen = metric or curves.default_metric(paths)
     rows, notes = _rows(paths, chosen)
     plots = _plots(paths, metric, chosen, rows)
-    for found in plots:
-        notes += [note for note in found.notes if " too" in note or "earlier run" in note]
-    named = (
-        title or (str(studies[0].asked.get("name", "")) if len(studies) == 1 else "") or ", ".join(words or ["runs"])
-    )
-    return Report(named, list(words or ["runs"]), rows, plots, studies, list(dict.fromkeys(notes)), chosen)
+    for picture in plots:
+        notes += [note for note in picture.notes if " too" in note or "earlier run" in note]
+    words = list(words or ["runs"])
+    title = title or (str(studies[0].asked.get("name", "")) if len(studies) == 1 else "") or ", ".join(words)
+    return Report(title, words, rows, plots, studies, list(dict.fromkeys(notes)), chosen)
 
 
 def _plots(paths: Sequence[Path], metric: str, chosen: str, rows: Sequence[Row]) -> list[plot.Plot]:
     """The curves while learning and those of evaluations; of none, nothing is drawn."""
     evaluated = [name for row in rows for run in row.runs if (name := runs.facts(run.path).evaluated)]
     wanted = [chosen] if metric else list(dict.fromkeys([chosen, *evaluated]))
-    found = []
+    plots = []
     for name in wanted:
         try:
-            found.append(plot.build(paths, name))
+            plots.append(plot.build(paths, name))
         except UserError:
             if metric:
                 raise
-    return found
+    return plots
 
 
 # -- runs --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import filelock
 
 from rlx.analysis import grids
 from rlx.base.errors import UserError
+from rlx.base.paths import near
 from rlx.rundir import filter as where
 from rlx.rundir import index
 from rlx.rundir import query as reading
@@ -100,13 +101,7 @@ def _check_needed(chosen: dict[Path, Path]) -> None:
             for name in ("init", "reward_model"):
                 origin = known.get(name)
                 if isinstance(origin, dict) and (path := chosen.get(Path(str(origin.get("run"))).resolve())):
-                    raise UserError(f"rm {path}: the run {_near(other)} starts from it ({name}=); remove that one too")
-
-
-def _near(path: Path) -> Path:
-    with contextlib.suppress(ValueError):
-        return path.relative_to(Path.cwd())
-    return path
+                    raise UserError(f"rm {path}: the run {near(other)} starts from it ({name}=); remove that one too")
 
 
 def _size(path: Path) -> int:

@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from rlx.base.errors import UserError, choices_hint, closest, shown
+from rlx.base.paths import near
 from rlx.base.signals import Interrupted, RunFailed
 from rlx.cli import printing
 
@@ -28,12 +29,12 @@ def code_of(error: BaseException) -> int:
     if isinstance(error, Interrupted):
         again = error.again or f"rlx resume {printing.quoted(error.path)}"
         print(f"rlx: {error}; go on with: {again}", file=sys.stderr)
-        print(f"run: {printing.near(error.path)}")
+        print(f"run: {near(error.path)}")
         return error.code
     if isinstance(error, KeyboardInterrupt):
         return say("interrupted", 130)
     if isinstance(error, RunFailed):
-        path = printing.near(error.path)
+        path = near(error.path)
         say(f"{error} (traceback in {path}/rlx.log)", 1)
         print(f"run: {path}")
         return 1

@@ -4,7 +4,6 @@ half a second and keeps global state."""
 from __future__ import annotations
 
 import math
-import os
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from rlx.analysis.curves.bands import INTERVAL_FROM
 from rlx.analysis.curves.build import Plot
 from rlx.analysis.curves.curves import X
+from rlx.analysis.numbers import short
 from rlx.base.errors import UserError
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -31,6 +31,7 @@ def draw(plot: Plot, out: Path) -> None:
     figure = Figure(figsize=(7.2 if columns == 1 else 5.2 * columns, 0.4 + 3.9 * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     looks: dict[str, int] = {}
+    written = short if plot.x == "step" else "{:g}".format
     for axis, (name, lines) in zip(axes, plot.panels.items()):
         for line in lines:
             label = line.label.rpartition(" (")[0]  # one colour for one name in all panels
@@ -42,7 +43,7 @@ def draw(plot: Plot, out: Path) -> None:
                 axis.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
         axis.set_title(name, fontsize=11, loc="left")
         axis.xaxis.set_major_locator(MaxNLocator(6))
-        axis.xaxis.set_major_formatter(FuncFormatter(_steps if plot.x == "step" else lambda value, _: f"{value:g}"))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: written(value)))
         axis.grid(True, color="0.9", linewidth=0.8)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
@@ -73,13 +74,6 @@ def _along(plot: Plot, name: str) -> str:
     return STEPS[plot.kinds[name]] if plot.x == "step" else X[plot.x][1]
 
 
-def _steps(value: float, _: Any = None) -> str:
-    for unit, sign in ((1e6, "M"), (1e3, "k")):
-        if abs(value) >= unit:
-            return f"{value / unit:g}{sign}"
-    return f"{value:g}"
-
-
 def caption(plot: Plot) -> str:
     """What line and band are."""
     if plot.stat == "profile":
@@ -97,16 +91,3 @@ def caption(plot: Plot) -> str:
     if plot.smooth > 1:
         parts.append(f"mean of the last {plot.smooth} log lines")
     return "; ".join(parts)
-
-
-def check_out(out: Path) -> None:
-    """Raises UserError where no picture can be written."""
-    if out.suffix.lower() not in SUFFIXES:
-        raise UserError(f"--out={out}: must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
-    parent = out.absolute().parent
-    if not parent.is_dir():
-        raise UserError(f"--out={out}: the directory {out.parent} does not exist")
-    if out.is_dir():
-        raise UserError(f"--out={out}: is a directory")
-    if not os.access(out if out.exists() else parent, os.W_OK):
-        raise UserError(f"--out={out}: cannot be written here (permission denied)")

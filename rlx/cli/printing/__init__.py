@@ -9,9 +9,9 @@ from rlx.cli.printing.comparing import compared, differences
 from rlx.cli.printing.live import Live
 from rlx.cli.printing.outcomes import evaluated, finished, grid_summary, sampled
 from rlx.cli.printing.runs import details, doomed, jobs, listing, plotted, removed
-from rlx.cli.printing.text import near, place_of, quoted, ranking, table
+from rlx.cli.printing.text import place_of, quoted, ranking, table
 
 __all__ = [
     "Live", "compared", "details", "differences", "doomed", "evaluated", "finished", "grid_summary", "jobs",
-    "listing", "near", "place_of", "plotted", "quoted", "ranking", "removed", "sampled", "table",
+    "listing", "place_of", "plotted", "quoted", "ranking", "removed", "sampled", "table",
 ]  # fmt: skip

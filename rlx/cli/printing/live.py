@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from rlx.cli.printing.text import near
+from rlx.base.paths import near
 from rlx.config import registry
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlx.cli.printing.text import near, quoted, score, table
+from rlx.base.paths import near
+from rlx.cli.printing.text import columns, quoted, score, table
 
 
 def finished(path: Path, found: Mapping[str, Any]) -> None:
@@ -14,10 +15,8 @@ def finished(path: Path, found: Mapping[str, Any]) -> None:
     from rlx.rundir import reader as runs
 
     rows = [*_evaluation(found["evaluation"] or {}), *_numbers(found["metrics"])]
-    width = max((len(key) for key, _ in rows), default=0)
     print()
-    for key, value in rows:
-        print(f"  {key:<{width}}  {value}")
+    columns(rows)
     name = quoted(path)
     if runs.place(path) == "task":
         print(f"\nnext: rlx eval {name} --prompts 1000\n      rlx sample {name}\n      rlx dash")

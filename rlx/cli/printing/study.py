@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlx.cli.printing.text import near, table
+from rlx.base.paths import near
+from rlx.cli.printing.text import columns, table
 
 EVERY = 0.5  # seconds between two looks
 ROWS = 12  # of the live table, at most
@@ -22,9 +23,7 @@ def announced(study: Any, jobs: int, ranges: Mapping[str, str]) -> None:
     workers = f"{jobs} worker{'s' if jobs > 1 else ''}"
     print(f"{asked['algo']} on {place}: {asked['trials']} trials of {_runs(asked['seeds'])}, ", end="")
     print(f"sampler {asked['sampler']}, pruner {asked['pruner']}, {workers}")
-    width = max(map(len, ranges))
-    for key, text in ranges.items():
-        print(f"  {key:<{width}}  {text}")
+    columns(ranges.items())
     for note in asked.get("notes", []):
         print(f"  {note}")
     sys.stdout.flush()
@@ -177,9 +176,7 @@ def listing(study: Any, rows: Sequence[Row], shares: Mapping[str, float] | None,
     print()
     if shares:
         print("what mattered (PED-ANOVA, share of each):")
-        wide = max(map(len, shares))
-        for key, share in shares.items():
-            print(f"  {key:<{wide}}  {100 * share:3.0f}%  of {ranges.get(key, '')}")
+        columns((key, f"{100 * share:3.0f}%  of {ranges.get(key, '')}") for key, share in shares.items())
     print(summary(study, rows))
     print(f"run: {near(study.directory)}")
 
@@ -188,9 +185,7 @@ def winner(found: Mapping[str, Any]) -> None:
     """`rlx sweep best`."""
     scores = ", ".join(_number(score) for score in found["scores"])
     print(f"trial {found['trial']}: {_number(found['score'])}, the mean of {scores}")
-    width = max(map(len, found["params"]))
-    for key, value in found["params"].items():
-        print(f"  {key:<{width}}  {_number(value)}")
+    columns((key, _number(value)) for key, value in found["params"].items())
     print(f"runs: {' '.join(found['runs'])}")
     print(f"train it: {found['command']}")
 

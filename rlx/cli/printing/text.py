@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from rlx.base.paths import near
 
 
 def quoted(path: Path | str) -> str:
@@ -14,11 +15,12 @@ def quoted(path: Path | str) -> str:
     return shlex.quote(str(near(Path(path))))
 
 
-def near(path: Path) -> Path:
-    """The path from the working directory, where that is above it."""
-    with contextlib.suppress(ValueError):
-        return path.relative_to(Path.cwd())
-    return path
+def columns(rows: Iterable[tuple[str, str]]) -> None:
+    """Two of them, indented."""
+    rows = list(rows)
+    width = max((len(key) for key, _ in rows), default=0)
+    for key, value in rows:
+        print(f"  {key:<{width}}  {value}")
 
 
 def table(lines: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from rlx.base.atomic_files import write_atomically
 from rlx.base.errors import UserError, choices_hint, shown
-from rlx.cli import printing
+from rlx.base.paths import check_out, near
 from rlx.cli.verbs.base import Checkpoint, Json, RunName, app, errors, run_path
 
 FORMS = ("safetensors", "onnx", "folder")
@@ -34,7 +34,7 @@ def report(
         from rlx.analysis.report import build as reports
         from rlx.analysis.report import page as report_page
 
-        reports.check_out(out)
+        check_out(out, (".html", ".htm"))
         found = reports.build(paths or (), metric, title)
         page = report_page.html(found).encode("utf-8", "replace")
         try:
@@ -65,5 +65,5 @@ def export(
             os.environ.setdefault(name, "1")
         from rlx.export import formats as exporting
 
-        written = str(printing.near(exporting.export(path, to, out, checkpoint)))
+        written = str(near(exporting.export(path, to, out, checkpoint)))
         print(json.dumps({"run": str(path), "to": to, "out": written}) if as_json else written)

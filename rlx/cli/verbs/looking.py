@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from rlx.base.errors import UserError, choices_hint, shown
+from rlx.base.paths import check_out
 from rlx.cli import printing
 from rlx.cli.verbs.base import RUNS, Json, RunName, app, errors, run_path
 
@@ -120,7 +121,7 @@ def plot(
         if stat not in bands.STATS:
             raise UserError(f"--stat={shown(stat)}: no such statistic{choices_hint(stat, bands.STATS)}")
         picture = out or Path("plot.png")
-        draw.check_out(picture)
+        check_out(picture, draw.SUFFIXES)
         keys = [word for word in by.split(",") if word]
         chosen = reading.find(paths or ())
         if profile:

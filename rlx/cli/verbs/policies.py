@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rlx.base.errors import UserError
+from rlx.base.paths import check_out
 from rlx.cli import printing
 from rlx.cli.verbs.base import Checkpoint, Json, RunName, app, errors, run_path
 
@@ -92,7 +93,7 @@ def play(
         if _on_task(path):
             raise UserError(f"play {run}: the run learns on a task, and has nothing to film: rlx sample {run}")
         if gif is not None:
-            _check_gif(gif)
+            check_out(gif, (".gif",), "--gif")
         _one_thread()
         from rlx.training import runner
 
@@ -132,15 +133,6 @@ def sample(
             print(json.dumps(found))
         else:
             printing.sampled(found)
-
-
-def _check_gif(gif: Path) -> None:
-    if gif.suffix.lower() != ".gif":
-        raise UserError(f"--gif={gif}: must end in .gif")
-    if not gif.absolute().parent.is_dir():
-        raise UserError(f"--gif={gif}: the directory {gif.parent} does not exist")
-    if gif.is_dir():
-        raise UserError(f"--gif={gif}: is a directory")
 
 
 def _one_thread() -> None:

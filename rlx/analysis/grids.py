@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from rlx.base import guarded
 from rlx.rundir import reader as runs
-from rlx.rundir.filter import score
+from rlx.rundir.layout import LastEvaluation
+from rlx.rundir.metrics import is_number
 from rlx.rundir.query import natural
 
 FILES = ("sweep.json", "jobs.jsonl", "study.json", "trials.json", "multirun.yaml")
@@ -33,26 +34,25 @@ def show(path: Path) -> dict[str, Any]:
 def _trials(path: Path) -> list[dict[str, Any]]:
     return [
         {
-            "run": ", ".join(map(str, row.get("runs") or ())), "trial": row.get("number"), "seed": None,
-            "status": row.get("state"), "eval": row.get("score"), "params": row.get("params") or {},
-            "error": row.get("error"),
+            "run": ", ".join(row["runs"]), "trial": row["number"], "seed": None, "status": row["state"],
+            "eval": row["score"], "params": row["params"], "error": row["error"],
         }
-        for row in _lines(path / "trials.jsonl")
+        for row in trials(path)
     ]  # fmt: skip
 
 
 def _jobs(path: Path) -> list[dict[str, Any]]:
-    said = {str(job["run"]): job for job in _lines(path / "jobs.jsonl") if "run" in job}
-    found = [(one.name, runs.show(one), said.pop(one.name, {})) for one in sorted(runs.find(path), key=natural)]
-    for name, job in said.items():  # what ended before it had a run directory, or whose directory is gone
-        found.append((name, {"status": "failed" if job.get("error") else "removed"}, job))
+    ended = {job["run"]: job for job in jobs(path)}
+    rows = [(one.name, runs.show(one), ended.pop(one.name, {})) for one in sorted(runs.find(path), key=natural)]
+    for name, job in ended.items():  # what ended before it had a run directory, or whose directory is gone
+        rows.append((name, {"status": "failed" if job["error"] else "removed", "eval": None}, job))
     return [
         {
             "run": name, "trial": row.get("trial"), "seed": row.get("seed"), "status": row["status"],
-            "eval": score(row), "params": row.get("params") or _params(job),
+            "eval": LastEvaluation.of(row["eval"]).comparable, "params": row.get("params") or _params(job),
             "error": row.get("error") or job.get("error"),
         }
-        for name, row, job in found
+        for name, row, job in rows
     ]  # fmt: skip
 
 
@@ -60,11 +60,58 @@ def _params(job: dict[str, Any]) -> dict[str, str]:
     return dict(word.lstrip("+").split("=", 1) for word in job.get("overrides", ()) if "=" in word)
 
 
+# -- their files -------------------------------------------------------------------------------------------------
+
+
+def jobs(directory: Path) -> list[dict[str, Any]]:
+    """The lines of jobs.jsonl: {job, run, overrides, error}. A torn or strange one is left out."""
+    return [
+        {
+            "job": row.get("job"),
+            "run": row["run"],
+            "overrides": _texts(row.get("overrides")),
+            "error": _text(row, "error"),
+        }
+        for row in _lines(directory / "jobs.jsonl")
+        if isinstance(row.get("run"), str)
+    ]
+
+
+def trials(directory: Path) -> list[dict[str, Any]]:
+    """The trials of a search, from trials.jsonl (or the list in trials.json): {number, state, score, last, params,
+    seeds_done, error, runs}; `last`: the newest score of one that was pruned. What is no trial is left out."""
+    rows = _lines(directory / "trials.jsonl")
+    if not (directory / "trials.jsonl").is_file():
+        with contextlib.suppress(guarded.Damaged):
+            whole = guarded.json_value(directory / "trials.json")
+            rows = [row for row in whole if isinstance(row, dict)] if isinstance(whole, list) else []
+    return [_trial(row) for row in rows if isinstance(row.get("number"), int)]
+
+
+def _trial(row: dict[str, Any]) -> dict[str, Any]:
+    params, values = row.get("params"), row.get("values")
+    at = [value for value in values.values() if is_number(value)] if isinstance(values, dict) else []
+    return {
+        "number": row["number"],
+        "state": str(row.get("state", "unknown")).lower(),
+        "score": float(row["score"]) if is_number(row.get("score")) else None,
+        "last": float(at[-1]) if at else None,
+        "params": params if isinstance(params, dict) else {},
+        "seeds_done": row.get("seeds_done"),
+        "error": _text(row, "error"),
+        "runs": _texts(row.get("runs")),
+    }
+
+
+def _text(row: dict[str, Any], key: str) -> str | None:
+    return str(row[key]) if row.get(key) else None
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file, one a line; a torn or strange line is left out."""
-    found = []
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-    return [row for row in found if isinstance(row, dict)]
+    with contextlib.suppress(guarded.Damaged):
+        return list(guarded.json_lines(path))
+    return []

@@ -19,6 +19,7 @@ from rlx.rundir import filter as where
 from rlx.rundir import index
 from rlx.rundir import query as reading
 from rlx.rundir import reader as runs
+from rlx.rundir.provenance import Provenance
 
 ROOT = Path("runs")
 LAST = ("run.json", "config.yaml")  # what makes a directory a run goes last: half removed, it can be removed again
@@ -92,16 +93,22 @@ def _selected(chosen: dict[Path, Path], conditions: Sequence[str]) -> dict[Path,
 
 def _check_needed(chosen: dict[Path, Path]) -> None:
     """No other run of their directories starts from one of them."""
-    roots = {ROOT.resolve(), *(Path(str(reading.raw_config(path).get("runs_dir", ROOT))).resolve() for path in chosen)}
+    roots = {ROOT.resolve(), *(_real(reading.raw_config(path).get("runs_dir")) or ROOT.resolve() for path in chosen)}
     for root in roots:
         for other in runs.find(root):
             if other.resolve() in chosen:
                 continue
-            known = runs.record(other)
-            for name in ("init", "reward_model"):
-                origin = known.get(name)
-                if isinstance(origin, dict) and (path := chosen.get(Path(str(origin.get("run"))).resolve())):
+            for name, origin in Provenance.read(other).origins.items():
+                real = _real(origin.get("run"))
+                if real and (path := chosen.get(real)):
                     raise UserError(f"rm {path}: the run {near(other)} starts from it ({name}=); remove that one too")
+
+
+def _real(path: Any) -> Path | None:
+    """What a file says is a path, resolved; None for what is none."""
+    with contextlib.suppress(OSError, ValueError, TypeError, RuntimeError):
+        return Path(path).resolve()
+    return None
 
 
 def _size(path: Path) -> int:

@@ -6,11 +6,12 @@ from the YAML files, without Hydra: a <TAB> must answer at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from rlx.base.errors import ConfigError
+from rlx.base.nested import flatten
 from rlx.config import kind as worlds
 from rlx.config import registry
 from rlx.search import settings
@@ -169,17 +170,10 @@ def _keys(words: list[str], groups: list[str]) -> dict[str, Any]:
     main = registry.load(registry.conf_dir() / f"{first}.yaml")
     chosen = {key: value for item in main.get("defaults", []) if isinstance(item, dict) for key, value in item.items()}
     chosen |= dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
-    found = _flat({key: value for key, value in main.items() if key not in ("defaults", "hydra")})
+    found = flatten({key: value for key, value in main.items() if key not in ("defaults", "hydra")}, empty=True)
     for group in groups:
         if group in chosen and group not in ("preset", "as", "experiment"):
-            found |= _flat(registry.values(group, str(chosen[group]).rpartition(",")[2]), f"{group}.")
-    return found
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+            found |= flatten(registry.values(group, str(chosen[group]).rpartition(",")[2]), f"{group}.", empty=True)
     return found
 
 

@@ -10,24 +10,23 @@ from typing import Any
 from rlx import __version__
 from rlx.base.errors import shown
 from rlx.export.plain import Plain
-from rlx.rundir import layout as rundir
-from rlx.rundir import provenance as record
+from rlx.rundir.layout import LastEvaluation, Status
+from rlx.rundir.provenance import Provenance
 
 
 def facts(path: Path, cfg: Any, step: int, weights: str, config_hash: str) -> dict[str, str]:
     """Strings, as a safetensors header takes them."""
-    known, status = record.read(path), rundir.read_status(path)
-    score = status.get("evaluation") or {}
+    known, evaluation = Provenance.load(path), Status.read(path).evaluation or LastEvaluation()
     return {
         "algo": cfg.algo.name,
         cfg.PLACE: cfg.place.name,
         "seed": str(cfg.seed),
         "step": str(step),
-        "score": f"{score['score']:.6g} at step {score['step']}" if "score" in score else "not evaluated",
+        "score": "not evaluated" if evaluation.score is None else f"{evaluation.score:.6g} at step {evaluation.step}",
         "config_hash": config_hash,
         "weights_sha256": weights,
-        "versions": json.dumps({**known.get("versions", {}), "exported_by": f"rlx {__version__}"}),
-        "command": shlex.join(map(str, known.get("command") or [])),
+        "versions": json.dumps({**(known.versions or {}), "exported_by": f"rlx {__version__}"}),
+        "command": shlex.join(map(str, known.command or [])),
     }
 
 

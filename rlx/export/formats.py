@@ -23,9 +23,10 @@ from rlx.base.errors import UserError
 from rlx.export import card
 from rlx.export.plain import Plain, plain
 from rlx.rundir import checkpoint
-from rlx.rundir import layout as rundir
 from rlx.rundir import provenance as record
-from rlx.rundir.metrics import config_hash
+from rlx.rundir.keys import config_hash, hparams
+from rlx.rundir.layout import read_config
+from rlx.rundir.reader import checkpoint_manifest
 from rlx.training import runner
 
 
@@ -33,7 +34,7 @@ def export(path: Path, to: str, out: Path | None = None, which: str = "latest") 
     """Write the policy of a run's checkpoint; returns where. `to` is safetensors, onnx or folder. Raises UserError,
     nothing is overwritten, and nothing half written stays."""
     cfg, module, run = runner.open_run(path, which)
-    facts = card.facts(path, cfg, run.step, _hash(path, run.step), _config_hash(path, cfg))
+    facts = card.facts(path, cfg, run.step, _hash(path, run.step), _config_hash(path))
     out = out or Path("_".join([cfg.algo.name, cfg.place.name, f"s{cfg.seed}", str(run.step)]) + ENDINGS[to])
     _check_out(out)
     try:
@@ -53,17 +54,14 @@ def _check_out(out: Path) -> None:
 def _hash(path: Path, step: int) -> str:
     """weights_sha256 of the checkpoint of a step, as `rlx show` has it of the newest."""
     for file in (path / "checkpoints").glob(f"*_{step:012d}.safetensors"):
-        with contextlib.suppress(OSError, ValueError, KeyError), safetensors.safe_open(file, "pt") as opened:
-            return str(json.loads(opened.metadata()["rlx"])["weights_sha256"])
+        if weights := checkpoint_manifest(file).get("weights_sha256"):
+            return str(weights)
     return "unknown"
 
 
-def _config_hash(path: Path, cfg: Any) -> str:
+def _config_hash(path: Path) -> str:
     """The name of the run's row in the HPARAMS tab."""
-    raw, origins = rundir.read_config(path), runner.world_of(cfg).ORIGINS
-    hparams = {key: raw[key] for key in ("algo", cfg.PLACE, "model", "total_steps")}
-    hparams["algo"] = {k: v for k, v in raw["algo"].items() if f"algo.{k}" not in origins}
-    return config_hash(hparams)
+    return config_hash(hparams(read_config(path)))
 
 
 # -- what is written ---------------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import yaml
 
+from rlx.base import guarded
 from rlx.base.errors import ConfigError
 from rlx.config import registry
 
-MAX_BYTES, MAX_VALUES = 1_000_000, 100_000  # of one file; aliases of aliases grow without bound
+MAX_BYTES, MAX_VALUES = 1_000_000, guarded.VALUES  # of one file; aliases of aliases grow without bound
 
 
 def check_size(config_dir: Path | None) -> None:
@@ -24,29 +25,8 @@ def check_size(config_dir: Path | None) -> None:
                 if path.stat().st_size > MAX_BYTES:
                     raise ConfigError(f"{near(path)}: {path.stat().st_size:,} bytes, more than {MAX_BYTES:,}")
                 text = path.read_text(encoding="utf-8")
-                if "&" in text and "*" in text and _expanded(text) > MAX_VALUES:
+                if "&" in text and "*" in text and guarded.expanded(text) > MAX_VALUES:
                     raise ConfigError(f"{near(path)}: its aliases (*) expand to more than {MAX_VALUES:,} values")
-
-
-def _expanded(text: str) -> int:
-    """How many values a YAML text stands for, aliases counted as often as they are used."""
-    sizes: dict[str, int] = {}
-    open_: list[tuple[str | None, int]] = [(None, 0)]
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            open_.append((event.anchor, 1))
-            continue
-        if isinstance(event, yaml.CollectionEndEvent):
-            anchor, size = open_.pop()
-            if anchor:
-                sizes[anchor] = size
-        elif isinstance(event, yaml.AliasEvent):
-            size = sizes.get(event.anchor, 1)
-        else:
-            size = 1
-        anchor, before = open_.pop()
-        open_.append((anchor, before + size))
-    return open_[0][1]
 
 
 def not_yaml(error: yaml.YAMLError) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import math
@@ -15,7 +14,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from rlx.base import process
+from rlx.analysis import grids
+from rlx.base import guarded, process
 from rlx.base.atomic_files import write_json
 from rlx.base.errors import ConfigError
 from rlx.config import registry
@@ -44,11 +44,9 @@ class Grid:
     def jobs(self) -> list[dict[str, Any]]:
         """The jobs that came to an end, in order: {job, run, overrides, error}; of one that was continued, its last."""
         found: dict[int, dict[str, Any]] = {}
-        with contextlib.suppress(OSError):
-            for line in (self.directory / "jobs.jsonl").read_text().splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError):  # torn, by a full disk
-                    job = json.loads(line)
-                    found[job["job"]] = job
+        for job in grids.jobs(self.directory):
+            if isinstance(job["job"], int):
+                found[job["job"]] = job
         return [found[number] for number in sorted(found)]
 
     def started(self) -> bool:
@@ -67,7 +65,7 @@ def record(grid: Path, number: int, name: str, overrides: list[str], error: str 
 def earlier(grid: Path, name: str) -> Path | None:
     """The run of a job that was started before, where its grid is continued."""
     found = [path for path in (grid / name, *grid.glob(f"{name}_again*")) if (path / "config.yaml").is_file()]
-    return max(found, key=lambda path: (path / "run.json").stat().st_mtime) if found else None
+    return max(found, key=runs.changed) if found else None
 
 
 def free(grid: Path, name: str) -> str:
@@ -121,7 +119,7 @@ def _same(directory: Path, asked: list[str]) -> Path | None:
     if not found:
         return None
     path = max(found)[1]
-    if process.lives(who := _said(path).get("process") or {}):
+    if process.lives(who := _owner(path)):
         raise ConfigError(f"--continue: the grid {path} is still running (process {who['pid']})")
     for run in runs.find(path):
         if runs.state(run) == "running":
@@ -131,18 +129,24 @@ def _same(directory: Path, asked: list[str]) -> Path | None:
 
 def _said(grid: Path) -> dict[str, Any]:
     """sweep.json; {} where it is missing or damaged."""
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads((grid / "sweep.json").read_text())
-        return found if isinstance(found, dict) else {}
-    return {}
+    try:
+        return guarded.json_object(grid / "sweep.json")
+    except guarded.Damaged:
+        return {}
+
+
+def _owner(grid: Path) -> dict[str, Any]:
+    """The process that runs a grid, as sweep.json has it."""
+    who = _said(grid).get("process")
+    return who if isinstance(who, dict) else {}
 
 
 def orphaned(grid: Path, launcher: Any) -> bool:
     """Whether the process that runs a grid is gone, and this worker of joblib's would go on without it."""
     if not str(launcher.get("_target_", "")).endswith("JoblibLauncher"):
         return False
-    who = _said(grid).get("process")
-    return who is not None and not process.lives(who)
+    who = _owner(grid)
+    return bool(who) and not process.lives(who)
 
 
 def _check_job(composed: DictConfig, job: list[str], here: bool, tried: set[str]) -> str:

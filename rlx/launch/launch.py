@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import hydra
-import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
@@ -34,6 +33,7 @@ from rlx.launch.composing import check_hydra, compose, compose_all, compose_in, 
 from rlx.launch.config_files import check_size
 from rlx.launch.grid import Grid
 from rlx.launch.hydra_errors import one_line
+from rlx.rundir.layout import LastEvaluation, read_config
 
 
 @dataclass
@@ -203,10 +203,10 @@ def _isolated(raw: dict[str, Any], command: list[str], grid: Path, name: str) ->
             for stream in (1, 2):
                 os.dup2(log.fileno(), stream)
     if path := grids.earlier(grid, name):
-        _, found = runner.resume(path, run_config(path), command, lambda *_: None)
+        _, found = runner.resume(path, read_config(path), command, lambda *_: None)
     else:
         path, found = runner.start(raw, command, lambda *_: None, parent=grid, name=grids.free(grid, name))
-    return path.name, (found["evaluation"] or {}).get("score")
+    return path.name, LastEvaluation.of(found["evaluation"]).value
 
 
 # -- one run -----------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def _announce(progress: Any) -> Callable[..., None]:
 
 def resume(path: Path, argv: list[str], progress: Any = None) -> tuple[Path, dict[str, Any]]:
     """Continue a run from its own configuration; today's conf/ is not consulted. Raises ConfigError."""
-    raw = run_config(path)
+    raw = read_config(path)
     for word in argv:
         if word.startswith("-"):
             raise ConfigError(f"{word}: no such flag of rlx resume (it takes RUN and key=value)")
@@ -250,20 +250,6 @@ def resume(path: Path, argv: list[str], progress: Any = None) -> tuple[Path, dic
 
     command = ["rlx", "resume", str(path), *argv]
     return runner.resume(path, raw, command, _step(progress), announce=_announce(progress))
-
-
-def run_config(path: Path) -> dict[str, Any]:
-    """The configuration of a run directory, without importing torch. Raises ConfigError."""
-    file = path / "config.yaml"
-    if not file.is_file():
-        raise ConfigError(f"{path}: not a run directory (no config.yaml; `rlx ls` lists the runs there are)")
-    try:
-        raw = yaml.load(file.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: unreadable ({type(error).__name__})") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{file}: not the configuration of a run")
-    return raw
 
 
 __all__ = ["Grid", "Outcome", "compose", "resume", "task", "train"]

@@ -1,9 +1,12 @@
 """A run directory: its one writer and its one reader.
 
 layout       config.yaml, status.json, the lock          provenance   run.json         checkpoint  checkpoints/
-metrics      metrics.jsonl, the truth                    tensorboard  the events, derived from it
-reader       what `rlx ls` and `rlx show` print          query        several runs, their configurations and metrics
+metrics      metrics.jsonl, the truth                    tensorboard  the events, derived from it; tensorboard_grid
+keys         what a key of the configuration means       films        videos/
+reader       what `rlx ls` and `rlx show` print          query        several runs and their configurations
 filter       --where and --sort                          index        the cache of `rlx ls`
+
+A stranger may have written any file there: base.guarded reads them, base.document makes objects of the JSON ones.
 
 Metrics and events are unbuffered: a record is one write() to the operating system, so `kill -9` loses nothing that was
 logged, there is no thread to fork or to join, and a full disk shows in the call that met it. There the two differ:

@@ -102,7 +102,7 @@ def save(path: Path, state: Mapping[str, Any], **info: Any) -> None:
 
 def load(path: Path) -> dict[str, Any]:
     """{"format", "state", ...the info} of one checkpoint, every byte of it checked. Raises CheckpointError."""
-    if not path.is_file():
+    if not path.is_file():  # a pipe is none
         raise CheckpointError(f"{path.name}: no such file")
     if not path.resolve().is_relative_to(path.parent.parent.resolve()):
         raise CheckpointError(f"{path.name}: a link that leads out of the run directory")
@@ -119,7 +119,7 @@ def load(path: Path) -> dict[str, Any]:
         if manifest["format"] != FORMAT:
             raise CheckpointError(f"{path.name}: format {manifest['format']}, this rlx reads format {FORMAT}")
         manifest["state"] = _unpack(manifest["state"], safetensors.torch.load(data))
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path.name}: not a checkpoint of rlx ({type(error).__name__}: {error})") from None

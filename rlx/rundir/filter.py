@@ -12,7 +12,9 @@ from typing import Any
 
 from rlx.base.errors import UserError, choices_hint, shown
 from rlx.rundir.index import Entry
-from rlx.rundir.query import full_key, is_number
+from rlx.rundir.layout import LastEvaluation
+from rlx.rundir.metrics import is_number
+from rlx.rundir.query import full_key
 
 # Of a run, beside the keys of its configuration and its metrics.
 OWN: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -22,14 +24,14 @@ OWN: dict[str, Callable[[dict[str, Any]], Any]] = {
     "task": lambda row: row.get("task"),
     "seed": lambda row: row.get("seed"),
     "step": lambda row: row.get("step"),
-    "eval": lambda row: score(row),
+    "eval": lambda row: LastEvaluation.of(row.get("eval")).comparable,
     "trial": lambda row: row.get("trial"),
     "study": lambda row: row.get("study"),
     "device": lambda row: row.get("device"),
     "started": lambda row: row.get("started"),
 }
 ALIASES = {"time": "started", "return": "eval"}  # of --sort
-STATES = ("running", "finished", "failed", "interrupted", "killed", "pruned")
+STATES = ("running", "finished", "failed", "interrupted", "killed", "pruned", "damaged")
 SIGNS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt,
 }  # fmt: skip
@@ -45,13 +47,6 @@ SHOWN = (
     "started",
 )  # what `rlx ls` has a column for, or needs none
 FORM = "KEY=VALUE, or with !=, <, <=, >, >= (and quotes around it)"
-
-
-def score(row: dict[str, Any]) -> float | None:
-    """Of a run's last evaluation."""
-    found = row.get("eval")
-    value = found.get("score", found.get("mean_reward")) if isinstance(found, dict) else None
-    return float(value) if value is not None and is_number(value) else None
 
 
 @dataclass

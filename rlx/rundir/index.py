@@ -18,14 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from rlx import __version__
+from rlx.base import guarded
 from rlx.base.atomic_files import TEMPORARY, write_atomically
 from rlx.rundir import query as reading
 from rlx.rundir import reader as runs
+from rlx.rundir.layout import Status
 
 NAME = ".rlx-index.json"
-FORMAT = f"1 of rlx {__version__}"
+FORMAT = f"2 of rlx {__version__}"
 FILES = ("config.yaml", "run.json", "status.json", "metrics.jsonl", "checkpoints", "policy.txt")
+SHOWN = {"run", "algo", "seed", "step", "status", "eval", "metrics"}  # at least, of every run
 WORTH = 20  # runs read anew before the file is written: a few are read as fast without it
+MOST = 1 << 28  # bytes of the file
 SETTLED = 2.0  # seconds after which a file that has not changed counts as written
 
 
@@ -45,7 +49,7 @@ def read(root: Path) -> list[Entry]:
     for path in runs.find(root):
         name, signature = os.path.relpath(path, root), _signature(path)
         found = known.get(name)
-        if not (isinstance(found, list) and len(found) == 3 and found[0] == signature):
+        if found is None or not _fits(found, signature):
             new = entry(path)
             if not _final(path, new.row, signature):
                 entries.append(new)
@@ -58,9 +62,20 @@ def read(root: Path) -> list[Entry]:
     return entries
 
 
+def _fits(found: Any, signature: list[list[int] | None]) -> bool:
+    """Is this what was kept of a run whose files are as they were?"""
+    return (
+        isinstance(found, list)
+        and [type(part) for part in found] == [list, dict, dict]
+        and found[0] == signature
+        and found[1].keys() >= SHOWN
+    )
+
+
 def entry(path: Path) -> Entry:
     """One run, read anew."""
-    return Entry(path, runs.show(path), _plain(reading.raw_config(path)))
+    config, damage = reading.read_config(path)
+    return Entry(path, runs.show(path, damage), config)
 
 
 def _signature(path: Path) -> list[list[int] | None]:
@@ -82,15 +97,7 @@ def _final(path: Path, row: dict[str, Any], signature: list[list[int] | None]) -
         or max((each[1] for each in signature if each), default=0) > (time.time() - SETTLED) * 1e9
     ):
         return False
-    return row["status"] != "killed" or runs.status(path).get("host") == socket.gethostname()
-
-
-def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    return {str(key): value if _is_json(value) else str(value) for key, value in config.items()}
-
-
-def _is_json(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | list)
+    return row["status"] != "killed" or Status.read(path).host == socket.gethostname()
 
 
 # -- the file --------------------------------------------------------------------------------------------------
@@ -106,10 +113,10 @@ def files_of(root: Path) -> tuple[Path, Path]:
 def _load(root: Path) -> dict[str, Any]:
     for file in files_of(root):
         try:
-            found = json.loads(file.read_bytes())
-        except (OSError, ValueError, RecursionError):
+            found = guarded.json_object(file, MOST)
+        except guarded.Damaged:
             continue
-        if isinstance(found, dict) and found.get("format") == FORMAT and isinstance(found.get("runs"), dict):
+        if found.get("format") == FORMAT and isinstance(found.get("runs"), dict):
             return found["runs"]
     return {}
 

@@ -7,14 +7,15 @@ curve    do two runs that differ in it have different curves? ORIGIN: the path o
 row      are two runs that differ in it two rows of the HPARAMS tab? MACHINE: never, it says where and how a run is
          computed and not what, so no hash of any configuration has it
 
-A key without a line is answered by the section that it is in; without any line: FREE, a curve of its own, no row.
+A key without a line is answered by the section that it is in; without any line: FREE, a curve of its own, no row. What
+else of `algo` is FIXED is a fact of the algorithm (config.facts: FROZEN), `frozen` below.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from rlx.base.nested import flatten
@@ -59,34 +60,23 @@ TABLE: dict[str, Meaning] = {
     "algo":               Meaning(FREE,   True,   True),
     "algo.name":          Meaning(NAME,   True,   True),
     "algo.implementation": Meaning(FIXED, True,   True),
-    "algo.num_envs":      Meaning(FIXED,  True,   True),
-    "algo.num_steps":     Meaning(FIXED,  True,   True),
-    "algo.critic":        Meaning(FIXED,  True,   True),
-    "algo.optimizer":     Meaning(FIXED,  True,   True),
-    "algo.dueling":       Meaning(FIXED,  True,   True),
-    "algo.prioritized":   Meaning(FIXED,  True,   True),
-    "algo.buffer_ram_mb": Meaning(FIXED,  True,   True),
     "algo.reward_model":  Meaning(FIXED,  ORIGIN, False),
-    "algo.value_init":    Meaning(FIXED,  True,   True),
-    "algo.kl_coef":       Meaning(FIXED,  True,   True),
-    "algo.data":          Meaning(FIXED,  True,   True),
-    "algo.num_pairs":     Meaning(FIXED,  True,   True),
-    "algo.candidates":    Meaning(FIXED,  True,   True),
-    "algo.num_rankings":  Meaning(FIXED,  True,   True),
 }  # fmt: skip
 ORIGINS = tuple(key for key, meaning in TABLE.items() if meaning.curve == ORIGIN)
 
 
-def meaning(key: str) -> Meaning:
+def meaning(key: str, frozen: Collection[str] = ()) -> Meaning:
     """Of a dotted key."""
+    section, _, name = key.partition(".")
     while key not in TABLE and key:
         key = key.rpartition(".")[0]
-    return TABLE.get(key, OTHER)
+    known = TABLE.get(key, OTHER)
+    return known._replace(resume=FIXED) if section == "algo" and name.partition(".")[0] in frozen else known
 
 
-def identity(raw: Mapping[str, Any]) -> dict[str, Any]:
+def identity(raw: Mapping[str, Any], frozen: Collection[str] = ()) -> dict[str, Any]:
     """What tells a run's checkpoints from another run's."""
-    return {key: value for key, value in flatten(raw).items() if meaning(key).resume == FIXED}
+    return {key: value for key, value in flatten(raw).items() if meaning(key, frozen).resume == FIXED}
 
 
 def curve(flat: Mapping[str, Any]) -> dict[str, Any]:

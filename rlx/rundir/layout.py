@@ -9,27 +9,24 @@ checkpoints/   one file each
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import filelock
 import yaml
 
-from rlx.base import process
-from rlx.base.atomic_files import remove_temporaries, sync_directory, write_atomically, write_json
+from rlx.base import guarded, process
+from rlx.base.atomic_files import remove_temporaries, sync_directory, write_atomically
+from rlx.base.document import Document
 from rlx.base.errors import ConfigError, UserError
-from rlx.config.facts import Facts
-from rlx.rundir import provenance as record
+from rlx.rundir import provenance
+from rlx.rundir.metrics import is_number
 
-# What a run cannot change once it has begun, but for what only says how it is computed. Further keys of `algo` are a
-# fact of the algorithm.
-FROZEN = ("seed", "runs_dir", "env", "task", "init", "model", "algo.name", "algo.implementation")
-MOVABLE = ("env.workers", "env.step_timeout", "env.replay")
-NAMES = ("runs_dir", "env.name", "task.name", "algo.name")
+CONFIG = "config.yaml"
 
 
 # -- a new one -------------------------------------------------------------------------------------------------
@@ -65,12 +62,12 @@ def open_new(
     name: str | None = None,
     origins: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A new run directory with its configuration and record in it (`origins`: see record.new)."""
+    """A new run directory with its configuration and record in it (`origins`: see provenance.new)."""
     path = new_directory(cfg, parent, name)
     try:
-        write_json(path / "run.json", record.new(cfg, command, device, origins or {}))
+        provenance.new(cfg, command, device, origins or {}).write(path)
         status = {"status": "running", "step": 0, "total_steps": cfg.total_steps, **process.me()}
-        write_status(path, status, durable=False)
+        Status.of(status).beat(path, durable=False)
         write_config(path, raw)  # the last: it makes the directory a run
         sync_directory(path.parent)
     except OSError as error:
@@ -83,13 +80,10 @@ def open_new(
 
 def read_config(path: Path) -> dict[str, Any]:
     """The resolved configuration of a run directory. Raises ConfigError if it is not one."""
-    file = path / "config.yaml"
+    file = path / CONFIG
     if not file.is_file():
         raise ConfigError(f"{path}: not a run directory (no config.yaml; `rlx ls` lists the runs there are)")
-    try:
-        raw = yaml.load(file.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: unreadable ({type(error).__name__})") from None
+    raw = guarded.yaml_value(file)
     if not isinstance(raw, dict) or not isinstance(raw.get("algo"), dict):
         raise ConfigError(f"{file}: not the configuration of a run")
     return raw
@@ -97,39 +91,78 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def write_config(path: Path, raw: Mapping[str, Any]) -> None:
     text = yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True)
-    write_atomically(path / "config.yaml", text.encode())
-
-
-def is_frozen(key: str, facts: Facts) -> bool:
-    """Is this dotted key part of what a run of an algorithm with these facts cannot change?"""
-    frozen = (*FROZEN, *(f"algo.{name}" for name in facts.frozen))
-    return any(key == part or key.startswith(f"{part}.") for part in frozen) and key not in MOVABLE
-
-
-def identity(raw: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
-    """What tells a run's checkpoints from another run's: its frozen keys, but for names and places."""
-    flat = {key: new for key, (_, new) in record.differences({}, raw).items()}
-    return {key: value for key, value in flat.items() if is_frozen(key, facts) and key not in NAMES}
+    write_atomically(path / CONFIG, text.encode())
 
 
 # -- status and lock -------------------------------------------------------------------------------------------
 
 
-def read_status(path: Path) -> dict[str, Any]:
-    """status.json; {} if it is missing or damaged."""
-    try:
-        found = json.loads((path / "status.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+@dataclass(kw_only=True)
+class LastEvaluation(Document):
+    """The newest evaluation of a run: its step, its score, and whatever the world says of it beside them."""
+
+    step: int = 0
+    score: float | None = None
+    mean_reward: float | None = None  # the score of runs that have none beside it
+
+    @property
+    def value(self) -> float | None:
+        """The score, the more the better; it may be NaN."""
+        return self.score if self.score is not None else self.mean_reward
+
+    @property
+    def comparable(self) -> float | None:
+        """The score where it is a finite number."""
+        return float(self.value) if is_number(self.value) else None  # type: ignore[arg-type]
 
 
-def write_status(path: Path, status: Mapping[str, Any], durable: bool = True) -> None:
-    write_json(path / "status.json", {**status, "heartbeat": process.now()}, durable)
+@dataclass(kw_only=True)
+class Status(Document):
+    """How a run stands, and which process runs it."""
+
+    FILE: ClassVar[str] = "status.json"
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("error", "traceback", "weights_sha256", "heartbeat")
+
+    status: str = "killed"
+    step: int = 0
+    total_steps: int | None = None
+    checkpoint: int | None = None  # the step of the newest one
+    evaluation: LastEvaluation | None = None
+    pid: int | None = None
+    process_started: float | None = None
+    boot: str | None = None
+    host: str | None = None
+    error: str | None = None
+    traceback: str | None = None
+    weights_sha256: str | None = None  # of a run that has finished
+    heartbeat: str | None = None
+
+    @property
+    def lives(self) -> bool:
+        """Does the process that wrote it still run?"""
+        who = {"pid": self.pid, "process_started": self.process_started, "boot": self.boot, "host": self.host}
+        return process.lives({**who, "heartbeat": self.heartbeat})
+
+    @property
+    def state(self) -> str:
+        """running, finished, failed, interrupted, pruned; killed: it says running and its process is gone; damaged: it
+        is there and cannot be read."""
+        if self.damage:
+            return "damaged"
+        return "killed" if self.status == "running" and not self.lives else self.status
+
+    @property
+    def score(self) -> float | None:
+        """Of the last evaluation, where it is a finite number."""
+        return self.evaluation.comparable if self.evaluation else None
+
+    def beat(self, run: Path, durable: bool = True) -> None:
+        """Write it with the time of now. Raises CannotWrite."""
+        replace(self, heartbeat=process.now()).write(run, durable)
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[dict[str, Any]]:
+def locked(path: Path) -> Iterator[Status]:
     """Be the one process that runs this directory; gives the status as it was before.
 
     The lock is the operating system's: kill -9 releases it. Raises ConfigError naming who holds it. After a
@@ -143,33 +176,34 @@ def locked(path: Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be locked: {error.strerror or error}") from None
     try:
-        before = read_status(path)
+        before = Status.read(path)
         for directory in (path, path / "checkpoints"):
             remove_temporaries(directory)
         with contextlib.suppress(OSError):  # a full disk shows later, where it matters
-            write_status(path, {**before, "status": "running", **process.me()}, durable=False)
+            replace(before, status="running", **process.me()).beat(path, durable=False)
         try:
             yield before
         except UserError:
-            if read_status(path).get("status") == "running":
+            if Status.read(path).status == "running":
                 put_back(path, before)
             raise
     finally:
         lock.release()
 
 
-def put_back(path: Path, status: Mapping[str, Any]) -> None:
+def put_back(path: Path, status: Status) -> None:
+    """Let the status be what it was."""
     with contextlib.suppress(OSError):
-        if status:
-            write_json(path / "status.json", status)
+        if status.source:
+            status.write(path)
         else:
-            (path / "status.json").unlink(missing_ok=True)
+            (path / Status.FILE).unlink(missing_ok=True)
 
 
 def _holder(path: Path) -> str:
     for _ in range(20):  # who has just taken the lock may not have signed yet
-        status = read_status(path)
-        if process.lives(status):
-            return f"process {status.get('pid')} on {status.get('host')}"
+        status = Status.read(path)
+        if status.lives:
+            return f"process {status.pid} on {status.host}"
         time.sleep(0.05)
     return "another process"

@@ -1,20 +1,22 @@
-"""metrics.jsonl, and what identifies an experiment."""
+"""metrics.jsonl: the log that a run writes, and the table that everybody else reads."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlx.base import guarded
 from rlx.base.appender import Appender
 
-Metrics = Mapping[str, float | int | str | bool | None]
-
-# Where and how a run is computed, not what it computes: never part of the experiment's identity.
-MACHINE_KEYS = ("device", "threads", "run", "run_dir", "runs_dir", "name")
+FILE = "metrics.jsonl"
+RECENT = 50  # lines in which the newest value of every metric stands
+Numbers = Mapping[str, float | int | str | bool | None]
 
 
 class MetricsLog:
@@ -32,6 +34,8 @@ class MetricsLog:
         no line ends there: then it is not the file that the checkpoint was written beside.
         """
         self.path = Path(path)
+        if self.path.exists() and not self.path.is_file():
+            raise ValueError(f"{self.path}: is not a regular file")
         size = self.path.stat().st_size if self.path.exists() else 0
         if offset is not None and size < offset:
             raise ValueError(f"{self.path}: {size} bytes, but the checkpoint was written at byte {offset}")
@@ -43,7 +47,7 @@ class MetricsLog:
         if end < size:
             self._file.cut(end)
 
-    def write(self, step: int, metrics: Metrics) -> None:
+    def write(self, step: int, metrics: Numbers) -> None:
         """Append one line. On an OSError the line is absent, not torn, and the error is the caller's."""
         if "step" in metrics:
             raise ValueError("metrics: the key 'step' is taken by the clock")
@@ -56,6 +60,49 @@ class MetricsLog:
 
     def close(self) -> None:
         self._file.close()
+
+
+@dataclass
+class MetricsTable:
+    """The metrics of a run, whatever became of its file: a line that is torn, that is no object or that has no step is
+    left out, and a file that cannot be read has none."""
+
+    run: Path
+
+    def rows(self, key: str = "") -> Iterator[dict[str, Any]]:
+        """The lines in the order in which they were written; of those that may hold a key."""
+        wanted = json.dumps(key).encode() if key else b""
+        with contextlib.suppress(guarded.Damaged):
+            yield from (row for row in guarded.json_lines(self.run / FILE, wanted) if is_number(row.get("step")))
+
+    def last(self) -> dict[str, Any]:
+        """The newest value of every metric, wall-clock ones left out."""
+        found: dict[str, Any] = {}
+        with contextlib.suppress(guarded.Damaged):
+            for row in guarded.last_lines(self.run / FILE, RECENT):
+                found |= strip_time(row)
+        return found
+
+    def numbers(self, also: Iterable[str] = ()) -> set[str]:
+        """The names of the metrics that are numbers somewhere, `also` that of the clock."""
+        names = {key for row in self.rows() for key, value in row.items() if is_number(value)}
+        return names - ({"step"} - {*also})
+
+    @property
+    def damage(self) -> str | None:
+        """Why the file cannot be read, where that is not for its being absent."""
+        try:
+            with guarded.opened(self.run / FILE):
+                return None
+        except guarded.Missing:
+            return None
+        except guarded.Damaged as error:
+            return str(error).removeprefix(f"{self.run}/")
+
+
+def is_number(value: Any) -> bool:
+    """Finite, and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -92,17 +139,6 @@ def equal_metrics(a: Iterable[Mapping[str, Any]], b: Iterable[Mapping[str, Any]]
     return lines[0] == lines[1]
 
 
-def config_hash(config: Mapping[str, Any], without: Iterable[str] = ("seed",)) -> str:
-    """Ten hex digits that tell experiments apart, the same in any process, on any machine, in any key order.
-
-    Left out: the keys `without` (dotted, or a whole group) and MACHINE_KEYS. All seeds of a config share it.
-    """
-    import hashlib
-
-    text = json.dumps(experiment(config, without), sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
 # -- JSON ------------------------------------------------------------------------------------------------------
 
 
@@ -131,20 +167,3 @@ def _to_json(row: dict[str, Any], sort: bool = False) -> str:
         return encode(row)
     except ValueError:  # NaN or inf
         return encode({key: _finite(value) for key, value in row.items()})
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def experiment(config: Mapping[str, Any], without: Iterable[str]) -> dict[str, Any]:
-    """What identifies the experiment: the config flattened with dots, less `without` and MACHINE_KEYS."""
-    left_out = {*without, *MACHINE_KEYS}
-    flat = flatten(config)
-    return {key: flat[key] for key in flat if key not in left_out and key.split(".")[0] not in left_out}

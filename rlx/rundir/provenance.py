@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import re
@@ -11,22 +10,59 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, ClassVar
 
 from rlx import __version__
 from rlx.base import process
-from rlx.base.atomic_files import write_json
-from rlx.base.errors import ConfigError
+from rlx.base.document import Document
 from rlx.config import registry
 
 SECRET = re.compile(
     r"((?:secret|passw(?:or)?d|api_?key|(?:auth|access)_?token|credential)[\w.-]{0,50}\s?[=:]\s?)\S+", re.IGNORECASE
 )
 LOGIN = re.compile(r"(\w{1,20}://)[^/\s@'\"]{1,500}@")
+
+
+@dataclass(kw_only=True)
+class Provenance(Document):
+    """Where a run came from."""
+
+    FILE: ClassVar[str] = "run.json"
+
+    command: list[Any] | None = None
+    started: str | None = None
+    algo: str | None = None
+    env: str | None = None
+    task: str | None = None
+    env_id: str | None = None
+    init: dict[str, Any] | None = None  # the runs that it starts from: {run, algo, step, weights_sha256}
+    reward_model: dict[str, Any] | None = None
+    trial: int | None = None  # of a search
+    study: str | None = None
+    params: dict[str, Any] | None = None
+    seed: int | None = None
+    device: str | None = None
+    threads: int | None = None
+    versions: dict[str, Any] | None = None
+    host: str | None = None
+    machine: dict[str, Any] | None = None
+    git: dict[str, Any] | None = None
+    notices: list[Any] = field(default_factory=list)
+    resumes: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] | None = None  # of its algorithm, when it began: see config.facts
+
+    @property
+    def place(self) -> str:
+        """The world of the run: env or task."""
+        return "env" if self.task is None else "task"
+
+    @property
+    def origins(self) -> dict[str, dict[str, Any]]:
+        """The runs that it starts from, by what they are to it."""
+        return {key: found for key in ("init", "reward_model") if (found := getattr(self, key))}
 
 
 def scrub(text: str) -> str:
@@ -49,6 +85,8 @@ def _git() -> dict[str, str | None]:
 
 
 def versions() -> dict[str, str]:
+    import torch
+
     found = {"rlx": __version__, "python": platform.python_version(), "torch": torch.__version__}
     for name in ("numpy", "gymnasium", "hydra-core", "tensorboard"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -59,6 +97,8 @@ def versions() -> dict[str, str]:
 
 
 def machine(device: str) -> dict[str, Any]:
+    import torch
+
     return {
         "system": platform.platform(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -70,9 +110,9 @@ def command_line(words: Iterable[str]) -> list[str]:
     return [scrub(word[:2_000]) for word in words][:500]
 
 
-def new(cfg: Any, command: list[str], device: str, origins: Mapping[str, Any]) -> dict[str, Any]:
+def new(cfg: Any, command: list[str], device: str, origins: Mapping[str, Any]) -> Provenance:
     """`origins`: the runs that it starts from, by what they are to it (init, reward_model)."""
-    return {
+    tree = {
         "command": command_line(command),
         "started": process.now(),
         "algo": cfg.algo.name,
@@ -90,20 +130,15 @@ def new(cfg: Any, command: list[str], device: str, origins: Mapping[str, Any]) -
         "resumes": [],
         "facts": registry.facts(cfg.algo.implementation).as_json(),
     }
+    return Provenance.of(tree)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """run.json. Raises ConfigError if it is missing or damaged."""
-    try:
-        record = json.loads((path / "run.json").read_text("utf-8"))
-        return {"notices": [], "resumes": [], **record}
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path / 'run.json'}: unreadable ({type(error).__name__})") from None
-
-
-def update(path: Path, **changes: Any) -> None:
-    """Change keys of run.json."""
-    write_json(path / "run.json", {**read(path), **changes})
+def update(path: Path, **changes: Any) -> Provenance:
+    """Change keys of run.json; returns it as it was. Raises ConfigError where it cannot be read."""
+    known = Provenance.load(path)
+    known.source = {"notices": [], "resumes": [], **(known.source or {})}
+    replace(known, **changes).write(path)
+    return known
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, list[Any]]:
@@ -119,17 +154,16 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str
 
 
 def add_notices(path: Path, notices: Iterable[str]) -> None:
-    update(path, notices=list(dict.fromkeys([*read(path)["notices"], *notices])))
+    update(path, notices=list(dict.fromkeys([*Provenance.load(path).notices, *notices])))
 
 
 def drop_resume(path: Path) -> None:
     """Forget the newest resume: it was refused."""
-    update(path, resumes=read(path)["resumes"][:-1])
+    update(path, resumes=Provenance.load(path).resumes[:-1])
 
 
 def add_resume(path: Path, command: list[str], device: str, step: int, changes: Mapping[str, Any]) -> str | None:
     """Record that the run goes on. Returns one line if what computes it has changed since it was last started."""
-    record = read(path)
     entry: dict[str, Any] = {
         "step": step,
         "time": process.now(),
@@ -139,11 +173,12 @@ def add_resume(path: Path, command: list[str], device: str, step: int, changes: 
         "host": socket.gethostname(),
         "machine": machine(device),
     }
-    update(path, resumes=[*record["resumes"], entry])
-    last = [record, *record["resumes"]][-1]
-    other = differences(last.get("versions", {}), entry["versions"])
-    computer = {key: value for key, value in last.get("machine", {}).items() if key != "system"}
-    other |= differences(computer, {key: entry["machine"][key] for key in computer})
+    known = Provenance.load(path)
+    update(path, resumes=[*known.resumes, entry])
+    last = Provenance.of(known.resumes[-1]) if known.resumes else known
+    other = differences(last.versions or {}, entry["versions"])
+    computer = {key: value for key, value in (last.machine or {}).items() if key != "system"}
+    other |= differences(computer, {key: entry["machine"].get(key) for key in computer})
     other |= {key: both for key, both in changes.items() if key in ("device", "threads")}
     if not other:
         return None

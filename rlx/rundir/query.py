@@ -1,4 +1,4 @@
-"""What the run directories of one question have in common: which they are, their configurations, their metrics.
+"""What the run directories of one question have in common: which they are, and their configurations.
 
 Never imports torch.
 """
@@ -6,24 +6,19 @@ Never imports torch.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from rlx.base import guarded
 from rlx.base.errors import UserError, choices_hint, did_you_mean, shown
+from rlx.base.nested import flatten
 from rlx.rundir import reader as runs
+from rlx.rundir.keys import ORIGINS
+from rlx.rundir.layout import CONFIG
+from rlx.rundir.provenance import Provenance
 
-ORIGINS = ("init", "algo.reward_model")  # paths of other runs: what tells lines apart is the algorithm they are of
-# What never changes a curve: where and how a run is computed (logger.MACHINE_KEYS; a test compares), what it leaves
-# behind and what its preset promises.
-APART = (
-    "seed", "device", "threads", "run", "run_dir", "runs_dir", "name",
-    "expect", "video", "samples", "tensorboard", "keep_checkpoints", "log_every", "eval_every",
-)  # fmt: skip
 FEW = 30  # keys that a hint lists
 GLOB = re.compile(r"[*?\[]")
 
@@ -70,31 +65,33 @@ def config(path: Path) -> dict[str, Any]:
     found = raw_config(path)
     for key in ORIGINS:  # seeds of one experiment start from different runs
         if found.get(key) is not None:
-            found[key] = (runs.record(path).get(key.rpartition(".")[2]) or {}).get("algo")
+            found[key] = Provenance.read(path).origins.get(key.rpartition(".")[2], {}).get("algo")
     return found
 
 
 def raw_config(path: Path) -> dict[str, Any]:
     """The flat configuration as config.yaml has it; {} where it cannot be read."""
+    return read_config(path)[0]
+
+
+def read_config(path: Path) -> tuple[dict[str, Any], str | None]:
+    """The flat configuration, and why it cannot be read if it cannot."""
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        raw = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    return flat(raw) if isinstance(raw, dict) else {}
+        raw = guarded.yaml_value(path / CONFIG)
+    except guarded.Damaged as error:
+        return {}, str(error).removeprefix(f"{path}/")
+    if not isinstance(raw, dict) or not raw:
+        return {}, f"{CONFIG}: unreadable (no configuration)"
+    return {key: _plain(value) for key, value in flatten(raw).items()}, None
 
 
-def flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """{"algo.lr": 1e-3, ...}"""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
-
-
-def kept(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a flat configuration makes the experiment."""
-    return {key: value for key, value in found.items() if key.partition(".")[0] not in APART}
+def _plain(value: Any) -> Any:
+    """As JSON has it: a date or bytes as text."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def identity(found: Mapping[str, Any]) -> str:
@@ -150,30 +147,6 @@ def full_key(name: str, known: Iterable[str], option: str = "--by", also: Iterab
     few = len(short) <= FEW
     hint = choices_hint(name, short) if few else did_you_mean(name, short) or " (rlx show RUN, config.yaml has them)"
     raise UserError(f"{option}={shown(name)}: no run's configuration has this key{hint}")
-
-
-# -- metrics ---------------------------------------------------------------------------------------------------
-
-
-def rows(path: Path, key: str = "") -> Iterable[dict[str, Any]]:
-    """The lines of metrics.jsonl that may hold a key. A torn line, where a run was killed, is left out."""
-    try:
-        lines = (path / "metrics.jsonl").read_bytes().splitlines()
-    except OSError:
-        return
-    wanted = json.dumps(key).encode() if key else b""
-    for line in lines:
-        if wanted in line:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                yield row
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def value_text(value: Any) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rlx.base import process
+from rlx.base import guarded
 from rlx.base.errors import UserError, choices_hint, shown
 from rlx.config.facts import Facts
+from rlx.rundir.layout import Status
+from rlx.rundir.metrics import MetricsTable
+from rlx.rundir.provenance import Provenance
+
+HEADER = 100_000_000  # bytes, the most that safetensors takes
 
 
 class NotARun(UserError):
@@ -42,7 +47,7 @@ def _walk(root: str) -> Iterator[str]:
 
 def newest_first(root: Path) -> list[Path]:
     """All run directories under `root` by when they were started, in a grid's directory or not."""
-    return sorted(find(root), key=lambda path: (str(record(path).get("started")), path.name), reverse=True)
+    return sorted(find(root), key=lambda path: (str(Provenance.read(path).started), path.name), reverse=True)
 
 
 def resolve(name: str, runs_dir: str = "runs") -> Path:
@@ -56,12 +61,12 @@ def resolve(name: str, runs_dir: str = "runs") -> Path:
         if not found:
             raise NotARun(f"{name}: there is no run under {runs_dir}/ yet (rlx train starts one)")
         if colon:
-            of = {path: str(record(path).get("algo")) for path in found}
+            of = {path: str(Provenance.read(path).algo) for path in found}
             found = [path for path in found if of[path] == algo]
             if not found:
                 known = choices_hint(algo, set(of.values()), "latest:")
                 raise NotARun(f"{name}: there is no run of {shown(algo)} under {runs_dir}/{known}")
-        return max(found, key=lambda path: (path / "run.json").stat().st_mtime)
+        return max(found, key=changed)
     path = Path(name)
     if not path.exists():
         raise NotARun(f"{name}: no such run directory (`rlx ls` lists the runs there are)")
@@ -70,111 +75,92 @@ def resolve(name: str, runs_dir: str = "runs") -> Path:
     return path
 
 
-def record(path: Path) -> dict[str, Any]:
-    """What run.json says; {} if it is missing or damaged."""
-    return _json(path / "run.json")
+def changed(path: Path) -> float:
+    """When run.json was written last, which every start does."""
+    try:
+        return (path / Provenance.FILE).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def facts(path: Path) -> Facts:
     """What its algorithm said about itself when the run began; for one from before 0.2.0, what was taken for granted
     of all."""
-    known = record(path)
-    return Facts.of(known.get("facts"), "language" if "task" in known else "control")
+    known = Provenance.read(path)
+    return Facts.of(known.facts, "language" if known.place == "task" else "control")
 
 
 def place(path: Path) -> str:
     """The world of a run: env or task."""
-    return "task" if "task" in record(path) else "env"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").rstrip("\n")
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
-def state_of(status: dict[str, Any]) -> str:
-    """running, finished, failed, interrupted - or killed, for one that says running and whose process is gone."""
-    said = str(status.get("status", "killed"))
-    return "killed" if said == "running" and not process.lives(status) else said
-
-
-def status(path: Path) -> dict[str, Any]:
-    """What status.json says; {} if it is missing or damaged."""
-    return _json(path / "status.json")
+    return Provenance.read(path).place
 
 
 def state(path: Path) -> str:
-    """The state of a run directory."""
-    return state_of(status(path))
+    """The state of a run directory: see Status.state."""
+    return Status.read(path).state
 
 
-def _last_metrics(path: Path) -> dict[str, Any]:
-    """The newest value of every metric, wall-clock ones left out."""
-    found: dict[str, Any] = {}
-    try:
-        lines = path.read_bytes().splitlines()[-50:]
-    except OSError:
-        return found
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:  # the torn last line of a killed run
-            continue
-        if isinstance(row, dict):
-            found |= {key: value for key, value in row.items() if not key.startswith("time/")}
-    return found
+def drawing(path: Path) -> str:
+    """What a tabular algorithm has learnt, in plain text; empty where there is none."""
+    with contextlib.suppress(guarded.Damaged):
+        return guarded.text(path / "policy.txt").rstrip("\n")
+    return ""
 
 
-def _newest_checkpoint(path: Path) -> dict[str, Any]:
-    """What the newest checkpoint says of itself (its hash is not checked here); {} if there is none."""
+def _newest_checkpoint(path: Path) -> tuple[int | None, str | None]:
+    """The step and the hash that the newest checkpoint says it has (it is not checked here)."""
     files = [file for file in (path / "checkpoints").glob("*_*.safetensors") if file.stem[-12:].isdigit()]
     for file in sorted(files, key=lambda file: file.stem[-12:], reverse=True):
-        try:
-            with open(file, "rb") as stream:
-                length = int.from_bytes(stream.read(8), "little")
-                header = json.loads(stream.read(min(length, file.stat().st_size)))
-            found = json.loads(header["__metadata__"]["rlx"])
-            return {"step": found["step"], "weights_sha256": found["weights_sha256"]}
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return {}
+        manifest = checkpoint_manifest(file)
+        step, weights = manifest.get("step"), manifest.get("weights_sha256")
+        if isinstance(step, int) and isinstance(weights, str):
+            return step, weights
+    return None, None
 
 
-def show(path: Path) -> dict[str, Any]:
-    """What others build on: {run, algo, env or task, seed, step, status, weights_sha256, eval, metrics}, and more."""
-    known, said = record(path), status(path)
-    checkpoint = _newest_checkpoint(path)
-    metrics = _last_metrics(path / "metrics.jsonl")
-    drawing = _text(path / "policy.txt")
+def checkpoint_manifest(file: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, its tensors not read; {} where it says nothing that can be read."""
+    try:
+        with guarded.opened(file) as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = guarded.parsed(stream.read(length)) if length <= HEADER else {}
+        manifest = guarded.parsed(header["__metadata__"]["rlx"].encode())
+        return manifest if isinstance(manifest, dict) else {}
+    except (ValueError, RecursionError, MemoryError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def show(path: Path, damage: str | None = None) -> dict[str, Any]:
+    """What others build on: {run, algo, env or task, seed, step, status, weights_sha256, eval, metrics}, and more.
+
+    A run of which a file cannot be read has the status `damaged`, and an error that names the file; `damage`: of one
+    that is not read here.
+    """
+    known, status, table = Provenance.read(path), Status.read(path), MetricsTable(path)
+    step, weights = _newest_checkpoint(path)
+    metrics, policy, evaluation = table.last(), drawing(path), status.evaluation
+    damage = known.damage or damage or status.damage or table.damage
+    state = "damaged" if damage and status.state != "running" else status.state
     return {
         "run": str(path),
-        "algo": known.get("algo"),
-        **({"task": known["task"]} if "task" in known else {"env": known.get("env")}),
-        "seed": known.get("seed"),
-        "step": said.get("step", 0),
-        "checkpoint": checkpoint.get("step"),
-        "total_steps": said.get("total_steps"),
-        "status": state_of(said),
-        "error": said.get("error"),
-        "weights_sha256": said.get("weights_sha256") or checkpoint.get("weights_sha256"),
-        "eval": said.get("evaluation"),
+        "algo": known.algo,
+        known.place: getattr(known, known.place),
+        "seed": known.seed,
+        "step": status.step,
+        "checkpoint": step,
+        "total_steps": status.total_steps,
+        "status": state,
+        "error": status.error or damage,
+        "weights_sha256": status.weights_sha256 or weights,
+        "eval": evaluation.to_json() if evaluation else None,
         "metrics": metrics,
-        "device": known.get("device"),
-        "versions": known.get("versions"),
-        "notices": known.get("notices", []),
-        "resumes": known.get("resumes", []),
-        "started": known.get("started"),
-        **{name: known[name] for name in ("init", "reward_model", "study", "trial", "params") if name in known},
-        "command": known.get("command"),
-        **({"policy": drawing} if drawing else {}),
+        "device": known.device,
+        "versions": known.versions,
+        "notices": known.notices,
+        "resumes": known.resumes,
+        "started": known.started,
+        **known.origins,
+        **{key: value for key in ("study", "trial", "params") if (value := getattr(known, key)) is not None},
+        "command": known.command,
+        **({"policy": policy} if policy else {}),
     }

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec
 
 from rlx.base.appender import Appender
-from rlx.rundir.metrics import experiment
+from rlx.rundir.keys import experiment
 
 P = ParamSpec("P")
 
@@ -108,11 +108,11 @@ class Dashboard:
 
     @_harmless
     def hparams_start(self, hparams: Mapping[str, Any], group_name: str) -> None:
-        """One HPARAMS row per `group_name` (a `config_hash`); seed and MACHINE_KEYS are left out."""
+        """One HPARAMS row per `group_name` (a `config_hash`); the seed and what is of the MACHINE are left out."""
         from tensorboard.plugins.hparams import plugin_data_pb2
 
         info = plugin_data_pb2.SessionStartInfo(group_name=group_name, start_time_secs=time.time())
-        for name, value in experiment(hparams, ("seed",)).items():
+        for name, value in experiment(hparams).items():
             if isinstance(value, bool):
                 info.hparams[name].bool_value = value
             elif isinstance(value, (int, float)) and math.isfinite(value):

@@ -15,17 +15,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import filelock
 
-from rlx.base import process
+from rlx.base import guarded, process
 from rlx.base.atomic_files import TEMPORARY, write_atomically, write_json
 from rlx.base.errors import ConfigError, UserError, choices_hint, shown
 from rlx.rundir import reader as runs
 
 ROOT = Path("runs") / "sweeps"
 OVER = ("complete", "pruned", "failed")  # what a trial is when it has come to its end; before: waiting, running
+MOST = 1 << 28  # bytes of trials.jsonl
+ASKED = {
+    "name": str, "config": dict, "space": dict, "trials": int, "seeds": int, "seed": int, "sampler": str, "pruner": str,
+    "storage": str,
+}  # fmt: skip
 SAME = ("algo", "env", "task", "space", "config", "seeds", "sampler", "pruner", "storage")  # of two that are one study
 
 
@@ -72,9 +78,9 @@ class Study:
 
     def rows(self) -> list[dict[str, Any]]:
         """The trials as of the last change: number, state, score, params, seeds_done, error, runs, ..."""
-        with contextlib.suppress(OSError, ValueError):  # missing, damaged: it is written anew from the storage
-            found = [json.loads(line) for line in (self.directory / "trials.jsonl").read_text("utf-8").splitlines()]
-            return found if all(isinstance(row, dict) and "state" in row for row in found) else []
+        with contextlib.suppress(ValueError, RecursionError):  # missing, damaged: it is written anew from the storage
+            rows = [guarded.parsed(line) for line in guarded.data(self.directory / "trials.jsonl", MOST).splitlines()]
+            return rows if all(map(_is_row, rows)) else []
         return []
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
@@ -93,6 +99,22 @@ class Study:
         if trials > self.asked["trials"]:
             self.asked["trials"] = trials
             write_json(self.directory / "study.json", self.asked)
+
+
+def _is_row(row: Any) -> bool:
+    """Is this line of trials.jsonl one that `write_rows` writes?"""
+    return (
+        isinstance(row, dict)
+        and row.keys() >= {"score", "error", "traceback"}
+        and isinstance(row.get("number"), int)
+        and isinstance(row.get("state"), str)
+        and isinstance(row.get("params"), dict)
+        and isinstance(row.get("runs"), list)
+        and isinstance(row.get("seeds_done"), int)
+        and isinstance(row.get("score"), int | float | NoneType)
+        and (row["state"] != "complete" or row.get("score") is not None)
+        and all(isinstance(row.get(key), str | NoneType) for key in ("error", "traceback"))
+    )
 
 
 def done(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -182,12 +204,27 @@ def load(directory: Path) -> Study:
     """Raises UserError."""
     file = directory / "study.json"
     try:
-        found = json.loads(file.read_text("utf-8"))
-        for key in ("name", "config", "space", "trials", "seeds", "seed", "sampler", "pruner", "storage"):
-            found[key]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: not what was asked of a study ({type(error).__name__})") from None
-    return Study(directory.absolute(), found)
+        asked = guarded.json_object(file)
+    except guarded.Damaged as error:
+        reason = str(error).rpartition("(")[2].rstrip(")")
+        raise UserError(f"{file}: not what was asked of a study ({reason})") from None
+    for key, kind in ASKED.items():
+        if not isinstance(asked.get(key), kind):
+            raise UserError(f"{file}: not what was asked of a study ({key}={shown(asked.get(key))})")
+    return Study(directory.absolute(), asked)
+
+
+def _newest(directories: list[Path]) -> Study:
+    """That of the newest of them that can be read. Raises UserError."""
+    studies, error = [], UserError()
+    for directory in directories:
+        try:
+            studies.append(load(directory))
+        except UserError as damage:
+            error = damage
+    if not studies:
+        raise error
+    return max(studies, key=lambda study: str(study.asked.get("created")))
 
 
 def find(name: str, root: Path = ROOT) -> Study:
@@ -196,21 +233,13 @@ def find(name: str, root: Path = ROOT) -> Study:
     if name == "latest":
         if not known:
             raise UserError(f"latest: there is no study under {root} yet (rlx sweep algo=ppo env=cartpole makes one)")
-        return max((load(path) for path in known), key=lambda study: str(study.asked.get("created")))
+        return _newest(known)
     for path in (Path(name), root / name):
         if name and (path / "study.json").is_file():
             return load(path)
     there = Path(name).is_dir() or (root / name).is_dir()
     what = "not a study (no study.json)" if name and there else "no such study"
     raise UserError(f"{shown(name)}: {what}{choices_hint(name, [path.name for path in known])}")
-
-
-def status_of_run(path: Path) -> dict[str, Any]:
-    """status.json; {} if it is missing or damaged."""
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads((path / "status.json").read_text("utf-8"))
-        return found if isinstance(found, dict) else {}
-    return {}
 
 
 def state_of_run(path: Path) -> str | None:

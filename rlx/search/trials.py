@@ -7,7 +7,6 @@ is gone is taken over with its parameters as they are: what its runs have done i
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -15,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlx.base import process
+from rlx.base import guarded, process
 from rlx.base.atomic_files import write_json
 from rlx.rundir import reader as runs
+from rlx.rundir.layout import Status
+from rlx.rundir.metrics import is_number
 from rlx.search import optuna_storage as storing
-from rlx.search.study import OVER, Study, status_of_run
+from rlx.search.study import OVER, Study
 
 ENOUGH = 10  # complete trials to say what mattered
 NAMES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
@@ -94,11 +95,11 @@ def lives(study: Study, trial: Any) -> bool:
     owner = trial.user_attrs.get("owner")
     if not owner:
         return False
-    found = [status_of_run(path) for path in run_paths(study, trial.number)]
-    beats = [str(status.get("heartbeat")) for status in found if status.get("host") == owner.get("host")]
+    found = [Status.read(path) for path in run_paths(study, trial.number)]
+    beats = [str(status.heartbeat) for status in found if status.host == owner.get("host")]
     if process.lives({**owner, "heartbeat": max([str(owner.get("heartbeat")), *beats])}):
         return True
-    return any(status.get("status") == "running" and process.lives(status) for status in found)
+    return any(status.state == "running" for status in found)
 
 
 def others_work(study: Study, parent: int) -> bool:
@@ -240,7 +241,7 @@ def write_importance(study: Study) -> Mapping[str, float] | None:
 
 
 def read_importance(study: Study) -> dict[str, float] | None:
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads((study.directory / "importance.json").read_text("utf-8"))
-        return found if isinstance(found, dict) else None
+    with contextlib.suppress(guarded.Damaged):
+        shares = guarded.json_object(study.directory / "importance.json")
+        return shares if all(map(is_number, shares.values())) else None
     return None

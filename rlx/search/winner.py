@@ -10,8 +10,9 @@ from rlx.base.atomic_files import write_json
 from rlx.base.errors import UserError
 from rlx.base.in_fork import Died, apart
 from rlx.base.signals import RunFailed
+from rlx.rundir.layout import Status
 from rlx.search import worker as working
-from rlx.search.study import Study, done, leader, state_of_run, status_of_run
+from rlx.search.study import Study, done, leader, state_of_run
 
 
 def best(study: Study, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def best(study: Study, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _score(path: Path) -> float | None:
-    return (status_of_run(path).get("evaluation") or {}).get("score")
+    return Status.read(path).score
 
 
 def train(study: Study, found: dict[str, Any], count: int, say: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import time
@@ -13,9 +12,10 @@ from typing import Any
 from rlx.base.errors import UserError
 from rlx.base.in_fork import Died, apart
 from rlx.base.signals import Interrupted, Pruned, RunFailed, Signals
+from rlx.rundir.layout import Status
 from rlx.search import trials
 from rlx.search.params import placed, word
-from rlx.search.study import Study, state_of_run, status_of_run
+from rlx.search.study import Study, state_of_run
 from rlx.search.trials import Result, Trial
 
 LIVES = 2  # of a run whose process is killed; then its trial has failed
@@ -82,17 +82,17 @@ def _run(trial: Trial, index: int, seed: int, path: Path) -> Result:
 
 
 def _finished(path: Path) -> Result:
-    score = (status_of_run(path).get("evaluation") or {}).get("score")
-    if not isinstance(score, int | float) or not math.isfinite(score):
-        return Result("failed", error=f"{path.name}: its score is {score}")
-    return Result("complete", float(score))
+    status = Status.read(path)
+    if status.score is None:
+        return Result("failed", error=f"{path.name}: its score is {status.evaluation and status.evaluation.value}")
+    return Result("complete", status.score)
 
 
 def _failed(path: Path, text: str | None = None) -> Result:
-    found = status_of_run(path)
+    status = Status.read(path)
     seed = path.name.rpartition("_s")[2]
-    error = text or f"seed {seed}: {found.get('error') or 'failed'}"
-    return Result("failed", error=error, traceback=found.get("traceback"))
+    error = text or f"seed {seed}: {status.error or 'failed'}"
+    return Result("failed", error=error, traceback=status.traceback)
 
 
 def in_its_process(trial: Trial, index: int, seed: int, path: Path) -> None:

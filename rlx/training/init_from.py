@@ -19,6 +19,7 @@ from rlx.rundir import checkpoint
 from rlx.rundir import reader as runs
 from rlx.rundir.checkpoint import CheckpointError
 from rlx.rundir.layout import read_config
+from rlx.rundir.provenance import Provenance
 
 PLANNED = "stage:"  # before the name of a run that a chain has not made yet
 
@@ -77,17 +78,17 @@ def _find(value: str, where: str, name: str, raw: Mapping[str, Any], place: str)
             return runs.resolve(value).resolve()
         except runs.NotARun as error:
             raise ConfigError(f"{where}: {str(error).removeprefix(f'{value}: ')}") from None
-    known = registry.algorithms_of("language")
-    if not algo and name in known:  # reward_model=latest
+    algos = registry.algorithms_of("language")
+    if not algo and name in algos:  # reward_model=latest
         algo = name
     root = Path(raw["runs_dir"])
     for path in runs.newest_first(root):
-        said = runs.record(path)
-        if said.get(place) == raw[place]["name"] and algo in ("", said.get("algo")) and runs.state(path) == "finished":
+        known = Provenance.read(path)
+        if getattr(known, place) == raw[place]["name"] and algo in ("", known.algo) and runs.state(path) == "finished":
             return path.resolve()
     of = f"of {algo} " if algo else ""
     make = f"rlx train {f'algo={algo} ' if algo else ''}{place}={raw[place]['name']}"
-    hint = did_you_mean(algo, known, "latest:") if algo and algo not in known else f" ({make} makes one)"
+    hint = did_you_mean(algo, algos, "latest:") if algo and algo not in algos else f" ({make} makes one)"
     raise ConfigError(f"{where}: no finished run {of}on {place}={raw[place]['name']} under {root}{hint}")
 
 

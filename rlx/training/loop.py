@@ -27,10 +27,12 @@ from rlx.base.signals import Interrupted, Pruned, RunFailed, Signals, name_of
 from rlx.config import registry
 from rlx.config.schema import Config
 from rlx.run import Run, measured
-from rlx.rundir import layout as rundir
-from rlx.rundir import provenance as record
+from rlx.rundir import layout, provenance
 from rlx.rundir.checkpoint import Checkpoints, Found, weights_sha256
-from rlx.rundir.metrics import MetricsLog, config_hash
+from rlx.rundir.keys import config_hash, hparams
+from rlx.rundir.layout import LastEvaluation, Status
+from rlx.rundir.metrics import MetricsLog, strip_time
+from rlx.rundir.provenance import Provenance
 from rlx.rundir.tensorboard import Dashboard
 from rlx.training import device as devices
 from rlx.training import distributed
@@ -64,7 +66,7 @@ class Loop:
         self.checkpoints, self.progress, self.signals = checkpoints, progress, signals
         self.saved: tuple[str, int] | None = None  # kind and step of the newest checkpoint
         self.step = 0
-        self.evaluation: dict[str, Any] | None = None
+        self.evaluation: LastEvaluation | None = None
         self._shown = 0  # notices
         self._beat = self._since = time.perf_counter()
         self._state: dict[str, Any] | None = None  # of the run, at this step
@@ -110,7 +112,8 @@ class Loop:
     def _open(self, found: Found | None) -> None:
         state = found.state if found else None
         mine = state["runner"] if state else {}
-        self.best, self.evaluation = mine.get("best"), mine.get("evaluation")
+        self.best = mine.get("best")
+        self.evaluation = LastEvaluation.of(mine["evaluation"]) if mine.get("evaluation") else None
         self.metrics: dict[str, Any] = mine.get("metrics", {})
         self.elapsed = mine.get("elapsed", 0.0)
         self._state = state.pop("run") if state else None  # it goes as soon as the run moves on
@@ -125,20 +128,19 @@ class Loop:
         self.dashboard = (Dashboard if self.cfg.tensorboard else _NoDashboard)(
             self.path, purge_step=self.first + 1 if state else 0 if began else None
         )
-        raw = rundir.read_config(self.path)
-        hparams = {key: raw[key] for key in ("algo", self.cfg.PLACE, "model", "total_steps")}
-        hparams["algo"] = {k: v for k, v in raw["algo"].items() if f"algo.{k}" not in self.world.ORIGINS}
-        self.dashboard.hparams_start(hparams, config_hash(hparams))
+        raw = layout.read_config(self.path)
+        row = hparams(raw)
+        self.dashboard.hparams_start(row, config_hash(row))
         if self.cfg.tensorboard and not state:
             self._describe(raw)
         self._alive(now=True)
 
     def _describe(self, raw: Mapping[str, Any]) -> None:
-        known = record.read(self.path)
-        listed = "\n".join(f"    {name} {version}" for name, version in known["versions"].items())
-        text = record.scrub(yaml.safe_dump(dict(raw), sort_keys=False))
+        known = Provenance.load(self.path)
+        listed = "\n".join(f"    {name} {version}" for name, version in (known.versions or {}).items())
+        text = provenance.scrub(yaml.safe_dump(dict(raw), sort_keys=False))
         self.dashboard.text("config", f"```yaml\n{text}\n```")
-        self.dashboard.text("command", f"    {' '.join(known['command'])}")
+        self.dashboard.text("command", f"    {' '.join(known.command or [])}")
         self.dashboard.text("versions", listed)
 
     def _train(self) -> dict[str, Any]:
@@ -164,13 +166,13 @@ class Loop:
         weights = weights_sha256(self.run.parameters())
         self.dashboard.hparams_end("success")
         self._status("finished", weights_sha256=weights)
-        return {"evaluation": self.evaluation, "metrics": self.metrics, "weights_sha256": weights}
+        return {"evaluation": self._evaluated(), "metrics": self.metrics, "weights_sha256": weights}
 
     def _finish(self) -> None:
         """What the end still lacks where the algorithm, or the process after the last step, stopped early."""
         if self.step < self.cfg.total_steps:
             self.run.notice(f"done at step {self.step:,}, before total_steps={self.cfg.total_steps:,}")
-        evaluated = self.evaluation["step"] if self.evaluation else None
+        evaluated = self.evaluation.step if self.evaluation else None
         if self.cfg.eval_every and self.step < self.cfg.total_steps and evaluated != self.step:
             self._evaluate(self.step)
         if self.saved != ("final", self.step):
@@ -199,10 +201,10 @@ class Loop:
         }
 
     def _log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        self.metrics = {key: value for key, value in metrics.items() if not key.startswith("time/")}
+        self.metrics = strip_time(metrics)
         self._write(step, metrics)
         try:
-            self.progress(step, {**metrics, **{f"eval/{k}": v for k, v in (self.evaluation or {}).items()}})
+            self.progress(step, {**metrics, **{f"eval/{k}": v for k, v in (self._evaluated() or {}).items()}})
         except OSError:  # nobody reads the terminal any more
             self.progress = lambda *_: None
 
@@ -215,7 +217,7 @@ class Loop:
 
     def _evaluate(self, step: int) -> None:
         found = self.world.evaluation(self.cfg, self.module, self.run)
-        self.evaluation = {"step": step, **found.summary}
+        self.evaluation = LastEvaluation.of({"step": step, **found.summary})
         self._write(step, found.metrics)
         if found.gif:
             gif, width, height = found.gif
@@ -242,7 +244,7 @@ class Loop:
             raise CannotWrite(self.log.path, 0, error) from error
         mine = {
             "best": self.best,
-            "evaluation": self.evaluation,
+            "evaluation": self._evaluated(),
             "metrics": self.metrics,
             "elapsed": self.elapsed + time.perf_counter() - self._since,
             "metrics_offset": offset,
@@ -266,7 +268,7 @@ class Loop:
         if new:
             for text in new:
                 say(f"note: {text}")
-            record.add_notices(self.path, new)
+            provenance.add_notices(self.path, new)
 
     def _alive(self, now: bool = False) -> None:
         if now or time.perf_counter() - self._beat > HEARTBEAT:
@@ -274,21 +276,24 @@ class Loop:
             with contextlib.suppress(OSError):  # a full disk stops the run where it loses something
                 self._status("running", durable=False)
 
+    def _evaluated(self) -> dict[str, Any] | None:
+        """The last evaluation as it is written down."""
+        return self.evaluation.to_json() if self.evaluation else None
+
     def _last_words(self, status: str, **more: Any) -> None:
         with contextlib.suppress(OSError):
             self._status(status, **more)
 
     def _status(self, status: str, durable: bool = True, **more: Any) -> None:
-        found = {
-            "status": status,
-            "step": self.step,
-            "total_steps": self.cfg.total_steps,
-            "checkpoint": self.saved[1] if self.saved else None,
-            "evaluation": self.evaluation,
+        Status(
+            status=status,
+            step=self.step,
+            total_steps=self.cfg.total_steps,
+            checkpoint=self.saved[1] if self.saved else None,
+            evaluation=self.evaluation,
             **process.me(),
             **more,
-        }
-        rundir.write_status(self.path, found, durable)
+        ).beat(self.path, durable)
 
 
 def _verbatim(text: str) -> str:

@@ -16,11 +16,10 @@ from rlx.base.signals import Interrupted, RunFailed, Signals
 from rlx.config import registry
 from rlx.config.schema import Config, implementation, validate
 from rlx.run import Run
-from rlx.rundir import layout as rundir
-from rlx.rundir import provenance as record
+from rlx.rundir import keys, layout, provenance
 from rlx.rundir import reader as runs
 from rlx.rundir.checkpoint import CheckpointError, Checkpoints, Found
-from rlx.rundir.layout import read_config
+from rlx.rundir.layout import Status, read_config
 from rlx.training import device as devices
 from rlx.training import distributed
 from rlx.training import init_from as origin
@@ -96,8 +95,8 @@ def start(
     device = devices.claim(device, wait=_of_several(parent))
     with distributed.leading() as go:
         with Signals() as signals:  # from before the run directory says "running"
-            path = rundir.open_new(cfg, raw, command, str(device), parent, name, {**origins, **(about or {})})
-            with rundir.locked(path):
+            path = layout.open_new(cfg, raw, command, str(device), parent, name, {**origins, **(about or {})})
+            with layout.locked(path):
                 with contextlib.suppress(OSError):  # nobody reads it
                     announce(cfg, path, chosen)
                 go(str(path))
@@ -136,9 +135,9 @@ def resume(
     path = path.absolute()
     cfg, module = typed(raw)
     before = read_config(path)
-    changes = record.differences(before, raw)
+    changes, frozen = provenance.differences(before, raw), runs.facts(path).frozen
     for key, (old, new) in changes.items():
-        if rundir.is_frozen(key, runs.facts(path)):
+        if keys.meaning(key, frozen).resume != keys.FREE:
             begun = f"a run that has begun with {shown(old)}"
             raise ConfigError(f"{key}={shown(new)}: cannot change in {begun} (rlx train starts another)")
     device = distributed.join(check(cfg, module), cfg.PLACE)
@@ -146,22 +145,22 @@ def resume(
     if distributed.follows():
         return follow(cfg, module, device, checkpoints)
     device = devices.claim(device, wait=_of_several(path.parent))
-    with distributed.leading() as go, Signals() as signals, rundir.locked(path) as status:
+    with distributed.leading() as go, Signals() as signals, layout.locked(path) as status:
         found = _newest(path, checkpoints, status)
         step = found.step if found else 0
         if "total_steps" in changes and cfg.total_steps < step:  # (unchanged: a last rollout goes beyond it)
             raise ConfigError(f"total_steps={cfg.total_steps}: the run is at step {step} already")
-        if found and found.kind == "final" and not changes and status.get("status") == "finished":
-            rundir.put_back(path, status)
+        if found and found.kind == "final" and not changes and status.status == "finished":
+            layout.put_back(path, status)
             early = f" (it stopped by itself before {cfg.total_steps:,})" if step < cfg.total_steps else ""
             say(f"note: finished at step {step:,}{early}: nothing is left to do")
             mine = found.state["runner"]
             kept = {key: mine[key] for key in ("evaluation", "metrics")}
-            return path, {**kept, "weights_sha256": status.get("weights_sha256")}
-        if note := record.add_resume(path, command, str(device), step, changes):
+            return path, {**kept, "weights_sha256": status.weights_sha256}
+        if note := provenance.add_resume(path, command, str(device), step, changes):
             say(f"note: {note}")
         if changes:
-            rundir.write_config(path, raw)
+            layout.write_config(path, raw)
         with contextlib.suppress(OSError):  # nobody reads it
             announce(cfg, path, _chosen(cfg)[1])
         go(str(path))
@@ -169,17 +168,17 @@ def resume(
             return path, Loop(path, cfg, module, device, checkpoints, progress, signals).execute(found)
         except UserError:  # the checkpoint does not fit what was asked: the run stays what it was
             if changes:
-                rundir.write_config(path, before)
-            record.drop_resume(path)
-            rundir.put_back(path, status)
+                layout.write_config(path, before)
+            provenance.drop_resume(path)
+            layout.put_back(path, status)
             raise
 
 
 def _checkpoints(path: Path, cfg: Config, raw: Mapping[str, Any]) -> Checkpoints:
-    return Checkpoints(path / "checkpoints", cfg.keep_checkpoints, rundir.identity(raw, runs.facts(path)))
+    return Checkpoints(path / "checkpoints", cfg.keep_checkpoints, keys.identity(raw, runs.facts(path).frozen))
 
 
-def _newest(path: Path, checkpoints: Checkpoints, status: Mapping[str, Any]) -> Found | None:
+def _newest(path: Path, checkpoints: Checkpoints, status: Status) -> Found | None:
     """The checkpoint to go on from, with a warning for each newer one that is bad. None, and a line that says so,
     where the run was stopped before its first one. Raises ConfigError where there should be one."""
     try:
@@ -187,8 +186,8 @@ def _newest(path: Path, checkpoints: Checkpoints, status: Mapping[str, Any]) -> 
     except CheckpointError as error:
         raise ConfigError(f"{path}: {error}") from None
     if found is None:
-        if status.get("checkpoint") is not None:
-            raise ConfigError(f"{path}: its checkpoints are gone (there was one of step {status['checkpoint']})")
+        if status.checkpoint is not None:
+            raise ConfigError(f"{path}: its checkpoints are gone (there was one of step {status.checkpoint})")
         say("note: the run was stopped before its first checkpoint: it starts from the beginning")
         return None
     for warning in found.warnings:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rlx.base.nested import flatten
+from rlx.config import older_runs
 from rlx.rundir import keys
 
 OLD: dict[str, Any] = json.loads((Path(__file__).parent / "identities.json").read_text())
@@ -16,7 +17,7 @@ OLD: dict[str, Any] = json.loads((Path(__file__).parent / "identities.json").rea
 
 @pytest.mark.parametrize("name", OLD)
 def test_an_old_checkpoint_fits_its_run(name: str) -> None:
-    assert keys.identity(OLD[name]["config"]) == OLD[name]["identity"]
+    assert keys.identity(OLD[name]["config"], older_runs.FROZEN) == OLD[name]["identity"]
 
 
 @pytest.mark.parametrize("name", OLD)
@@ -36,13 +37,20 @@ def test_an_old_run_keeps_its_curve(name: str) -> None:
         ("env", keys.TABLE["env"]),
         ("environment", keys.OTHER),  # no section of this one
         ("algo.lr", keys.TABLE["algo"]),
-        ("algo.num_envs", keys.TABLE["algo.num_envs"]),
+        ("algo.num_envs", keys.TABLE["algo"]),
         ("expect.score", keys.TABLE["expect"]),
         ("eval_episodes", keys.OTHER),
     ],
 )
 def test_a_key_without_a_line_means_what_its_section_does(key: str, meaning: keys.Meaning) -> None:
     assert keys.meaning(key) == meaning
+
+
+def test_what_an_algorithm_freezes_is_fixed_and_nothing_else_of_it_changes() -> None:
+    fixed = keys.TABLE["algo"]._replace(resume=keys.FIXED)
+    assert keys.meaning("algo.num_envs", ("num_envs",)) == keys.meaning("algo.data.seed", ("data",)) == fixed
+    assert keys.meaning("algo.num_env", ("num_envs",)) == keys.meaning("algo.lr", ("num_envs",)) == keys.TABLE["algo"]
+    assert keys.meaning("env.num_envs", ("num_envs",)) == keys.TABLE["env"]
 
 
 def test_what_a_resume_may_change_is_no_part_of_the_identity() -> None:

@@ -162,7 +162,7 @@ def test_show_of_a_killed_run_has_the_hash_of_its_newest_checkpoint(tmp_path):
 
 
 def test_looking_at_runs_imports_no_torch(run):
-    code = "import sys; from rlx.analysis import runs; runs.show(runs.resolve(sys.argv[1])); print(*sys.modules)"
+    code = "import sys; from rlx.rundir import reader; reader.show(reader.resolve(sys.argv[1])); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, str(run)], check=True, capture_output=True, text=True)
     assert "rlx.rundir.reader" in done.stdout.split() and "torch" not in done.stdout.split()
 

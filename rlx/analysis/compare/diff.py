@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from rlx.base.errors import UserError
+from rlx.base.nested import flatten
+from rlx.rundir import keys
 from rlx.rundir import query as reading
 from rlx.rundir import reader as runs
-from rlx.rundir.filter import score
+from rlx.rundir.layout import LastEvaluation
+from rlx.rundir.metrics import MetricsTable
+from rlx.rundir.provenance import Provenance
 
 WHERE = ("runs_dir", "run_dir", "run", "name")  # where a run is, not what it is
 ORIGIN = ("device", "threads", "host", "machine", "versions", "git")
@@ -19,7 +23,7 @@ ORIGIN = ("device", "threads", "host", "machine", "versions", "git")
 def build(first: Path, second: Path) -> dict[str, Any]:
     """{a, b, config, same_config, same_seed, origin, outcome, same_weights}; each difference is [of a, of b].
 
-    same_config: nothing differs but the seed and what never changes a result (reading.APART). same_weights: bit for
+    same_config: nothing differs but the seed and what never changes a result (rundir.keys). same_weights: bit for
     bit, null where one has none. Raises UserError.
     """
     configs = [reading.raw_config(path) for path in (first, second)]
@@ -27,30 +31,30 @@ def build(first: Path, second: Path) -> dict[str, Any]:
         if not config:
             raise UserError(f"{path}: config.yaml is unreadable")
     shown = [runs.show(path) for path in (first, second)]
-    records = [runs.record(path) for path in (first, second)]
+    records = [Provenance.read(path) for path in (first, second)]
     weights = [row["weights_sha256"] for row in shown]
     config = {key: both for key, both in _differences(*configs).items() if key.partition(".")[0] not in WHERE}
     outcomes = [_outcome(path, row) for path, row in zip((first, second), shown)]
     return {
         "a": str(first), "b": str(second), "config": config,
-        "same_config": not reading.kept(config), "same_seed": configs[0].get("seed") == configs[1].get("seed"),
-        "origin": _differences(*({key: record.get(key) for key in ORIGIN} for record in records)),
+        "same_config": not keys.curve(config), "same_seed": configs[0].get("seed") == configs[1].get("seed"),
+        "origin": _differences(*({key: getattr(record, key) for key in ORIGIN} for record in records)),
         "outcome": {key: [outcome[key] for outcome in outcomes] for key in outcomes[0]},
         "same_weights": weights[0] == weights[1] if all(weights) else None,
     }  # fmt: skip
 
 
 def _outcome(path: Path, row: Mapping[str, Any]) -> dict[str, Any]:
-    seconds = [line.get("time/time_elapsed") for line in reading.rows(path, "time/time_elapsed")]
+    seconds = [line.get("time/time_elapsed") for line in MetricsTable(path).rows("time/time_elapsed")]
     return {
-        "status": row["status"], "step": row["step"], "eval": score(dict(row)),
+        "status": row["status"], "step": row["step"], "eval": LastEvaluation.of(row["eval"]).comparable,
         "seconds": seconds[-1] if seconds else None, "weights_sha256": row["weights_sha256"],
     }  # fmt: skip
 
 
 def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, list[Any]]:
     """{dotted key: [value in the first, value in the second]}; null where it is not there."""
-    one, other = reading.flat(first), reading.flat(second)
+    one, other = flatten(first), flatten(second)
     return {
         key: [one.get(key), other.get(key)]
         for key in dict.fromkeys([*one, *other])

@@ -8,7 +8,7 @@ from rlx.analysis.compare.result import Comparison, Pair, Place, Side
 from rlx.analysis.curves.curves import Curve
 from rlx.base.errors import shown
 from rlx.rundir import query as reading
-from rlx.rundir import reader as runs
+from rlx.rundir.provenance import Provenance
 from rlx.rundir.query import differing
 
 FEW = 10  # seeds below which a note says what intervals of so few are worth
@@ -61,12 +61,12 @@ def _unlike(pair: Pair, names: dict[Place, str]) -> list[str]:
 
 def _versions(pair: Pair, who: str) -> list[str]:
     said = []
-    both = [[runs.record(curve.path) for curve in side.curves] for side in (pair.first, pair.second)]
+    both = [[Provenance.read(curve.path) for curve in side.curves] for side in (pair.first, pair.second)]
     for key in VERSIONS:
-        one, other = ({str((known.get("versions") or {}).get(key)) for known in side} for side in both)
+        one, other = ({str((known.versions or {}).get(key)) for known in side} for side in both)
         if one != other:
             said.append(f"{key} {'/'.join(sorted(one))} and {'/'.join(sorted(other))}")
-    one, other = ({str((known.get("git") or {}).get("commit"))[:10] for known in side} for side in both)
+    one, other = ({str((known.git or {}).get("commit"))[:10] for known in side} for side in both)
     if one != other:
         said.append("git commit")
     return [f"{who} were made by different versions: {', '.join(said)}"] if said else []

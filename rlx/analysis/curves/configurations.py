@@ -9,6 +9,7 @@ from typing import Any
 
 from rlx.analysis.curves import build as plot
 from rlx.analysis.curves import curves
+from rlx.rundir import keys
 from rlx.rundir import query as reading
 
 
@@ -29,7 +30,7 @@ def read(paths: Sequence[Path]) -> tuple[list[Configuration], list[str]]:
     found, notes = [], []
     for path in paths:
         if config := reading.config(path):
-            found.append(curves.Curve(path, reading.kept(config), config.get("seed"), [], []))
+            found.append(curves.Curve(path, keys.curve(config), config.get("seed"), [], []))
         else:
             notes.append(f"{path}: config.yaml is unreadable")
     names, made = reading.place_names(curve.place for curve in found), []

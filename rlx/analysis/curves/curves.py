@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from rlx.base.errors import UserError, did_you_mean, shown
+from rlx.rundir import keys
 from rlx.rundir import query as reading
 from rlx.rundir import reader as runs
-from rlx.rundir.query import config, full_key, is_number, rows
+from rlx.rundir.metrics import MetricsTable, is_number
+from rlx.rundir.query import config, full_key
 
 X = {
     "step": ("step", "steps"),
@@ -24,7 +26,7 @@ class Curve:
     """One metric of one run."""
 
     path: Path
-    config: dict[str, Any]  # flat, without what is APART
+    config: dict[str, Any]  # flat, what makes a curve: see rundir.keys
     seed: Any
     x: list[float]
     y: list[float]
@@ -50,7 +52,9 @@ def read(paths: Sequence[Path], metric: str, x: str, smooth: int) -> tuple[list[
             notes.append(f"{path}: config.yaml is unreadable")
             continue
         key = X[x][0]
-        lines = [row for row in rows(path, metric) if is_number(row.get(metric)) and is_number(row.get(key))]
+        lines = [
+            row for row in MetricsTable(path).rows(metric) if is_number(row.get(metric)) and is_number(row.get(key))
+        ]
         if not lines:
             notes.append(f"{path} has no {metric}")
             continue
@@ -60,11 +64,9 @@ def read(paths: Sequence[Path], metric: str, x: str, smooth: int) -> tuple[list[
             )
         values = smoothed([float(row[metric]) for row in lines], smooth)
         x_values = [float(line[key]) for line in lines]
-        curves.append(Curve(path, reading.kept(found), found.get("seed"), x_values, values))
+        curves.append(Curve(path, keys.curve(found), found.get("seed"), x_values, values))
     if not curves:
-        known = {key for path in paths for row in rows(path) for key, value in row.items() if is_number(value)} - {
-            "step"
-        }
+        known = {key for path in paths for key in MetricsTable(path).numbers()}
         if metric in known:
             raise UserError(f"--x={x}: no run has {X[x][0]} beside {metric}")
         there = f" (there are: {', '.join(sorted(known))})" if known else "; no run has any yet"
@@ -105,6 +107,6 @@ def default_metric(paths: Sequence[Path]) -> str:
     listed = sorted(map(runs.facts, paths), key=lambda facts: (facts.world, -len(facts.metrics)))
     names = list(dict.fromkeys(name for facts in listed for name in facts.learning))
     for metric in names:
-        if any(metric in row for path in paths for row in rows(path, metric)):
+        if any(metric in row for path in paths for row in MetricsTable(path).rows(metric)):
             return metric
     return next(iter(names), "rollout/ep_rew_mean")

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from rlx.analysis.curves.curves import Curve, newest
 from rlx.base.errors import UserError, did_you_mean, shown
+from rlx.rundir import keys
 from rlx.rundir import query as reading
-from rlx.rundir import reader as runs
-from rlx.rundir.filter import score
+from rlx.rundir.layout import Status
+from rlx.rundir.metrics import MetricsTable, is_number
 
 EVAL = "eval"
 
@@ -20,25 +21,24 @@ def read(paths: Sequence[Path], metric: str = EVAL) -> tuple[list[Curve], list[s
     point, one for each seed; and notes on the runs that were left out."""
     found, left = [], Counter[str]()
     for path in paths:
-        config = reading.config(path)
-        if (state := runs.state(path)) != "finished":
-            left[state] += 1
+        config, status = reading.config(path), Status.read(path)
+        if status.state != "finished":
+            left[status.state] += 1
         elif not config:
             left["with an unreadable config.yaml"] += 1
-        elif (value := _value(path, metric)) is None:
+        elif (value := _value(path, status, metric)) is None:
             left[f"without {'an evaluation' if metric == EVAL else metric}"] += 1
         else:
-            step = float(runs.status(path).get("step") or 0)
-            found.append(Curve(path, reading.kept(config), config.get("seed"), [step], [value]))
+            found.append(Curve(path, keys.curve(config), config.get("seed"), [float(status.step)], [value]))
     curves, repeated = newest(found)
     reasons = ", ".join(f"{count} {reason}" for reason, count in left.items())
     return curves, [*([f"left out {reasons}"] if left else []), *repeated]
 
 
-def _value(path: Path, metric: str) -> float | None:
+def _value(path: Path, status: Status, metric: str) -> float | None:
     if metric == EVAL:
-        return score({"eval": runs.status(path).get("evaluation")})
-    values = [row[metric] for row in reading.rows(path, metric) if reading.is_number(row.get(metric))]
+        return status.score
+    values = [row[metric] for row in MetricsTable(path).rows(metric) if is_number(row.get(metric))]
     return float(values[-1]) if values else None
 
 
@@ -46,7 +46,7 @@ def full_metric(paths: Sequence[Path], metric: str) -> str:
     """rollout/ep_rew_mean for ep_rew_mean. Raises UserError for one that no run has."""
     if metric == EVAL:
         return metric
-    known = {key for path in paths for row in reading.rows(path) for key in row if reading.is_number(row[key])}
+    known = {key for path in paths for key in MetricsTable(path).numbers(also=("step",))}
     ends = sorted(key for key in known if key == metric or key.endswith(f"/{metric}"))
     if metric in ends or len(ends) == 1:
         return metric if metric in ends else ends[0]

@@ -13,7 +13,7 @@ from rlx.analysis.curves import build as plot
 from rlx.analysis.curves import configurations
 from rlx.base.errors import UserError
 from rlx.rundir import reader, tensorboard_grid
-from rlx.rundir.filter import score
+from rlx.rundir.layout import Status
 from rlx.rundir.tensorboard_grid import harmless, tags
 
 
@@ -46,11 +46,10 @@ def _table(made: Sequence[configurations.Configuration]) -> str:
     """As Markdown: a crash is a line here, even where other seeds of its configuration went well."""
     lines = ["| where | configuration | mean of the last evaluations | runs | first error |", "|---|---|---|---|---|"]
     for one in made:
-        statuses = [reader.status(path) for path, _ in one.runs]
-        scores = [score({"eval": status.get("evaluation")}) for status in statuses]
-        known = [value for value in scores if value is not None]
-        states = Counter(reader.state_of(status) for status in statuses)
-        error = next((str(status["error"]) for status in statuses if status.get("error")), "")
+        statuses = [Status.read(path) for path, _ in one.runs]
+        known = [status.score for status in statuses if status.score is not None]
+        states = Counter(status.state for status in statuses)
+        error = next((status.error for status in statuses if status.error), "")
         mean = f"{sum(known) / len(known):.6g}" if known else ""
         came = ", ".join(f"{count} {state}" for state, count in states.items())
         lines.append(f"| {' | '.join(map(_cell, (one.place, one.label, mean, came, error[:300])))} |")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from rlx.analysis.curves import configurations, curves
 from rlx.analysis.report.search import Study, read_study
 from rlx.base.errors import UserError
 from rlx.rundir import query as reading
-from rlx.rundir import reader as runs
-from rlx.rundir.filter import score
+from rlx.rundir import reader
+from rlx.rundir.layout import Status
+from rlx.rundir.metrics import MetricsTable, is_number
+from rlx.rundir.provenance import Provenance
 
 
 @dataclass
@@ -32,7 +34,7 @@ class One:
     score: float | None  # of its last evaluation; without one, its last return or reward
     step: int
     seconds: float
-    record: dict[str, Any]  # run.json
+    record: Provenance
 
 
 @dataclass
@@ -103,8 +105,8 @@ class Report:
 
     @property
     def commands(self) -> list[str]:
-        commands = [run.record.get("command") for run in self.runs]
-        return list(dict.fromkeys(shlex.join(map(str, words)) for words in commands if isinstance(words, list)))
+        commands = [run.record.command for run in self.runs]
+        return list(dict.fromkeys(shlex.join(map(str, words)) for words in commands if words is not None))
 
     def table(self) -> list[dict[str, Any]]:
         """The rows of the page's table, for programs."""
@@ -138,7 +140,7 @@ def build(words: Sequence[str], metric: str = "", title: str = "") -> Report:
 
 def _plots(paths: Sequence[Path], metric: str, chosen: str, rows: Sequence[Row]) -> list[plot.Plot]:
     """The curves while learning and those of evaluations; of none, nothing is drawn."""
-    evaluated = [name for row in rows for run in row.runs if (name := runs.facts(run.path).evaluated)]
+    evaluated = [name for row in rows for run in row.runs if (name := reader.facts(run.path).evaluated)]
     wanted = [chosen] if metric else list(dict.fromkeys([chosen, *evaluated]))
     plots = []
     for name in wanted:
@@ -175,18 +177,13 @@ def _middle(row: Row) -> float:
 
 
 def _one(path: Path, seed: Any, metric: str) -> One:
-    status, last = runs.status(path), _last(path, metric)
-    state, found = runs.state_of(status), score({"eval": status.get("evaluation")})
+    status, last = Status.read(path), _last(path, metric)
     fallback = None if metric.endswith("loss") else last.get(metric)  # of a loss less is better
-    value = fallback if found is None else found
-    step = max(_number(status.get("step")), _number(last.get("step")))
-    error = _line(status.get("error")) or ("its process ended without a word" if state == "killed" else None)
-    seconds = _number(last.get("time/time_elapsed"))
-    return One(path, seed, state, error, value, int(step), seconds, runs.record(path))
-
-
-def _number(value: Any) -> float:
-    return float(value) if reading.is_number(value) else 0.0
+    value = fallback if status.score is None else status.score
+    step = max(status.step, int(last.get("step", 0)))
+    silent = "its process ended without a word" if status.state == "killed" else status.damage
+    seconds = float(last.get("time/time_elapsed", 0.0))
+    return One(path, seed, status.state, _line(status.error) or silent, value, step, seconds, Provenance.read(path))
 
 
 def _line(error: Any) -> str | None:
@@ -196,8 +193,8 @@ def _line(error: Any) -> str | None:
 def _last(path: Path, metric: str) -> dict[str, Any]:
     """The last values of a metric, the step and the wall time."""
     found: dict[str, Any] = {}
-    for row in reading.rows(path):
-        found |= {key: row[key] for key in ("step", metric, "time/time_elapsed") if reading.is_number(row.get(key))}
+    for row in MetricsTable(path).rows():
+        found |= {key: row[key] for key in ("step", metric, "time/time_elapsed") if is_number(row.get(key))}
     return found
 
 
@@ -208,18 +205,14 @@ def environment(rows: Sequence[Row]) -> dict[str, str]:
     """Versions, machine and the like, each once with all the values it had."""
     found: dict[str, dict[str, None]] = {}
     for run in (run for row in rows for run in row.runs):
-        record, machine = run.record, _mapping(run.record.get("machine"))
+        record, machine = run.record, run.record.machine or {}
         said = {
-            **{str(name): version for name, version in _mapping(record.get("versions")).items()},
-            "host": record.get("host"), "system": machine.get("system"), "device": record.get("device"),
-            "GPU": machine.get("gpu"), "CPU": machine.get("cpu_capability"), "threads": record.get("threads"),
-            "git commit": str(_mapping(record.get("git")).get("commit") or "")[:12],
+            **{str(name): version for name, version in (record.versions or {}).items()},
+            "host": record.host, "system": machine.get("system"), "device": record.device,
+            "GPU": machine.get("gpu"), "CPU": machine.get("cpu_capability"), "threads": record.threads,
+            "git commit": str((record.git or {}).get("commit") or "")[:12],
         }  # fmt: skip
         for name, value in said.items():
             if value not in (None, ""):
                 found.setdefault(name, {})[str(value)] = None
     return {name: ", ".join(values) for name, values in found.items()}
-
-
-def _mapping(value: Any) -> Mapping[Any, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -1,15 +1,21 @@
-"""What a run has left to look at: the last film in its TensorBoard events, its last samples, its drawing of a policy.
+"""What a run has left to look at: its last film, its last samples.
 
-Reads the events without TensorBoard, a field at a time (protobuf's wire format; tensorflow/core/util/event.proto).
+The film of a run older than videos/ is in its TensorBoard events, which are read without TensorBoard, a field at a time
+(protobuf's wire format; tensorflow/core/util/event.proto).
 """
 
 from __future__ import annotations
 
+import contextlib
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlx.base import guarded
+
 TAG = b"eval/video"
+EVENT = 1 << 26  # bytes of one, at most
 EVENT_SUMMARY, SUMMARY_VALUE, VALUE_TAG, VALUE_IMAGE, IMAGE_BYTES, EVENT_STEP = 5, 1, 1, 4, 4, 2
 
 
@@ -27,32 +33,21 @@ def last_film(run: Path) -> tuple[int, bytes] | None:
 
 def last_samples(run: Path) -> tuple[int, str] | None:
     """(step, text) of the last samples of a language run."""
-    files = sorted(path for path in (run / "samples").glob("*.txt") if path.stem.isdigit())
-    try:
-        return (int(files[-1].stem), files[-1].read_text("utf-8", errors="replace")) if files else None
-    except OSError:
-        return None
-
-
-def drawing(run: Path) -> str | None:
-    """What a tabular algorithm has learnt, in plain text."""
-    try:
-        return (run / "policy.txt").read_text("utf-8", errors="replace")
-    except OSError:
-        return None
+    for path in sorted((run / "samples").glob("*.txt"), reverse=True):
+        with contextlib.suppress(guarded.Damaged):
+            if re.fullmatch("[0-9]+", path.stem):
+                return int(path.stem), guarded.text(path, errors="replace")
+    return None
 
 
 def _records(path: Path) -> Iterator[bytes]:
     """The events of a file; it may end in a torn one."""
-    try:
-        with open(path, "rb") as file:
-            while len(head := file.read(12)) == 12:
-                size = struct.unpack("<Q", head[:8])[0]
-                if size > 1 << 30 or len(data := file.read(size)) < size or len(file.read(4)) < 4:
-                    return
-                yield data
-    except OSError:
-        return
+    with contextlib.suppress(guarded.Damaged), guarded.opened(path) as file:
+        while len(head := file.read(12)) == 12:
+            size = struct.unpack("<Q", head[:8])[0]
+            if not 0 < size <= EVENT or len(data := file.read(size)) < size or len(file.read(4)) < 4:
+                return
+            yield data
 
 
 def _film(event: bytes) -> tuple[int, bytes] | None:

@@ -17,6 +17,8 @@ from rlx.analysis.report import charts, media
 from rlx.analysis.report.build import One, Report, Row, environment
 from rlx.base import pages
 from rlx.rundir import query as reading
+from rlx.rundir import reader
+from rlx.rundir.metrics import is_number
 
 TEMPLATES = Path(__file__).parent / "templates"
 LARGEST = 6_000_000  # bytes of a film that is put into the page
@@ -50,7 +52,7 @@ def html(report: Report) -> str:
         looks=[look for place in report.places if (look := _look(report, place))],
         environment=environment(report.rows), made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         version=__version__, charts=charts, number=numbers.number, short=numbers.short, seconds=numbers.seconds,
-        value_text=reading.value_text, is_number=reading.is_number,
+        value_text=reading.value_text, is_number=is_number,
     )  # fmt: skip
 
 
@@ -114,6 +116,6 @@ def _look_of(run: One, place: str) -> Look | None:
         return Look(
             place, f"samples at step {step:,} of {what}: reward, then prompt and completion", text=text[:LONGEST]
         )
-    if drawing := media.drawing(run.path):
+    if drawing := reader.drawing(run.path):
         return Look(place, f"the policy of {what}", text=drawing[:LONGEST])
     return None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlx.analysis import grids
 from rlx.analysis.numbers import number
 from rlx.analysis.report import charts
-from rlx.rundir import query as reading
+from rlx.base import guarded
+from rlx.rundir.metrics import is_number
 
 
 @dataclass
@@ -23,7 +24,8 @@ class Study:
     importance: dict[str, float]
 
     def is_log(self, key: str) -> bool:
-        one = (self.asked.get("space") or {}).get(key)
+        space = self.asked.get("space")
+        one = space.get(key) if isinstance(space, dict) else None
         return bool(isinstance(one, dict) and one.get("log"))
 
     @property
@@ -74,56 +76,20 @@ def _dot(trial: dict[str, Any], x: float) -> charts.Point:
 
 def read_study(path: Path) -> Study | None:
     """What a search has left in its directory; None where there was none, or nothing of it can be read."""
-    trials = [trial for row in _trial_rows(path) if (trial := _trial(row))]
+    trials = [{**trial, "error": _line(trial["error"])} for trial in grids.trials(path)]
     if not trials:
         return None
-    importance = _json(path / "importance.json")
-    shares = {str(key): float(x) for key, x in importance.items() if reading.is_number(x)} if importance else {}
+    shares = {key: float(share) for key, share in _json(path / "importance.json").items() if is_number(share)}
     asked = _json(path / "study.json")
     return Study(path, asked, sorted(trials, key=lambda trial: trial["number"]), shares)
 
 
-def _trial(row: Any) -> dict[str, Any] | None:
-    if not isinstance(row, dict) or not isinstance(row.get("number"), int):
-        return None
-    params, values = row.get("params"), row.get("values")
-    at = [x for x in values.values() if reading.is_number(x)] if isinstance(values, dict) else []
-    return {
-        "number": row["number"],
-        "state": str(row.get("state", "unknown")).lower(),
-        "score": float(row["score"]) if reading.is_number(row.get("score")) else None,
-        "last": float(at[-1]) if at else None,  # of a pruned one: when it was stopped
-        "params": params if isinstance(params, dict) else {},
-        "seeds": row.get("seeds_done"),
-        "error": _line(row.get("error")),
-    }
-
-
-def _trial_rows(path: Path) -> list[Any]:
-    """trials.jsonl, or trials.json as a list."""
-    found = []
-    try:
-        for line in (path / "trials.jsonl").read_text("utf-8").splitlines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:  # torn
-                continue
-    except (OSError, UnicodeDecodeError):
-        try:
-            whole = json.loads((path / "trials.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            return []
-        found = whole if isinstance(whole, list) else []
-    return found
-
-
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        return guarded.json_object(path)
+    except guarded.Damaged:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
-def _line(error: Any) -> str | None:
-    return " ".join(str(error).split())[:300] if error else None
+def _line(error: str | None) -> str | None:
+    return " ".join(error.split())[:300] if error else None

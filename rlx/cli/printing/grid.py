@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from rlx.base.signals import STOPPING
 from rlx.cli.printing.text import score
 from rlx.rundir import reader as runs
 
@@ -47,7 +48,7 @@ def watching(grid: Any) -> Iterator[None]:
 
 
 def _watch(grid: _Shown, reader: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)  # it ends with the grid
     parent = os.getppid()
 
@@ -83,7 +84,7 @@ class _Shown:
             if job["job"] not in self.told:
                 self.told.add(job["job"])
                 path = self.directory / job["run"]
-                found: dict[str, Any] = runs.show(path) if path.is_dir() else {"status": "failed"}
+                found: dict[str, Any] = runs.show(path) if path.is_dir() else {"status": "failed", "eval": None}
                 what = f": {job['error']}" if job["error"] else f"  eval {score(found)}"
                 state = "failed" if job["error"] and found["status"] == "finished" else found["status"]
                 words = " ".join(self.grid.varied(job["overrides"]))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlx.base.paths import near
+from rlx.rundir.layout import LastEvaluation
 
 
 def quoted(path: Path | str) -> str:
@@ -31,11 +32,9 @@ def table(lines: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> None
 
 
 def score(row: Mapping[str, Any]) -> str:
-    try:
-        found = row["eval"]
-        return f"{found['score']:.3f}" if "task" in row else f"{found['mean_reward']:.2f}"
-    except (TypeError, KeyError, ValueError):  # not evaluated, or a damaged file
-        return "-"
+    """Of a run's last evaluation; "-" of one that has none."""
+    value = LastEvaluation.of(row["eval"]).value
+    return "-" if value is None else f"{value:.{3 if 'task' in row else 2}f}"
 
 
 def ranking(row: Mapping[str, Any]) -> float:

@@ -62,7 +62,7 @@ def show(run: RunName, as_json: Json = False) -> None:
     """What a run is and how it went; of a grid, what came of its jobs."""
     with errors():
         from rlx.analysis import grids
-        from rlx.rundir import reader as runs
+        from rlx.rundir import index
 
         if run and grids.is_grid(Path(run)):
             whole = grids.show(Path(run))
@@ -71,11 +71,11 @@ def show(run: RunName, as_json: Json = False) -> None:
             else:
                 printing.jobs(whole)
             return
-        found = runs.show(run_path(run))
+        row = index.entry(run_path(run)).row
         if as_json:
-            print(json.dumps(found))
+            print(json.dumps(row))
         else:
-            printing.details(found)
+            printing.details(row)
 
 
 @app.command()

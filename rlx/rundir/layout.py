@@ -3,7 +3,8 @@
 config.yaml    resolved, without interpolations      run.json    command, versions, git, host, device, seed
 status.json    how it stands, and who runs it        rlx.log     tracebacks
 metrics.jsonl  the truth; TensorBoard's event files are derived from it
-checkpoints/   one file each
+checkpoints/   one file each                         videos/     films: the newest and the best evaluation's
+samples/       of a language run                     policy.txt  what a tabular algorithm has learnt
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from rlx.base.signals import Interrupted, Pruned, RunFailed, Signals, name_of
 from rlx.config import registry
 from rlx.config.schema import Config
 from rlx.run import Run, measured
-from rlx.rundir import layout, provenance
+from rlx.rundir import films, layout, provenance
 from rlx.rundir.checkpoint import Checkpoints, Found, weights_sha256
 from rlx.rundir.keys import config_hash, hparams
 from rlx.rundir.layout import LastEvaluation, Status
@@ -68,6 +68,7 @@ class Loop:
         self.step = 0
         self.evaluation: LastEvaluation | None = None
         self._shown = 0  # notices
+        self._films = True  # can be written
         self._beat = self._since = time.perf_counter()
         self._state: dict[str, Any] | None = None  # of the run, at this step
 
@@ -222,6 +223,7 @@ class Loop:
         if found.gif:
             gif, width, height = found.gif
             self.dashboard.image_gif("eval/video", gif, width, height, step)
+            self._film(gif, step)
         kept = [] if found.text is None else [("samples", f"{step:012d}.txt", found.text, _verbatim(found.text))]
         if self.run.exhibit and (shown := self.run.exhibit()):
             kept.append(("completions", f"step_{step:09d}.html", shown.html, shown.markdown))
@@ -232,6 +234,18 @@ class Loop:
         if self.best is None or found.summary["score"] > self.best:
             self.best = found.summary["score"]
             self._checkpoint("best", step)
+        if found.gif:
+            films.keep(self.path, (step, *self.checkpoints.steps("best")))
+
+    def _film(self, gif: bytes, step: int) -> None:
+        """Into videos/. A run goes on without, and says so once."""
+        if not self._films:
+            return
+        try:
+            films.write(self.path, step, gif)
+        except OSError as error:
+            self._films = False
+            say(f"warning: no more films ({error}); training goes on")
 
     def _checkpoint(self, kind: str, step: int) -> None:
         if names := self.run.not_finite():

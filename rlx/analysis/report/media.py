@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlx.base import guarded
+from rlx.rundir import films
 
 TAG = b"eval/video"
 EVENT = 1 << 26  # bytes of one, at most
@@ -21,6 +22,8 @@ EVENT_SUMMARY, SUMMARY_VALUE, VALUE_TAG, VALUE_IMAGE, IMAGE_BYTES, EVENT_STEP = 
 
 def last_film(run: Path) -> tuple[int, bytes] | None:
     """(step, GIF) of the last evaluation that was filmed; None where there is none."""
+    if film := films.last(run):
+        return film
     for path in sorted(run.glob("events.out.tfevents.*"), reverse=True):
         found = None
         for event in _records(path):

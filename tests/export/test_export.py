@@ -99,7 +99,7 @@ def as_rlx_acts(path: Path, count: int = 100) -> tuple[np.ndarray, np.ndarray]:
 def test_the_lines_act_as_rlx_does(kind: str, runs: Any) -> None:
     obs, expected = as_rlx_acts(runs(kind))
     cfg, module, run = runner.open_run(runs(kind))
-    policy, lines = module.load_policy(cfg, run), plain(cfg, module, run).functions()
+    policy, lines = runner.world_of(cfg).load_policy(cfg, module, run), plain(cfg, module, run).functions()
     found = lines["act"](torch.from_numpy(obs)).numpy()
     assert found.shape == expected.shape and np.allclose(found, expected, atol=1e-5)
     outputs = lines["outputs"](torch.from_numpy(obs)).numpy()
@@ -173,7 +173,7 @@ def test_the_logits_of_a_language_model_are_those_of_rlx(positions: str, activat
     words = ["task=reverse", f"model.positions={positions}", f"model.activation={activation}", "model.num_layers=2"]
     path = speak(tmp_path, *words, name="speaker")
     cfg, module, run = runner.open_run(path)
-    policy, exported = module.load_policy(cfg, run), plain(cfg, module, run)
+    policy, exported = runner.world_of(cfg).load_policy(cfg, module, run), plain(cfg, module, run)
     prompts = [prompt[:3] for prompt in policy.task.prompts(np.random.default_rng(0), 9, held_out=True)]
     ids, mask = policy.tokenizer.prompts(prompts)
     assert mask.all()

@@ -140,6 +140,7 @@ def test_a_run_with_a_damaged_file_is_marked_and_named(file: str, damage: str, t
     bad = damaged(tmp_path, file, damage)
     row = index.entry(bad).row
     assert row["status"] == "damaged", row
+    assert runs.state(bad) == ("damaged" if file == "status.json" else "finished")
     assert re.fullmatch(rf"{re.escape(file)}: unreadable \([^\n]+\)", row["error"]), row["error"]
 
 

@@ -231,7 +231,7 @@ WORDS = [
     ("resume runs/done preset=none", "preset=none", "cannot change"),
     ("resume runs/done total_step=9", "total_step", "'total_steps'"),
     ("resume runs/done algo.lr=abc", "algo.lr=abc", "number > 0"),
-    ("resume runs/done total_steps=1", "total_steps=1", "2048"),
+    ("resume runs/done total_steps=1", "total_steps=1", "512"),
     ("resume runs/done hydra.run.dir=x", "hydra.run.dir=x"),
     ("resume runs/done -m", "-m", "key=value"),
 ]

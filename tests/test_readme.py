@@ -8,11 +8,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
 import pytest
+from command_line import Done, Forks
+from waiting import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -26,29 +27,47 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "CI": "true"}
 
 
+def by_the_shell(command: str, here: Path) -> Done:
+    done = subprocess.run(["bash", "-c", command], cwd=here, env=environment(), capture_output=True, timeout=PATIENCE)
+    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def words(command: str, here: Path) -> list[str]:
+    """What the shell makes of a command of rlx: the words behind its name."""
+    assert command.split()[0] == "rlx", command
+    script = f"rlx() {{ printf '%s\\0' \"$@\"; }}; {command}"
+    done = subprocess.run(["bash", "-c", script], cwd=here, env=environment(), capture_output=True, check=True)
+    assert not done.stderr, done.stderr
+    return [word for word in done.stdout.decode().split("\0")[:-1] if word]
+
+
 def part(block: str) -> str:
     """Which folder a block runs in: those of one part build on one another."""
     return "sweeps" if "rlx sweep" in block else "language" if "task=" in block else "use"
 
 
 @pytest.mark.parametrize("name, least", [("use", 16), ("sweeps", 8), ("language", 5)])
-def test_the_commands_of_the_readme_run_as_written(name: str, least: int, tmp_path: Path) -> None:
+def test_the_commands_of_the_readme_run_as_written(name: str, least: int, tmp_path: Path, forks: Forks) -> None:
+    """The first by the shell and the script that is installed; of the others the shell reads the words."""
     here = tmp_path / "a new folder"
     here.mkdir()
     ran = 0
     for command in (line for block in BLOCKS if part(block) == name for line in commands(block)):
         if command.split()[0] in ("make", ".") or command == "rlx dash":
             continue  # the two tests below
-        done = subprocess.run(
-            ["bash", "-c", command], cwd=here, env=environment(), capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        done = forks(*words(command, here), cwd=here) if ran else by_the_shell(command, here)
+        assert done.code == 0, f"{command}\n{done.out}\n{done.err}"
         if command.startswith("rlx train"):
-            assert done.stdout.splitlines()[-1].startswith("run: runs/"), command
+            assert done.run.startswith("runs/"), command
         ran += 1
     assert ran >= least
     if name == "use":
         assert (here / "out.gif").stat().st_size > 1000
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("localhost", port)) == 0
 
 
 def test_the_dashboard_answers_on_localhost(tmp_path: Path) -> None:
@@ -61,17 +80,11 @@ def test_the_dashboard_answers_on_localhost(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
-        for _ in range(120):
-            time.sleep(0.5)
-            try:
-                page = urllib.request.urlopen(f"http://localhost:{port}/", timeout=5).read()
-                break
-            except OSError:
-                assert dash.poll() is None
-        assert b"TensorBoard" in page
+        until(lambda: answers(port) or dash.poll() is not None)
+        assert b"TensorBoard" in urllib.request.urlopen(f"http://localhost:{port}/", timeout=PATIENCE).read()
     finally:
         os.killpg(dash.pid, 15)
-        dash.wait(30)
+        dash.wait(PATIENCE)
 
 
 @pytest.mark.fresh

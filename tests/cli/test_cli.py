@@ -125,7 +125,7 @@ def test_odd_places_to_stand_and_to_print_to_are_no_traceback(tmp_path: Path) ->
 def test_show_json_has_the_keys_of_the_contract_and_ls_json_is_a_list_of_the_same(place: Path, forks: Forks) -> None:
     shown = json.loads(forks("show", "runs/done", "--json", cwd=place).out)
     assert shown.keys() >= CONTRACT
-    assert (shown["algo"], shown["env"], shown["seed"], shown["step"]) == ("ppo", "cartpole", 1, 2048)
+    assert (shown["algo"], shown["env"], shown["seed"], shown["step"]) == ("ppo", "cartpole", 1, 512)
     assert shown["status"] == "finished" and len(shown["weights_sha256"]) == 64
     assert json.loads(forks("ls", "--json", cwd=place).out) == [shown]
 

@@ -253,5 +253,5 @@ def test_where_nothing_can_be_written_one_line_says_so(to: str, place: Path, mon
 
 def test_the_name_is_made_where_none_is_given(place: Path, forks: Forks) -> None:
     done = forks("export", "runs/done", "--to", "folder", "--checkpoint", "final", cwd=place)
-    assert (done.code, done.err) == (0, "") and done.out == "ppo_cartpole_s1_2048\n", done
+    assert (done.code, done.err) == (0, "") and done.out == "ppo_cartpole_s1_512\n", done
     assert forks("export", "runs/done", "--to", "folder", cwd=place).code == 2

@@ -32,7 +32,7 @@ QUIET = {
     "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80",
     "PYTHONWARNINGS": ",".join(WARNINGS),
 }  # fmt: skip
-TINY = ["total_steps=2048", "eval_every=0", "video=false", "tensorboard=false"]  # a run of well under a second
+TINY = ["total_steps=512", "eval_every=0", "video=false", "tensorboard=false"]  # a run of a fifth of a second
 CORRIDOR = ["env=gym", "env.id=rlx_random.envs:Corridor-v0"]  # of tests/plugin, where that is on PYTHONPATH
 CRASH = ["env=gym", "env.id=rlx_random.envs:Crash-v0"]
 

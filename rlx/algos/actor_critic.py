@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from rlx.base.errors import ConfigError
-from rlx.base.ranges import Count, NonNegative, Positive, Unit
+from rlx.config.ranges import Count, NonNegative, Positive, Unit
 from rlx.control.config import ControlConfig
 from rlx.control.distributions import Head
 from rlx.control.networks import ActorCritic

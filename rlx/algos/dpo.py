@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from rlx.base.errors import ConfigError
-from rlx.base.ranges import Count, Positive, Whole
+from rlx.config.ranges import Count, Positive, Whole
 from rlx.functional import preference
 from rlx.language import preferences
 from rlx.language.config import LanguageConfig

@@ -31,7 +31,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rlx.base.errors import ConfigError
-from rlx.base.ranges import Count, NonNegative, Positive, Unit
+from rlx.config.ranges import Count, NonNegative, Positive, Unit
 from rlx.control.config import ControlConfig
 from rlx.control.networks import QNetwork
 from rlx.control.q_acting import Explorer, QPolicy, check_room, in_pieces, make_replay, num_discrete

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rlx.base.ranges import Count, Positive, Whole
+from rlx.config.ranges import Count, Positive, Whole
 from rlx.functional.reduce import reduce_tokens
 from rlx.language.config import LanguageConfig
 from rlx.language.learner import AdamW, Learner, parts

@@ -30,7 +30,7 @@ import numpy as np
 from pydantic import Field
 
 from rlx.base.errors import ConfigError
-from rlx.base.ranges import Count, Positive, Unit
+from rlx.config.ranges import Count, Positive, Unit
 from rlx.control.config import ControlConfig
 from rlx.control.q_acting import num_discrete
 from rlx.envs.batch import Envs

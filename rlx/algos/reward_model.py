@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from rlx.base.errors import ConfigError, UserError
-from rlx.base.ranges import Count, Positive, Whole
+from rlx.config.ranges import Count, Positive, Whole
 from rlx.functional import preference
 from rlx.language import preferences
 from rlx.language.config import LanguageConfig

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from rlx.base.errors import ConfigError
-from rlx.base.ranges import Count, NonNegative, Positive, Unit, Whole
+from rlx.config.ranges import Count, NonNegative, Positive, Unit, Whole
 from rlx.functional import kl, returns
 from rlx.functional import policy as pg
 from rlx.functional import value as vf

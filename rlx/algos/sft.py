@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from rlx.base.ranges import Count, Positive, Whole
+from rlx.config.ranges import Count, Positive, Whole
 from rlx.functional.reduce import reduce_tokens
 from rlx.language.config import LanguageConfig
 from rlx.language.learner import AdamW, Learner, parts

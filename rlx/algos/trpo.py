@@ -32,7 +32,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rlx.base.errors import ConfigError
-from rlx.base.ranges import Count, NonNegative, Positive, Unit
+from rlx.config.ranges import Count, NonNegative, Positive, Unit
 from rlx.control.config import ControlConfig
 from rlx.control.distributions import Head
 from rlx.control.networks import ActorCritic

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rlx.base.errors import ConfigError
-from rlx.base.nested import flatten
 from rlx.config import kind as worlds
 from rlx.config import registry
+from rlx.config.nested import flatten
 from rlx.search import settings
 
 SCRIPTS = {

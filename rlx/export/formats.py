@@ -20,11 +20,11 @@ from torch import Tensor
 from rlx.base import atomic_files as files
 from rlx.base import extras
 from rlx.base.errors import UserError
+from rlx.config.keys import config_hash, hparams
 from rlx.export import card
 from rlx.export.plain import Plain, plain
 from rlx.rundir import checkpoint
 from rlx.rundir import provenance as record
-from rlx.rundir.keys import config_hash, hparams
 from rlx.rundir.layout import read_config
 from rlx.rundir.reader import checkpoint_manifest
 from rlx.training import runner

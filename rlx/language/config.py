@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-from rlx.base.ranges import Whole
 from rlx.config import schema
+from rlx.config.ranges import Whole
 from rlx.config.schema import Algo, Count
 from rlx.language.model.gpt import GPTConfig
 from rlx.language.tasks.base import TaskConfig

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from rlx.base.errors import ConfigError
-from rlx.base.ranges import Count, NonNegative, Positive, Whole
+from rlx.config.ranges import Count, NonNegative, Positive, Whole
 from rlx.language.config import LanguageConfig
 from rlx.language.learner import AdamW
 from rlx.language.tasks.base import Task

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlx.base.ranges import NonNegative, Positive, Unit
+from rlx.config.ranges import NonNegative, Positive, Unit
 from rlx.engine.optim import Adam, Flat
 from rlx.functional import schedules
 from rlx.language.ranks import Ranks

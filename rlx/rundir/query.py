@@ -13,9 +13,9 @@ from typing import Any
 
 from rlx.base import guarded
 from rlx.base.errors import UserError, choices_hint, did_you_mean, shown
-from rlx.base.nested import flatten
+from rlx.config.keys import ORIGINS
+from rlx.config.nested import flatten
 from rlx.rundir import reader as runs
-from rlx.rundir.keys import ORIGINS
 from rlx.rundir.layout import CONFIG
 from rlx.rundir.provenance import Provenance
 

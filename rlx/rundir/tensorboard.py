@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec
 
 from rlx.base.appender import Appender
-from rlx.rundir.keys import experiment
+from rlx.config.keys import experiment
 
 P = ParamSpec("P")
 

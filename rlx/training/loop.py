@@ -25,11 +25,11 @@ from rlx.base.atomic_files import CannotWrite, write_atomically
 from rlx.base.errors import UserError
 from rlx.base.signals import Interrupted, Pruned, RunFailed, Signals, name_of
 from rlx.config import registry
+from rlx.config.keys import config_hash, hparams
 from rlx.config.schema import Config
 from rlx.run import Run, measured
 from rlx.rundir import films, layout, provenance
 from rlx.rundir.checkpoint import Checkpoints, Found, weights_sha256
-from rlx.rundir.keys import config_hash, hparams
 from rlx.rundir.layout import LastEvaluation, Status
 from rlx.rundir.metrics import MetricsLog, strip_time
 from rlx.rundir.provenance import Provenance

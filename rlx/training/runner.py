@@ -13,10 +13,10 @@ import torch
 
 from rlx.base.errors import ConfigError, UserError, shown
 from rlx.base.signals import Interrupted, RunFailed, Signals
-from rlx.config import registry
+from rlx.config import keys, registry
 from rlx.config.schema import Config, implementation, validate
 from rlx.run import Run
-from rlx.rundir import keys, layout, provenance
+from rlx.rundir import layout, provenance
 from rlx.rundir import reader as runs
 from rlx.rundir.checkpoint import CheckpointError, Checkpoints, Found
 from rlx.rundir.layout import Status, read_config

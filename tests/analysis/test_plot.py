@@ -17,7 +17,7 @@ from command_line import Forks, imported
 
 from rlx.analysis.curves import bands, curves, draw
 from rlx.analysis.curves import build as plot
-from rlx.rundir import keys
+from rlx.config import keys
 from rlx.rundir import metrics as logged_metrics
 from rlx.rundir import query as reading
 

@@ -1,6 +1,6 @@
 """Nested configurations as flat ones."""
 
-from rlx.base.nested import flatten
+from rlx.config.nested import flatten
 
 
 def test_every_value_has_its_dotted_key() -> None:

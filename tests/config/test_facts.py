@@ -20,8 +20,8 @@ from rlx.analysis.curves.curves import default_metric
 from rlx.base.errors import ConfigError
 from rlx.config import older_runs, registry
 from rlx.config.facts import Facts, fault, outline
+from rlx.config.keys import identity
 from rlx.rundir import reader
-from rlx.rundir.keys import identity
 
 ALGORITHMS = list(registry.implementations())
 

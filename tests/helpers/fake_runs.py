@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from rlx.rundir.keys import config_hash
+from rlx.config.keys import config_hash
 from rlx.rundir.tensorboard import Dashboard
 
 VERSIONS = {"rlx": "0.1.0", "python": "3.11.2", "torch": "2.13.0", "numpy": "2.4.6"}

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import crc32c, masked_crc32c
 from tensorboard.util.tensor_util import make_ndarray
 
-from rlx.rundir.keys import config_hash
+from rlx.config.keys import config_hash
 from rlx.rundir.metrics import MetricsLog, equal_metrics, read_metrics, strip_time
 from rlx.rundir.tensorboard import Dashboard, _Crc32c
 

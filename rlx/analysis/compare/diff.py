@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rlx.base.errors import UserError
-from rlx.base.nested import flatten
-from rlx.rundir import keys
+from rlx.config import keys
+from rlx.config.nested import flatten
 from rlx.rundir import query as reading
 from rlx.rundir import reader as runs
 from rlx.rundir.layout import LastEvaluation

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlx.analysis.curves import build as plot
 from rlx.analysis.curves import curves
-from rlx.rundir import keys
+from rlx.config import keys
 from rlx.rundir import query as reading
 
 

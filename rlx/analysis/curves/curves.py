@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlx.base.errors import UserError, did_you_mean, shown
-from rlx.rundir import keys
+from rlx.config import keys
 from rlx.rundir import query as reading
 from rlx.rundir import reader as runs
 from rlx.rundir.metrics import MetricsTable, is_number

@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlx.base.ranges import Count
+from rlx.config.ranges import Count
 
 
 @dataclass

@@ -38,7 +38,7 @@ import numpy as np
 from pydantic import Field
 
 from rlx.base.errors import ConfigError, UserError, shown
-from rlx.base.ranges import Unit
+from rlx.config.ranges import Unit
 
 HELD_OUT = 8  # one prompt in so many
 ENOUGH = 64  # different prompts from which a split is made

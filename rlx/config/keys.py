@@ -18,7 +18,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from rlx.base.nested import flatten
+from rlx.config.nested import flatten
 
 FREE, FIXED, NAME = "free", "fixed", "name"
 ORIGIN, MACHINE = "origin", "machine"

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from rlx.base.nested import flatten
-from rlx.config import older_runs
-from rlx.rundir import keys
+from rlx.config import keys, older_runs
+from rlx.config.nested import flatten
 
 OLD: dict[str, Any] = json.loads((Path(__file__).parent / "identities.json").read_text())
 

@@ -143,9 +143,9 @@ class Case:
 
 
 def show(path: Path) -> dict[str, Any]:
-    from rlx.rundir import reader as runs  # what `rlx show --json` prints, without 0.2 seconds of process
+    from rlx.rundir import reader  # what `rlx show --json` prints, without 0.2 seconds of process
 
-    return runs.show(path)
+    return reader.show(path)
 
 
 def repeated_steps(path: Path) -> int:

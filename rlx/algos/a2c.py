@@ -29,9 +29,7 @@ from rlx.control.distributions import Head
 from rlx.control.networks import ActorCritic
 from rlx.control.on_policy import Agent
 from rlx.engine.learner import Learner
-from rlx.functional import policy as pg
-from rlx.functional import returns, schedules
-from rlx.functional import value as vf
+from rlx.functional import policy as pg, returns, schedules, value as vf
 from rlx.run import Metrics, Run, Values
 
 WORLD = "control"

@@ -36,9 +36,7 @@ from rlx.control.on_policy import Agent
 from rlx.engine.learner import Learner
 from rlx.engine.tape import Forward
 from rlx.envs.batch import Envs
-from rlx.functional import policy as pg
-from rlx.functional import returns, schedules
-from rlx.functional import value as vf
+from rlx.functional import policy as pg, returns, schedules, value as vf
 from rlx.run import Metrics, Run, Values
 
 WORLD = "control"

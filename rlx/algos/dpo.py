@@ -25,11 +25,11 @@ from rlx.config.ranges import Count, Positive, Whole
 from rlx.functional import preference
 from rlx.language import preferences
 from rlx.language.config import LanguageConfig
-from rlx.language.learner import AdamW, Learner, parts
-from rlx.language.policy import Policy
+from rlx.language.learner import AdamW, TokenLearner, parts
+from rlx.language.policy import TokenPolicy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import Groups, logprobs
-from rlx.language.show import completions as exhibit
+from rlx.language.show import completions
 from rlx.language.tasks.base import Task
 from rlx.run import Metrics, Run
 
@@ -69,8 +69,8 @@ def check(cfg: LanguageConfig[Config], task: Task) -> None:
 
 def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
     algo = cfg.algo
-    policy, ranks = Policy.new(cfg, run), Ranks()
-    learner = Learner.of(algo, policy.model)
+    policy, ranks = TokenPolicy.new(cfg, run), Ranks()
+    learner = TokenLearner.of(algo, policy.model)
     reference = policy.frozen()
     pairs = preferences.draw(policy, algo, run.rng("data"), algo.num_pairs, algo.candidates, run.resumed)
     pairs = pairs if run.resumed else preferences.best_and_worst(pairs)
@@ -101,7 +101,7 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
 
         run.step += 1
         metrics = {**info, "learning_rate": lr, "epoch": run.step * algo.batch_size / len(pairs)}
-        run.exhibit = partial(exhibit.of_pairs, cfg, run, policy, reference, groups, metrics)
+        run.exhibit = partial(completions.of_pairs, cfg, run, policy, reference, groups, metrics)
         yield run.step, metrics
 
 

@@ -40,8 +40,7 @@ from rlx.engine.optim import Flat
 from rlx.engine.tape import Forward
 from rlx.envs.batch import Envs
 from rlx.envs.make import make_envs
-from rlx.functional import schedules
-from rlx.functional import value as vf
+from rlx.functional import schedules, value as vf
 from rlx.run import Metrics, Run, means
 
 WORLD = "control"

@@ -29,14 +29,13 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from rlx.functional import kl, returns
-from rlx.functional import policy as pg
+from rlx.functional import kl, policy as pg, returns
 from rlx.functional.reduce import masked_mean, reduce_tokens
 from rlx.language.config import LanguageConfig
 from rlx.language.diagnose import Diagnosis
 from rlx.language.grpo_config import Config, check
-from rlx.language.learner import Learner, minibatches, parts
-from rlx.language.policy import Policy
+from rlx.language.learner import TokenLearner, minibatches, parts
+from rlx.language.policy import TokenPolicy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import (
     Groups,
@@ -47,7 +46,7 @@ from rlx.language.rollout import (
     logprobs_entropy,
     step_rewards,
 )
-from rlx.language.show import completions as exhibit
+from rlx.language.show import completions
 from rlx.run import Metrics, Run, means
 
 __all__ = ["Config", "check", "train"]
@@ -63,8 +62,8 @@ GAP = "sampling/sampling_logp_difference/max"  # between the log-probs of sampli
 
 def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
     algo = cfg.algo
-    policy, ranks = Policy.new(cfg, run), Ranks()
-    learner = Learner.of(algo, policy.model)
+    policy, ranks = TokenPolicy.new(cfg, run), Ranks()
+    learner = TokenLearner.of(algo, policy.model)
     reference = policy.frozen() if algo.kl_coef else None
     run.track(policy=policy.model, optimizer=learner, **({"reference": reference} if reference else {}))
     ask, draw, shuffle = run.rng("prompts"), run.rng("sampling"), run.rng("minibatches")
@@ -105,11 +104,11 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
         metrics = {**completion_metrics(groups), **means(steps), GAP: at_first, **more}
         diagnosis.hear(metrics, groups)
         shown = (policy, groups, advantage, ref_logprob if reference else None, metrics)
-        run.exhibit = partial(exhibit.of_groups, cfg, run, *shown)
+        run.exhibit = partial(completions.of_groups, cfg, run, *shown)
         yield run.step, metrics
 
 
-def sample(algo: Config, policy: Policy, ask: Generator, draw: Generator, ranks: Ranks) -> tuple[Groups, int]:
+def sample(algo: Config, policy: TokenPolicy, ask: Generator, draw: Generator, ranks: Ranks) -> tuple[Groups, int]:
     """P groups, and how many completions were drawn for them. With dynamic sampling those of equal rewards, which
     teach nothing, are drawn anew with other prompts; after that many rounds they fill the batch."""
     found: list[Groups] = []

@@ -32,9 +32,7 @@ from rlx.control.networks import ActorCritic
 from rlx.control.on_policy import Agent
 from rlx.control.rollout import passes
 from rlx.engine.learner import Learner
-from rlx.functional import kl, returns, schedules
-from rlx.functional import policy as pg
-from rlx.functional import value as vf
+from rlx.functional import kl, policy as pg, returns, schedules, value as vf
 from rlx.run import Metrics, Run, means
 
 WORLD = "control"

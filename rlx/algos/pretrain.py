@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from rlx.config.ranges import Count, Positive, Whole
 from rlx.functional.reduce import reduce_tokens
 from rlx.language.config import LanguageConfig
-from rlx.language.learner import AdamW, Learner, parts
-from rlx.language.policy import Policy
+from rlx.language.learner import AdamW, TokenLearner, parts
+from rlx.language.policy import TokenPolicy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import logprobs
 from rlx.run import Metrics, Run
@@ -41,8 +41,8 @@ class Config(AdamW):
 
 def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
     algo = cfg.algo
-    policy, ranks = Policy.new(cfg, run), Ranks()
-    learner = Learner.of(algo, policy.model)
+    policy, ranks = TokenPolicy.new(cfg, run), Ranks()
+    learner = TokenLearner.of(algo, policy.model)
     run.track(policy=policy.model, optimizer=learner)
     rng = run.rng("text")
 

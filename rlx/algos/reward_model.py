@@ -28,8 +28,8 @@ from rlx.config.ranges import Count, Positive, Whole
 from rlx.functional import preference
 from rlx.language import preferences
 from rlx.language.config import LanguageConfig
-from rlx.language.learner import AdamW, Learner, parts
-from rlx.language.policy import Policy
+from rlx.language.learner import AdamW, TokenLearner, parts
+from rlx.language.policy import TokenPolicy
 from rlx.language.ranks import Ranks
 from rlx.language.reward_head import Scorer
 from rlx.language.rollout import Groups, collect
@@ -101,11 +101,11 @@ def check(cfg: LanguageConfig[Config], task: Task) -> None:
 
 def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
     algo = cfg.algo
-    policy, ranks = Policy.new(cfg, run), Ranks()  # whose samples are compared; it learns nothing here
+    policy, ranks = TokenPolicy.new(cfg, run), Ranks()  # whose samples are compared; it learns nothing here
     policy.model.requires_grad_(False)
     run.track(sampler=policy.model)
     scorer = Scorer.new(cfg, policy, run.generator("scorer"))
-    learner = Learner.of(algo, scorer)
+    learner = TokenLearner.of(algo, scorer)
     data = preferences.draw(policy, algo, run.rng("data"), algo.num_rankings, algo.group_size, run.resumed)
     run.track(scorer=scorer, optimizer=learner, data=data)
     shuffle = run.rng("minibatches")
@@ -131,7 +131,7 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
         yield run.step, {**info, "learning_rate": lr, "epoch": run.step * algo.batch_size / len(data)}
 
 
-def samples(policy: Policy, algo: Config, rng: np.random.Generator, num: int) -> Groups:
+def samples(policy: TokenPolicy, algo: Config, rng: np.random.Generator, num: int) -> Groups:
     """At least `num` completions of held-out prompts, in groups of K."""
     prompts = policy.task.prompts(rng, -(-num // algo.group_size), held_out=True)
     return collect(policy, prompts, algo.group_size, rng, algo.temperature, Ranks())
@@ -140,7 +140,7 @@ def samples(policy: Policy, algo: Config, rng: np.random.Generator, num: int) ->
 def evaluate(cfg: LanguageConfig[Config], run: Run, prompts: int, seed: int) -> dict[str, float]:
     """{accuracy over the pairs of fresh rankings, score_mean, score_std of their completions, correlation of score and
     hidden reward, rankings}."""
-    policy = Policy.restore(cfg, run, "sampler")
+    policy = TokenPolicy.restore(cfg, run, "sampler")
     scorer = Scorer.new(cfg, policy, torch.Generator())
     scorer.load_state_dict(run.state("scorer"))
     groups = samples(policy, cfg.algo, np.random.default_rng([seed, 1]), prompts * cfg.algo.group_size)
@@ -158,6 +158,6 @@ def evaluate(cfg: LanguageConfig[Config], run: Run, prompts: int, seed: int) -> 
     }
 
 
-def load_policy(cfg: LanguageConfig[Config], run: Run) -> Policy:
+def load_policy(cfg: LanguageConfig[Config], run: Run) -> TokenPolicy:
     """There is none in it."""
     raise UserError(f"{run.dir}: a reward model writes no completions (rlx eval shows how it ranks them)")

@@ -32,14 +32,12 @@ from torch import Tensor, nn
 
 from rlx.base.errors import ConfigError
 from rlx.config.ranges import Count, NonNegative, Positive, Unit, Whole
-from rlx.functional import kl, returns
-from rlx.functional import policy as pg
-from rlx.functional import value as vf
+from rlx.functional import kl, policy as pg, returns, value as vf
 from rlx.functional.reduce import reduce_tokens
 from rlx.language.config import LanguageConfig
 from rlx.language.diagnose import Diagnosis
-from rlx.language.learner import AdamW, Learner, minibatches, parts
-from rlx.language.policy import Policy
+from rlx.language.learner import AdamW, TokenLearner, minibatches, parts
+from rlx.language.policy import TokenPolicy
 from rlx.language.ranks import Ranks
 from rlx.language.reward_head import Scorer, make_critic
 from rlx.language.rollout import Groups, collect, completion_metrics, forward_logprobs, logprobs_entropy
@@ -97,9 +95,9 @@ def check(cfg: LanguageConfig[Config], task: Task) -> None:
 
 def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
     algo = cfg.algo
-    policy, ranks, beta = Policy.new(cfg, run), Ranks(), AdaptiveKL(algo)
+    policy, ranks, beta = TokenPolicy.new(cfg, run), Ranks(), AdaptiveKLController(algo)
     scorer, critic = judges(cfg, run, policy)
-    learner = Learner.of(algo, nn.ModuleList([policy.model, critic]))
+    learner = TokenLearner.of(algo, nn.ModuleList([policy.model, critic]))
     reference = policy.frozen()
     run.track(policy=policy.model, critic=critic, reference=reference, optimizer=learner, kl_coef=beta)
     if scorer:
@@ -159,7 +157,7 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
         yield run.step, metrics
 
 
-def judges(cfg: LanguageConfig[Config], run: Run, policy: Policy) -> tuple[Scorer | None, nn.Module]:
+def judges(cfg: LanguageConfig[Config], run: Run, policy: TokenPolicy) -> tuple[Scorer | None, nn.Module]:
     """The reward model, if there is one, and the critic as it begins. (Tracked, they are what was saved.)"""
     scorer = None
     if cfg.algo.reward_model:
@@ -231,7 +229,7 @@ def loss(
     }
 
 
-class AdaptiveKL:
+class AdaptiveKLController:
     """beta, moved so that the KL of a completion keeps to its target (0: beta stays)."""
 
     def __init__(self, algo: Config) -> None:

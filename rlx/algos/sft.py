@@ -22,8 +22,8 @@ import numpy as np
 from rlx.config.ranges import Count, Positive, Whole
 from rlx.functional.reduce import reduce_tokens
 from rlx.language.config import LanguageConfig
-from rlx.language.learner import AdamW, Learner, parts
-from rlx.language.policy import Policy
+from rlx.language.learner import AdamW, TokenLearner, parts
+from rlx.language.policy import TokenPolicy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import logprobs
 from rlx.language.tasks.base import score
@@ -49,8 +49,8 @@ class Config(AdamW):
 
 def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
     algo = cfg.algo
-    policy = Policy.new(cfg, run)
-    learner = Learner.of(algo, policy.model)
+    policy = TokenPolicy.new(cfg, run)
+    learner = TokenLearner.of(algo, policy.model)
     goal, ranks = Goal(cfg.task.sft_stop), Ranks()
     run.track(policy=policy.model, optimizer=learner, goal=goal)
     rng = run.rng("prompts")
@@ -103,7 +103,7 @@ class Goal:
         self.accuracy, self.reached = state["accuracy"], state["reached"]
 
 
-def sampled_accuracy(policy: Policy, rng: np.random.Generator, num: int, temperature: float) -> float:
+def sampled_accuracy(policy: TokenPolicy, rng: np.random.Generator, num: int, temperature: float) -> float:
     prompts = policy.task.prompts(rng, num, held_out=True)
     found, texts = policy.generate(prompts, 1, rng, temperature)
     return float(score(policy.task, prompts, texts, found.ended.tolist())["correct"].mean())

@@ -41,9 +41,7 @@ from rlx.control.rollout import passes
 from rlx.engine.learner import Learner
 from rlx.engine.optim import Flat
 from rlx.envs.batch import Envs
-from rlx.functional import returns
-from rlx.functional import trust_region as tr
-from rlx.functional import value as vf
+from rlx.functional import returns, trust_region as tr, value as vf
 from rlx.run import Metrics, Run
 
 WORLD = "control"

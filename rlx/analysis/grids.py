@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlx.base import guarded
-from rlx.rundir import reader as runs
+from rlx.rundir import reader
 from rlx.rundir.layout import LastEvaluation
 from rlx.rundir.metrics import is_number
 from rlx.rundir.query import natural
@@ -17,7 +17,7 @@ FILES = ("sweep.json", "jobs.jsonl", "study.json", "trials.json", "multirun.yaml
 
 
 def is_grid(path: Path) -> bool:
-    return not runs.is_run(path) and any((path / name).is_file() for name in FILES)
+    return not reader.is_run(path) and any((path / name).is_file() for name in FILES)
 
 
 def show(path: Path) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def _trials(path: Path) -> list[dict[str, Any]]:
 
 def _jobs(path: Path) -> list[dict[str, Any]]:
     ended = {job["run"]: job for job in jobs(path)}
-    rows = [(one.name, runs.show(one), ended.pop(one.name, {})) for one in sorted(runs.find(path), key=natural)]
+    rows = [(one.name, reader.show(one), ended.pop(one.name, {})) for one in sorted(reader.find(path), key=natural)]
     for name, job in ended.items():  # what ended before it had a run directory, or whose directory is gone
         rows.append((name, {"status": "failed" if job["error"] else "removed", "eval": None}, job))
     return [

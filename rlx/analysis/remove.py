@@ -15,10 +15,7 @@ import filelock
 from rlx.analysis import grids
 from rlx.base.errors import UserError
 from rlx.base.paths import near
-from rlx.rundir import filter as where
-from rlx.rundir import index
-from rlx.rundir import query as reading
-from rlx.rundir import reader as runs
+from rlx.rundir import filter as where, index, query, reader
 from rlx.rundir.provenance import Provenance
 
 ROOT = Path("runs")
@@ -59,7 +56,7 @@ def plan(names: Sequence[str], conditions: Sequence[str] = ()) -> Plan:
         if Path.cwd().is_relative_to(path.resolve()):
             raise UserError(f"rm {path}: is the working directory, or around it (cd out of it first)")
     for path in chosen.values():
-        if runs.state(path) == "running":
+        if reader.state(path) == "running":
             raise UserError(f"rm {path}: is running")
     _check_needed(chosen)
     alone = [path for real, path in chosen.items() if not any(real.is_relative_to(grid) for grid in whole)]
@@ -74,13 +71,13 @@ def _runs(name: str, anywhere: bool) -> list[Path]:
     if not name:
         raise UserError("rm '': must be a run directory, latest or latest:ALGO")
     if path.is_dir() and (anywhere or grids.is_grid(path)):
-        return runs.find(path)
-    if not path.exists() and reading.GLOB.search(name):
-        return [one for one in reading.find([name]) if not one.is_symlink()]
+        return reader.find(path)
+    if not path.exists() and query.GLOB.search(name):
+        return [one for one in query.find([name]) if not one.is_symlink()]
     try:
-        return [runs.resolve(name)]
-    except runs.NotARun as error:
-        inside = [] if Path.cwd().is_relative_to(path.resolve()) else runs.find(path)  # that may be the whole disk
+        return [reader.resolve(name)]
+    except reader.NotARun as error:
+        inside = [] if Path.cwd().is_relative_to(path.resolve()) else reader.find(path)  # that may be the whole disk
         hint = f"; it has {len(inside)} under it: rlx rm '{name}/*', or --where" if inside else ""
         raise UserError(f"rm {error}{hint}") from None
 
@@ -93,9 +90,9 @@ def _selected(chosen: dict[Path, Path], conditions: Sequence[str]) -> dict[Path,
 
 def _check_needed(chosen: dict[Path, Path]) -> None:
     """No other run of their directories starts from one of them."""
-    roots = {ROOT.resolve(), *(_real(reading.raw_config(path).get("runs_dir")) or ROOT.resolve() for path in chosen)}
+    roots = {ROOT.resolve(), *(_real(query.raw_config(path).get("runs_dir")) or ROOT.resolve() for path in chosen)}
     for root in roots:
-        for other in runs.find(root):
+        for other in reader.find(root):
             if other.resolve() in chosen:
                 continue
             for name, origin in Provenance.read(other).origins.items():
@@ -135,7 +132,7 @@ def carry_out(found: Plan) -> None:
         with _idle(path):
             _remove(path)
     for path in found.grids:
-        if inside := runs.find(path):  # one that began since
+        if inside := reader.find(path):  # one that began since
             raise UserError(f"rm {path}: has a new run in it, {inside[0].name}")
         _try(shutil.rmtree, path, path)
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlx.base.errors import ConfigError
-from rlx.config import kind as worlds
-from rlx.config import registry
+from rlx.config import kind, registry
 from rlx.config.nested import flatten
 from rlx.search import settings
 
@@ -116,9 +115,9 @@ def candidates(words: list[str]) -> list[str]:
     if len(words) == 2 and verb in ("list", "completion"):
         return _starting(current, LISTS if verb == "list" else SCRIPTS)
     if verb in RUN_VERBS and (len(words) == 2 or verb in SEVERAL):
-        from rlx.rundir import reader as runs
+        from rlx.rundir import reader
 
-        return _starting(current, ["latest", *(str(path) for path in reversed(runs.find(Path("runs"))))])
+        return _starting(current, ["latest", *(str(path) for path in reversed(reader.find(Path("runs"))))])
     if verb == "sweep":
         return _sweep(words, current)
     return _override(words[1:], current) if verb in ("train", "resume") else []
@@ -164,7 +163,7 @@ def _values(name: str, words: list[str], groups: list[str]) -> Iterable[str]:
 def _keys(words: list[str], groups: list[str]) -> dict[str, Any]:
     """The keys of the configuration that these words choose, and their values."""
     try:
-        first = worlds.primary(words[:-1])
+        first = kind.primary(words[:-1])
     except ConfigError:  # words of two worlds
         first = registry.PRIMARY["control"]
     main = registry.load(registry.conf_dir() / f"{first}.yaml")

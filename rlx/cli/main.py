@@ -23,7 +23,7 @@ def main() -> NoReturn:
 def _run() -> int:
     import typer
 
-    from rlx.cli import exit_codes as exits
+    from rlx.cli import exit_codes
     from rlx.cli.verbs import app, errors
 
     warnings.filterwarnings("ignore", module=r"gymnasium\.envs\.registration")  # rlx's own errors say the same
@@ -48,7 +48,7 @@ def _run() -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):  # Typer's usage errors have one
             raise
-        return exits.say(exits.usage(error))
+        return exit_codes.say(exit_codes.usage(error))
     return code if isinstance(code, int) else 0
 
 

@@ -17,14 +17,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from rlx.base import atomic_files as files
-from rlx.base import extras
+from rlx.base import atomic_files, extras
 from rlx.base.errors import UserError
 from rlx.config.keys import config_hash, hparams
 from rlx.export import card
 from rlx.export.plain import Plain, plain
-from rlx.rundir import checkpoint
-from rlx.rundir import provenance as record
+from rlx.rundir import checkpoint, provenance
 from rlx.rundir.layout import read_config
 from rlx.rundir.reader import checkpoint_manifest
 from rlx.training import runner
@@ -79,7 +77,7 @@ def _tensors(cfg: Any, module: Any, run: Any) -> dict[str, Tensor]:
 
 
 def _safetensors(out: Path, cfg: Any, module: Any, run: Any, facts: dict[str, str], _: Path) -> None:
-    files.write_atomically(out, _bytes(_tensors(cfg, module, run), facts))
+    atomic_files.write_atomically(out, _bytes(_tensors(cfg, module, run), facts))
 
 
 def _bytes(tensors: dict[str, Tensor], facts: dict[str, str]) -> bytes:
@@ -88,7 +86,7 @@ def _bytes(tensors: dict[str, Tensor], facts: dict[str, str]) -> bytes:
 
 
 def _onnx(out: Path, cfg: Any, module: Any, run: Any, facts: dict[str, str], _: Path) -> None:
-    files.write_atomically(out, onnx_bytes(plain(cfg, module, run), facts))
+    atomic_files.write_atomically(out, onnx_bytes(plain(cfg, module, run), facts))
 
 
 class _Graph(torch.nn.Module):
@@ -134,11 +132,11 @@ def onnx_bytes(policy: Plain, facts: dict[str, str]) -> bytes:
 
 def _folder(out: Path, cfg: Any, module: Any, run: Any, facts: dict[str, str], path: Path) -> None:
     policy = plain(cfg, module, run)
-    place = out.with_name(f"{files.TEMPORARY}{os.getpid()}-{out.name}")
+    place = out.with_name(f"{atomic_files.TEMPORARY}{os.getpid()}-{out.name}")
     try:
         place.mkdir()
         (place / "weights.safetensors").write_bytes(_bytes(policy.tensors, facts))
-        (place / "config.yaml").write_text(record.scrub((path / "config.yaml").read_text("utf-8")), "utf-8")
+        (place / "config.yaml").write_text(provenance.scrub((path / "config.yaml").read_text("utf-8")), "utf-8")
         (place / "README.md").write_text(card.readme(policy, facts), "utf-8")
         for name, value in policy.extra.items():
             (place / name).write_text(json.dumps(value, indent=1) + "\n", "utf-8")

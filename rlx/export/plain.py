@@ -20,7 +20,7 @@ from rlx.control.normalize import EPS
 from rlx.control.policy import Policy, make_one
 from rlx.control.q_acting import QPolicy
 from rlx.language.model.tokenizer import Tokenizer
-from rlx.language.policy import Policy as Speaker
+from rlx.language.policy import TokenPolicy
 from rlx.run import Run
 from rlx.tabular.parts import Greedy
 
@@ -56,7 +56,7 @@ class Plain:
 def plain(cfg: Any, module: Any, run: Run) -> Plain:
     """The policy of a run's checkpoint. Raises UserError for one that is more than tensors and a few lines."""
     policy = registry.world(cfg.algo.implementation).load_policy(cfg, module, run)
-    if isinstance(policy, Speaker):
+    if isinstance(policy, TokenPolicy):
         return _speaker(policy, cfg)
     if not isinstance(policy, Policy | QPolicy | Greedy):
         raise UserError(f"algo={cfg.algo.name}: its policy is of a kind that is not exported ({type(policy).__name__})")
@@ -168,7 +168,7 @@ def _observation(envs: Any, env: Any) -> str:
 # -- on a task ---------------------------------------------------------------------------------------------------
 
 
-def _speaker(policy: Speaker, cfg: Any) -> Plain:
+def _speaker(policy: TokenPolicy, cfg: Any) -> Plain:
     """A language model, without padding: all prompts of a call have one length."""
     tokenizer, model = policy.tokenizer, cfg.model
     if not isinstance(tokenizer, Tokenizer):

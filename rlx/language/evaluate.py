@@ -11,13 +11,13 @@ import numpy as np
 
 from rlx.config.schema import Algo
 from rlx.language.config import LanguageConfig
-from rlx.language.policy import Policy
+from rlx.language.policy import TokenPolicy
 from rlx.language.tasks.base import score
 
 ROWS = 4096  # completions that are sampled at a time
 
 
-def report(policy: Policy, cfg: LanguageConfig[Algo], prompts: int, seed: int, k: int = 8) -> dict[str, Any]:
+def report(policy: TokenPolicy, cfg: LanguageConfig[Algo], prompts: int, seed: int, k: int = 8) -> dict[str, Any]:
     """Judge `prompts` held-out prompts: one greedy completion of each, and k sampled ones at the run's temperature.
 
     {greedy_accuracy, sampled_accuracy, reward (of the samples), format (share of samples that have the form of an

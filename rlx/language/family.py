@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from rlx.base.errors import ConfigError, UserError, shown
-from rlx.config import registry
-from rlx.config import schema as config
+from rlx.config import registry, schema
 from rlx.config.schema import Algo
 from rlx.language import evaluate
 from rlx.language.config import LanguageConfig
-from rlx.language.model import huggingface as hf
+from rlx.language.model import huggingface
 from rlx.language.model.gpt import GPTConfig
-from rlx.language.policy import Policy, needed
+from rlx.language.policy import TokenPolicy, needed
 from rlx.language.tasks import task_module
 from rlx.language.tasks.base import Task, TaskConfig
 from rlx.run import Evaluation, Run
@@ -39,7 +38,7 @@ COUNTS = ("prompts", "rankings", "seed")  # of an evaluation: how it was made, n
 
 def sections(raw: Mapping[str, Any]) -> dict[str, type]:
     """The types of the sections of a configuration, but for `algo`. Raises ConfigError."""
-    module = task_module(config.implementation(raw, "task", "task=add2"))
+    module = task_module(schema.implementation(raw, "task", "task=add2"))
     return {"task": module.Config, "model": GPTConfig}
 
 
@@ -66,7 +65,7 @@ def check(cfg: LanguageConfig[Algo], module: ModuleType) -> None:
                 f"(tasks that have them: {there})"
             )
     if cfg.model.path is not None:
-        hf.check(cfg.model.path)
+        huggingface.check(cfg.model.path)
     elif cfg.model.context is not None and cfg.model.context < needed(task):
         raise ConfigError(
             f"model.context={cfg.model.context}: task={cfg.task.name} needs {needed(task)} (the beginning, a prompt of "
@@ -139,7 +138,7 @@ def _of(raw: Mapping[str, Any], where: str) -> Task:
     """The task of a configuration."""
     kind = sections(raw)["task"]
     try:
-        return _task(config.section(kind, raw["task"], "task"))
+        return _task(schema.section(kind, raw["task"], "task"))
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 
@@ -170,7 +169,7 @@ def _same_shape(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: str) 
 
 def load_policy(cfg: LanguageConfig[Algo], module: ModuleType, run: Run) -> Any:
     """The policy that a checkpoint holds: as the algorithm restores it, or the model tracked as `policy`."""
-    return module.load_policy(cfg, run) if hasattr(module, "load_policy") else Policy.restore(cfg, run)
+    return module.load_policy(cfg, run) if hasattr(module, "load_policy") else TokenPolicy.restore(cfg, run)
 
 
 def evaluation(cfg: LanguageConfig[Algo], module: ModuleType, run: Run) -> Evaluation:

@@ -34,7 +34,7 @@ class AdamW:
         return self.lr * schedules.linear(progress) if self.anneal_lr else self.lr
 
 
-class Learner:
+class TokenLearner:
     """Minimises the sum of the losses given to `add` over the parameters of a module.
 
     The losses of a batch's parts must be divided by the whole batch's counts: then they add up to the batch's,
@@ -58,7 +58,7 @@ class Learner:
         self.optimizer = Adam(self.flat.data, eps, betas, weight_decay)
 
     @classmethod
-    def of(cls, cfg: AdamW, module: nn.Module) -> Learner:
+    def of(cls, cfg: AdamW, module: nn.Module) -> TokenLearner:
         """With the optimiser that a configuration describes."""
         return cls(
             module,

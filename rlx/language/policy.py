@@ -55,14 +55,14 @@ def needed(task: Task) -> int:
     return 1 + task.prompt_length + task.max_new
 
 
-class Policy:
+class TokenPolicy:
     """pi(completion | prompt): what the language algorithms train, and what evaluation and `rlx sample` use."""
 
     def __init__(self, model: Any, tokenizer: Any, task: Any, device: torch.device) -> None:
         self.model, self.tokenizer, self.task, self.device = model, tokenizer, task, device  # task: a Task
 
     @classmethod
-    def new(cls, cfg: LanguageConfig[Algo], run: Run) -> Policy:
+    def new(cls, cfg: LanguageConfig[Algo], run: Run) -> TokenPolicy:
         """The policy a run starts with: that of the run cfg.init, or a new one. (Tracked, it is what was saved.)"""
         task = make_task(cfg.task)
         tokenizer = make_tokenizer(cfg.model, task)
@@ -73,7 +73,7 @@ class Policy:
         return cls(model.to(run.device), tokenizer, task, run.device)
 
     @classmethod
-    def restore(cls, cfg: LanguageConfig[Algo], run: Run, name: str = "policy") -> Policy:
+    def restore(cls, cfg: LanguageConfig[Algo], run: Run, name: str = "policy") -> TokenPolicy:
         """The policy of a run in progress or of a checkpoint, where it is tracked by that name."""
         task = make_task(cfg.task)
         tokenizer = make_tokenizer(cfg.model, task)

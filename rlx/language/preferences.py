@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlx.base.errors import ConfigError, UserError
 from rlx.language.config import Sampling
-from rlx.language.policy import Policy
+from rlx.language.policy import TokenPolicy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import Groups, collect, join
 from rlx.language.tasks.base import Task
@@ -53,7 +53,7 @@ class Preferences:
             setattr(self, name, state[name].to(self.prompt.device))
 
 
-def ranked(policy: Policy, rng: np.random.Generator, num: int, size: int, temperature: float) -> Preferences:
+def ranked(policy: TokenPolicy, rng: np.random.Generator, num: int, size: int, temperature: float) -> Preferences:
     """`num` prompts with `size` samples of the policy each, ranked by the task's reward. Where all are worth the same
     nothing was compared: another prompt takes its place. UserError where that never ends."""
     found: list[Groups] = []
@@ -85,7 +85,7 @@ def best_and_worst(preferences: Preferences) -> Preferences:
     return Preferences(preferences.prompt, preferences.prompt_mask, *chosen)
 
 
-def of_task(policy: Policy, rng: np.random.Generator, num: int) -> Preferences:
+def of_task(policy: TokenPolicy, rng: np.random.Generator, num: int) -> Preferences:
     """`num` pairs that the task makes itself."""
     prompts, chosen, rejected = zip(*policy.task.pairs(rng, num))
     prompt, prompt_mask = policy.prompts(prompts)
@@ -107,7 +107,9 @@ def check(algo: Compared, task: Task) -> None:
         raise ConfigError(f"algo.data=task: task={task.name} has no pairs of its own (algo.data=policy ranks samples)")
 
 
-def draw(policy: Policy, algo: Compared, rng: np.random.Generator, num: int, size: int, resumed: bool) -> Preferences:
+def draw(
+    policy: TokenPolicy, algo: Compared, rng: np.random.Generator, num: int, size: int, resumed: bool
+) -> Preferences:
     """Ranked samples of the policy, or the task's pairs, as `algo.data` says; nothing yet for a run that is resumed,
     which has them in its checkpoint."""
     if resumed:

@@ -8,8 +8,7 @@ the same run, up to the order of sums.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-from torch import distributed as dist
+from torch import Tensor, distributed as dist
 
 from rlx.base.errors import UserError
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rlx.config.schema import Algo
 from rlx.language.config import LanguageConfig
-from rlx.language.policy import Policy, make_model
+from rlx.language.policy import TokenPolicy, make_model
 from rlx.language.rollout import Groups
 
 
@@ -31,7 +31,7 @@ class Scorer(nn.Module):
         self.register_buffer("bias", torch.zeros(()))
 
     @classmethod
-    def new(cls, cfg: LanguageConfig[Algo], policy: Policy, generator: torch.Generator) -> Scorer:
+    def new(cls, cfg: LanguageConfig[Algo], policy: TokenPolicy, generator: torch.Generator) -> Scorer:
         """With the policy's body, and an output drawn from N(0, 1 / (D + 1)) (Ziegler et al. 2019, section 2.1)."""
         model = make_model(cfg.model, policy.task, policy.tokenizer, generator, outputs=1)
         take_body(model, policy.model.state_dict())
@@ -55,7 +55,7 @@ class Scorer(nn.Module):
         self.bias.copy_(-mean * self.gain)
 
 
-def make_critic(cfg: LanguageConfig[Algo], policy: Policy, body: Mapping[str, Tensor] | None = None) -> nn.Module:
+def make_critic(cfg: LanguageConfig[Algo], policy: TokenPolicy, body: Mapping[str, Tensor] | None = None) -> nn.Module:
     """V(s) before each token: `model.logits(model.features(...))[..., 0]`. With the policy's body and a zero output
     (the values start at 0), or all of another scorer's model."""
     model = make_model(cfg.model, policy.task, policy.tokenizer, torch.Generator(), outputs=1)

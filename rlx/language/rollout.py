@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from rlx.functional.reduce import masked_mean
 from rlx.language.learner import parts
 from rlx.language.model.sample import Completions, generate, noise
-from rlx.language.policy import Policy
+from rlx.language.policy import TokenPolicy
 from rlx.language.ranks import Ranks
 from rlx.language.tasks.base import score
 
@@ -52,7 +52,7 @@ class Groups:
         return Groups([self.prompts[i] for i in kept], texts, prompt, prompt_mask, tokens, *rest)
 
 
-def join(policy: Policy, several: Sequence[Groups]) -> Groups:
+def join(policy: TokenPolicy, several: Sequence[Groups]) -> Groups:
     """The groups of several collections as one."""
     if len(several) == 1:
         return several[0]
@@ -67,7 +67,7 @@ def join(policy: Policy, several: Sequence[Groups]) -> Groups:
 
 
 def collect(
-    policy: Policy, prompts: Sequence[str], size: int, rng: np.random.Generator, temperature: float, ranks: Ranks
+    policy: TokenPolicy, prompts: Sequence[str], size: int, rng: np.random.Generator, temperature: float, ranks: Ranks
 ) -> Groups:
     """Sample `size` completions of each prompt, with the task's reward of each. Each rank samples its groups, and has
     all of them afterwards."""

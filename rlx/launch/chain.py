@@ -20,7 +20,7 @@ from typing import Any
 
 from rlx.base.errors import ConfigError, choices_hint
 from rlx.config import registry
-from rlx.launch import arguments as words
+from rlx.launch import arguments
 from rlx.launch.composing import compose_all, plain, set_threads
 from rlx.launch.hydra_errors import one_line
 
@@ -39,7 +39,7 @@ class Stage:
         return [PLACE.sub(lambda found: runs.get(found[1], found[0]), word) for word in self.words]
 
 
-def find(given: words.Words) -> str | None:
+def find(given: arguments.Words) -> str | None:
     """The chain that the words name. Raises ConfigError for what cannot be done with one."""
     for word in given.overrides:
         key, _, value = word.partition("=")
@@ -52,12 +52,12 @@ def find(given: words.Words) -> str | None:
     return None
 
 
-def _content(name: str, given: words.Words) -> dict[str, Any]:
+def _content(name: str, given: arguments.Words) -> dict[str, Any]:
     path = registry.options("experiment", given.config_dir).get(name)
     return registry.load(path) if path else {}
 
 
-def plan(name: str, given: words.Words) -> list[Stage]:
+def plan(name: str, given: arguments.Words) -> list[Stage]:
     """The stages with the words of the command. Raises ConfigError."""
     content = _content(name, given)
     if more := sorted(set(content) - {"stages"}):
@@ -99,7 +99,7 @@ def _value(key: str, item: Iterable[str]) -> str:
     return next((word.partition("=")[2] for word in item if word.partition("=")[0] == key), "")
 
 
-def run(name: str, given: words.Words, start: Start) -> None:
+def run(name: str, given: arguments.Words, start: Start) -> None:
     """Check every stage, then `start` one after the other. Raises what the stage raised that did not finish, after a
     line that says how to go on."""
     from rlx.training import runner
@@ -124,9 +124,9 @@ def run(name: str, given: words.Words, start: Start) -> None:
             raise
 
 
-def _compose(overrides: list[str], given: words.Words) -> dict[str, Any]:
+def _compose(overrides: list[str], given: arguments.Words) -> dict[str, Any]:
     with one_line(overrides, given.config_dir), compose_all(given) as compose:
-        parsed = words.overrides(overrides, config_dir=given.config_dir)
+        parsed = arguments.overrides(overrides, config_dir=given.config_dir)
         return plain(compose([override.input_line or "" for override in parsed]))
 
 

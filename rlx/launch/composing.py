@@ -19,8 +19,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from rlx.base.errors import ConfigError
-from rlx.config import kind as worlds
-from rlx.config import registry
+from rlx.config import kind, registry
 from rlx.config.schema import find_target
 from rlx.launch.arguments import Words
 from rlx.launch.hydra_errors import one_line
@@ -74,7 +73,7 @@ def opened(config_dir: Path | None = None) -> Iterator[Any]:
 
 def first(given: Words) -> str:
     """The file that the configuration begins with."""
-    return given.flags.get("--config-name") or worlds.primary(given.overrides, given.config_dir)
+    return given.flags.get("--config-name") or kind.primary(given.overrides, given.config_dir)
 
 
 @contextlib.contextmanager

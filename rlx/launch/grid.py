@@ -19,10 +19,9 @@ from rlx.base import guarded, process
 from rlx.base.atomic_files import write_json
 from rlx.base.errors import ConfigError
 from rlx.config import registry
-from rlx.launch import arguments as words
+from rlx.launch import arguments
 from rlx.launch.composing import check_hydra, compose_all, plain, set_threads
-from rlx.rundir import reader as runs
-from rlx.rundir import tensorboard_grid
+from rlx.rundir import reader, tensorboard_grid
 
 MAX_CHECKED = 128  # jobs that are composed here; Hydra composes all of them once more
 HERE = ("BasicLauncher", "JoblibLauncher")  # launchers whose jobs see this machine's devices
@@ -65,7 +64,7 @@ def record(grid: Path, number: int, name: str, overrides: list[str], error: str 
 def earlier(grid: Path, name: str) -> Path | None:
     """The run of a job that was started before, where its grid is continued."""
     found = [path for path in (grid / name, *grid.glob(f"{name}_again*")) if (path / "config.yaml").is_file()]
-    return max(found, key=runs.changed) if found else None
+    return max(found, key=reader.changed) if found else None
 
 
 def free(grid: Path, name: str) -> str:
@@ -74,7 +73,7 @@ def free(grid: Path, name: str) -> str:
     return next(name for name in names if not (grid / name).exists())
 
 
-def check(given: words.Words, parsed: list[Override], command: list[str]) -> Grid:
+def check(given: arguments.Words, parsed: list[Override], command: list[str]) -> Grid:
     """Validate the jobs of a grid and make its directory, or find the one to continue.
 
     Raises ConfigError before anything is written.
@@ -85,7 +84,7 @@ def check(given: words.Words, parsed: list[Override], command: list[str]) -> Gri
         check_hydra(settings)
         own = str(settings.sweeper.get("_target_", "")).endswith("BasicSweeper")
         params = dict(settings.sweeper.get("params") or {}) if own else {}
-        extra = words.overrides([f"{key!s}={value}" for key, value in params.items()], True, given.config_dir)
+        extra = arguments.overrides([f"{key!s}={value}" for key, value in params.items()], True, given.config_dir)
         grid = _grid([*extra, *parsed], own)
         here = str(settings.launcher.get("_target_", "")).rpartition(".")[2] in HERE
         tried: set[str] = set()
@@ -121,8 +120,8 @@ def _same(directory: Path, asked: list[str]) -> Path | None:
     path = max(found)[1]
     if process.lives(who := _owner(path)):
         raise ConfigError(f"--continue: the grid {path} is still running (process {who['pid']})")
-    for run in runs.find(path):
-        if runs.state(run) == "running":
+    for run in reader.find(path):
+        if reader.state(run) == "running":
             raise ConfigError(f"--continue: the grid {path} is still running ({run.name})")
     return path
 

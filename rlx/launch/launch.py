@@ -23,11 +23,8 @@ from rlx.analysis.curves import summary
 from rlx.base.errors import ConfigError, UserError
 from rlx.base.in_fork import Died, apart
 from rlx.base.signals import Interrupted
-from rlx.config import kind as worlds
-from rlx.config import registry
-from rlx.launch import arguments as words
-from rlx.launch import chain
-from rlx.launch import grid as grids
+from rlx.config import kind, registry
+from rlx.launch import arguments, chain, grid as grids
 from rlx.launch.chain import quoted
 from rlx.launch.composing import check_hydra, compose, compose_all, compose_in, first, opened, plain, set_threads
 from rlx.launch.config_files import check_size
@@ -52,7 +49,7 @@ def train(argv: list[str], progress: Any = None) -> Outcome:
 
     Raises ConfigError for the user's mistakes, in one line; whatever training raised passes through.
     """
-    given = words.split(argv)
+    given = arguments.split(argv)
     if "--version" in given.flags:
         print(f"rlx {__version__}, Hydra {hydra.__version__}")
         return Outcome()
@@ -61,11 +58,11 @@ def train(argv: list[str], progress: Any = None) -> Outcome:
         if given.trains:
             return _chain(name, given, progress)
         given.overrides = []  # --help
-    parsed = words.overrides(given.overrides, given.multirun, given.config_dir)
+    parsed = arguments.overrides(given.overrides, given.multirun, given.config_dir)
     given.overrides = [override.input_line or "" for override in parsed]
     command = ["rlx", "train", *argv]
     check_size(given.config_dir)
-    worlds.choose(given.overrides, given.config_dir)  # before anything is composed: they may not fit together
+    kind.choose(given.overrides, given.config_dir)  # before anything is composed: they may not fit together
     with one_line(given.overrides, given.config_dir):
         if not given.trains:
             _print(given)
@@ -76,7 +73,7 @@ def train(argv: list[str], progress: Any = None) -> Outcome:
         return Outcome([_start(raw, command, progress, **place)])
 
 
-def _composed(given: words.Words) -> tuple[dict[str, Any], dict[str, Any]]:
+def _composed(given: arguments.Words) -> tuple[dict[str, Any], dict[str, Any]]:
     """The configuration of one run, and its directory where the user chose one (hydra.run.dir)."""
     with compose_all(given) as compose:
         composed = compose(given.overrides)
@@ -94,7 +91,7 @@ def _composed(given: words.Words) -> tuple[dict[str, Any], dict[str, Any]]:
     return raw, {"parent": directory.parent, "name": directory.name}
 
 
-def _chain(name: str, given: words.Words, progress: Any) -> Outcome:
+def _chain(name: str, given: arguments.Words, progress: Any) -> Outcome:
     """The runs of a chain, one after the other; the outcome holds the last."""
     outcome = Outcome()
 
@@ -117,7 +114,7 @@ def _without_plus(word: str) -> str:
 # -- --help, --cfg, --info ---------------------------------------------------------------------------------------
 
 
-def _print(given: words.Words) -> None:
+def _print(given: arguments.Words) -> None:
     """What Hydra says of itself and of the configuration."""
     flags, overrides = given.flags, given.overrides
     if package := flags.get("--package"):
@@ -133,7 +130,7 @@ def _print(given: words.Words) -> None:
             hydra_object.show_info(flags["--info"], name, overrides)
 
 
-def _check_package(given: words.Words, package: str) -> None:
+def _check_package(given: arguments.Words, package: str) -> None:
     with compose_all(given) as compose:
         section = OmegaConf.select(composed := compose(given.overrides), package)
         if package != "_global_" and not isinstance(section, DictConfig):
@@ -147,7 +144,7 @@ def _sections(composed: DictConfig) -> list[str]:
 # -- a grid ------------------------------------------------------------------------------------------------------
 
 
-def _run_grid(given: words.Words, parsed: list[Override], command: list[str], progress: Any) -> Grid:
+def _run_grid(given: arguments.Words, parsed: list[Override], command: list[str], progress: Any) -> Grid:
     """Every job, by Hydra's launcher. One that is interrupted says how to go on."""
     grid = grids.check(given, parsed, command)
     overrides = [word for word in given.overrides if word.partition("=")[0].lstrip("+") != "hydra.sweep.dir"]
@@ -241,7 +238,7 @@ def resume(path: Path, argv: list[str], progress: Any = None) -> tuple[Path, dic
             raise ConfigError(f"{word}: only rlx train takes it; a resume changes keys of the run")
         if key in ("preset", "as", "experiment") or (key in registry.groups() and not word.startswith("~")):
             raise ConfigError(f"{word}: cannot change in a run that has begun (start a new one with rlx train)")
-    changes = [override.input_line or "" for override in words.overrides(argv)]
+    changes = [override.input_line or "" for override in arguments.overrides(argv)]
     if changes:
         with one_line(changes):
             raw = compose_in(path, changes)

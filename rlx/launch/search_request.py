@@ -12,11 +12,8 @@ from typing import Any
 from hydra.core.override_parser.types import Override, OverrideType
 
 from rlx.base.errors import ConfigError, choices_hint, closest, shown
-from rlx.config import kind as worlds
-from rlx.config import registry
-from rlx.launch import arguments as words
-from rlx.launch import chain
-from rlx.launch import search_space as space
+from rlx.config import kind, registry
+from rlx.launch import arguments, chain, search_space
 from rlx.launch.composing import compose_all, plain, set_threads
 from rlx.launch.config_files import check_size, near
 from rlx.launch.hydra_errors import one_line
@@ -37,7 +34,7 @@ class Question:
     settings: Settings
     words: list[str]  # overrides without a range
     config: dict[str, Any]
-    space: dict[str, space.Range]
+    space: dict[str, search_space.Range]
     notes: list[str]  # what was decided for the user
 
     @property
@@ -72,7 +69,7 @@ def ask(argv: Iterable[str], config_dir: Path | None = None, jobs: int | None = 
     asked = Settings(**{**found, **({"jobs": jobs} if jobs else {})})
     if config_dir is not None and not config_dir.is_dir():
         raise ConfigError(f"--config-dir={config_dir}: no such directory")
-    given = words.split([*(["--config-dir", str(config_dir)] if config_dir else []), *rest])
+    given = arguments.split([*(["--config-dir", str(config_dir)] if config_dir else []), *rest])
     if flags := [flag for flag in given.flags if flag != "--config-dir"]:
         raise ConfigError(f"{flags[0]}: only rlx train takes it (rlx sweep --help)")
     _check_keys(given.overrides)
@@ -80,7 +77,7 @@ def ask(argv: Iterable[str], config_dir: Path | None = None, jobs: int | None = 
         raise ConfigError(f"experiment={name}: is a chain of several runs; a search is of one")
     fixed, ranges, sources = _sorted(given, asked)
     check_size(given.config_dir)
-    worlds.choose(fixed, given.config_dir)
+    kind.choose(fixed, given.config_dir)
     question = Question(asked, fixed, {}, ranges, [])
     with one_line(fixed, given.config_dir), compose_all(given) as compose:
         raw = _decide(question, plain(compose(fixed)))
@@ -115,7 +112,9 @@ def _check_keys(overrides: Iterable[str]) -> None:
             raise ConfigError(f"{key}: no such key or setting; did you mean '{close}'?")
 
 
-def _sorted(given: words.Words, asked: Settings) -> tuple[list[str], dict[str, space.Range], dict[str, Path]]:
+def _sorted(
+    given: arguments.Words, asked: Settings
+) -> tuple[list[str], dict[str, search_space.Range], dict[str, Path]]:
     """The overrides without a range; the ranges; and the files that those are from."""
     parsed = _parsed(given.overrides, given.config_dir)
     fixed = [item.input_line or "" for item in parsed if not item.is_sweep_override()]
@@ -134,7 +133,7 @@ def _parsed(overrides: Iterable[str], config_dir: Path | None) -> list[Override]
     found: list[Override] = []
     for item in overrides:
         try:
-            found += words.overrides([item], True, config_dir)
+            found += arguments.overrides([item], True, config_dir)
         except ConfigError as error:
             if re.match(r"[^=]*=\s*(tag|interval|range|choice|int|float|sort|shuffle)\b", item):
                 raise ConfigError(f"cannot read '{item}': {GRAMMAR}") from None
@@ -142,8 +141,8 @@ def _parsed(overrides: Iterable[str], config_dir: Path | None) -> list[Override]
     return found
 
 
-def _ranges(overrides: Iterable[Override]) -> dict[str, space.Range]:
-    found: dict[str, space.Range] = {}
+def _ranges(overrides: Iterable[Override]) -> dict[str, search_space.Range]:
+    found: dict[str, search_space.Range] = {}
     for override in overrides:
         key, item = override.key_or_group, str(override.input_line)
         if key in WHAT_IS_LEARNT:
@@ -153,14 +152,14 @@ def _ranges(overrides: Iterable[Override]) -> dict[str, space.Range]:
             raise ConfigError(f"{item}: {why}")
         if override.type != OverrideType.CHANGE:
             raise ConfigError(f"{item}: a range is of a key that is there; without the '+': {item.lstrip('+')}")
-        found[key] = space.read(override)
+        found[key] = search_space.read(override)
     return found
 
 
 # -- conf/sweep ------------------------------------------------------------------------------------------------
 
 
-def _from_file(algo: str, made: str, given: words.Words) -> tuple[dict[str, space.Range], dict[str, Path]]:
+def _from_file(algo: str, made: str, given: arguments.Words) -> tuple[dict[str, search_space.Range], dict[str, Path]]:
     """The ranges of conf/sweep/ALGO.yaml, or of the implementation that the algorithm is a variant of."""
     known = registry.options("sweep", given.config_dir)
     for name in (algo, made):
@@ -172,7 +171,7 @@ def _from_file(algo: str, made: str, given: words.Words) -> tuple[dict[str, spac
     )
 
 
-def _file(name: str, config_dir: Path | None) -> tuple[dict[str, space.Range], dict[str, Path]]:
+def _file(name: str, config_dir: Path | None) -> tuple[dict[str, search_space.Range], dict[str, Path]]:
     known = registry.options("sweep", config_dir)
     if name not in known:
         raise ConfigError(f"sweep={shown(name)}: no such file of ranges{choices_hint(name, known)}")
@@ -199,7 +198,7 @@ def _said(key: Any, value: Any) -> str:
     return str(value)
 
 
-def _without_fixed(ranges: Mapping[str, space.Range], fixed: Iterable[str]) -> dict[str, space.Range]:
+def _without_fixed(ranges: Mapping[str, search_space.Range], fixed: Iterable[str]) -> dict[str, search_space.Range]:
     """What the command line sets is not searched."""
     said = {item.partition("=")[0].lstrip("+") for item in fixed}
     if ranges and not (left := {key: found for key, found in ranges.items() if key not in said}):
@@ -231,17 +230,17 @@ def _decide(question: Question, raw: dict[str, Any]) -> dict[str, Any]:
 def _check_keys_of(question: Question, raw: Mapping[str, Any], compose: Any) -> None:
     """Compose with all that is searched moved: are the keys there, and does no other follow one of them? Raises
     ConfigError."""
-    moved = {key: space.probes(found)[-1] for key, found in question.space.items()}
+    moved = {key: search_space.probes(found)[-1] for key, found in question.space.items()}
     composed = compose([*question.words, *(params.word(key, value) for key, value in moved.items())])
     if other := _beside(params.placed(raw, moved), composed):
         raise ConfigError(f"{other}: is computed from what is searched, which a search cannot follow; set it, too")
 
 
-def _check_range(key: str, found: space.Range, question: Question) -> None:
+def _check_range(key: str, found: search_space.Range, question: Question) -> None:
     """Validate its ends, or each choice, as `rlx train` does. Raises ConfigError."""
     from rlx.training import runner
 
-    for number, value in enumerate(space.probes(found)):
+    for number, value in enumerate(search_space.probes(found)):
         item = params.word(key, value)
         try:
             raw = params.placed(question.config, {key: value})

@@ -20,8 +20,7 @@ from typing import Any
 from rlx import __version__
 from rlx.base import guarded
 from rlx.base.atomic_files import TEMPORARY, write_atomically
-from rlx.rundir import query as reading
-from rlx.rundir import reader as runs
+from rlx.rundir import query, reader
 from rlx.rundir.layout import Status
 
 NAME = ".rlx-index.json"
@@ -46,7 +45,7 @@ def read(root: Path) -> list[Entry]:
     """Every run under a directory, oldest first."""
     known = _load(root)
     entries, kept, fresh = [], {}, 0
-    for path in runs.find(root):
+    for path in reader.find(root):
         name, signature = os.path.relpath(path, root), _signature(path)
         found = known.get(name)
         if found is None or not _fits(found, signature):
@@ -74,8 +73,8 @@ def _fits(found: Any, signature: list[list[int] | None]) -> bool:
 
 def entry(path: Path) -> Entry:
     """One run, read anew."""
-    config, damage = reading.read_config(path)
-    return Entry(path, runs.show(path, damage), config)
+    config, damage = query.read_config(path)
+    return Entry(path, reader.show(path, damage), config)
 
 
 def _signature(path: Path) -> list[list[int] | None]:

@@ -15,7 +15,7 @@ from rlx.base import guarded
 from rlx.base.errors import UserError, choices_hint, did_you_mean, shown
 from rlx.config.keys import ORIGINS
 from rlx.config.nested import flatten
-from rlx.rundir import reader as runs
+from rlx.rundir import reader
 from rlx.rundir.layout import CONFIG
 from rlx.rundir.provenance import Provenance
 
@@ -29,9 +29,9 @@ def find(names: Sequence[str]) -> list[Path]:
     for name in names or ("runs",):
         path = Path(name)
         if name == "latest" or name.startswith("latest:"):
-            found.append(runs.resolve(name))
+            found.append(reader.resolve(name))
         elif path.is_dir():
-            found += runs.find(path)
+            found += reader.find(path)
         elif GLOB.search(name):
             found += _matching(name)
         else:
@@ -45,7 +45,7 @@ def find(names: Sequence[str]) -> list[Path]:
 def _matching(pattern: str) -> list[Path]:
     import glob
 
-    found = [path for name in glob.glob(pattern, recursive=True) for path in runs.find(Path(name))]
+    found = [path for name in glob.glob(pattern, recursive=True) for path in reader.find(Path(name))]
     if not found:
         raise UserError(f"{pattern}: no run matches (`rlx ls` lists the runs there are)")
     return found

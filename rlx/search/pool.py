@@ -86,9 +86,9 @@ def _fork(study: Study, index: int) -> int:
         die_with(parent)
         for number in STOPPING:
             signal.signal(number, signal.SIG_DFL)
-        from rlx.search import worker as working
+        from rlx.search import worker
 
-        code = working.work(study, parent)
+        code = worker.work(study, parent)
     except UserError as error:
         print(f"rlx: error: worker {index + 1}: {error}", file=sys.stderr)
     except BaseException as error:

@@ -9,9 +9,7 @@ from rlx.base import process
 from rlx.base.atomic_files import write_json
 from rlx.base.errors import ConfigError
 from rlx.config import registry
-from rlx.search import optuna_storage as storing
-from rlx.search import pool, trials
-from rlx.search import study as studies
+from rlx.search import optuna_storage, pool, study as studies, trials
 from rlx.search.study import Study, done, find
 
 
@@ -19,11 +17,11 @@ def begin(asked: dict[str, Any]) -> Study:
     """A new study, its trials planned; or the one of that name, where it is the same. Raises ConfigError before
     anything is written."""
     pool.need()
-    storing.need()
-    storing.check_sampler(asked["sampler"], asked["space"])
+    optuna_storage.need()
+    optuna_storage.check_sampler(asked["sampler"], asked["space"])
     place = "task" if "task" in asked else "env"
     name = asked["name"] or studies.fresh_name(asked["algo"], asked[place])
-    url = None if asked["storage"] == "journal" else storing.whole(asked["storage"])
+    url = None if asked["storage"] == "journal" else optuna_storage.whole(asked["storage"])
     if url:
         from rlx.rundir.provenance import scrub
 
@@ -32,7 +30,7 @@ def begin(asked: dict[str, Any]) -> Study:
     directory = studies.path_of(asked)
     is_new = not (directory / "study.json").is_file()
     if url and is_new:
-        storing.check_free(name, storing.database(url))
+        optuna_storage.check_free(name, optuna_storage.database(url))
     with studies.made(directory) as there:
         if there is not None:
             there.url = url
@@ -50,11 +48,11 @@ def again(name: str, trials: int | None = None, storage: str | None = None) -> S
     """A study that is there, to go on with. Raises UserError."""
     study = find(name)
     pool.need()
-    storing.need()
+    optuna_storage.need()
     if storage:
         from rlx.rundir.provenance import scrub
 
-        url = storing.whole(storage)
+        url = optuna_storage.whole(storage)
         if scrub(url) != study.asked["storage"]:
             raise ConfigError(f"storage={scrub(storage)}: the study {study.name} is in {study.asked['storage']}")
         study.url = None if url == "journal" else url
@@ -74,11 +72,11 @@ def _columns(study: Study) -> None:
 
 
 def _ready(study: Study, count: int) -> Study:
-    where = storing.storage(study)
+    where = optuna_storage.storage(study)
     with study.locked():
-        storing.check_records(study, where)
+        optuna_storage.check_records(study, where)
         study.plan(count)
-        where = storing.ensure(study)
+        where = optuna_storage.ensure(study)
         trials.plan(study, where)
         trials.refresh(study)
     return study

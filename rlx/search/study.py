@@ -23,7 +23,7 @@ import filelock
 from rlx.base import guarded, process
 from rlx.base.atomic_files import TEMPORARY, write_atomically, write_json
 from rlx.base.errors import ConfigError, UserError, choices_hint, shown
-from rlx.rundir import reader as runs
+from rlx.rundir import reader
 
 ROOT = Path("runs") / "sweeps"
 OVER = ("complete", "pruned", "failed")  # what a trial is when it has come to its end; before: waiting, running
@@ -244,4 +244,4 @@ def find(name: str, root: Path = ROOT) -> Study:
 
 def state_of_run(path: Path) -> str | None:
     """How the run of a trial stands: running, finished, pruned, failed, interrupted, killed; None before it began."""
-    return runs.state(path) if (path / "config.yaml").is_file() else None
+    return reader.state(path) if (path / "config.yaml").is_file() else None

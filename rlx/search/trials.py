@@ -16,10 +16,10 @@ from typing import Any
 
 from rlx.base import guarded, process
 from rlx.base.atomic_files import write_json
-from rlx.rundir import reader as runs
+from rlx.rundir import reader
 from rlx.rundir.layout import Status
 from rlx.rundir.metrics import is_number
-from rlx.search import optuna_storage as storing
+from rlx.search import optuna_storage
 from rlx.search.study import OVER, Study
 
 ENOUGH = 10  # complete trials to say what mattered
@@ -38,7 +38,7 @@ class Trial:
 
 
 @dataclass
-class Result:
+class TrialResult:
     """How a trial ended: complete with a score, pruned, or failed with an error."""
 
     state: str
@@ -52,8 +52,8 @@ class Result:
 
 def plan(study: Study, where: Any = None) -> None:
     """Let there be as many trials as were asked for. Called by whoever holds the study's lock."""
-    records = storing.open_study(study, where)
-    with storing.quiet():
+    records = optuna_storage.open_study(study, where)
+    with optuna_storage.quiet():
         for _ in range(study.asked["trials"] - len(records.get_trials(deepcopy=False))):
             records.enqueue_trial({})
 
@@ -67,8 +67,8 @@ def pop(records: Any) -> int | None:
 def take(study: Study, parent: int) -> Trial | None:
     """The next trial for this process: one that somebody has left, else one that waits; None where there is none."""
     with study.locked():
-        where = storing.storage(study)
-        records = storing.open_study(study, where)
+        where = optuna_storage.storage(study)
+        records = optuna_storage.open_study(study, where)
         left = [trial for trial in records.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]
         left = [trial for trial in left if not lives(study, trial)]
         trial_id = left[0]._trial_id if left else pop(records)
@@ -76,8 +76,8 @@ def take(study: Study, parent: int) -> Trial | None:
             return None
         where.set_trial_user_attr(trial_id, "owner", {**process.me(), "parent": parent, "heartbeat": process.now()})
         number = where.get_trial_number_from_id(trial_id)
-        trial = _attached(storing.open_study(study, where, number), trial_id)
-        params = storing.suggest(trial, study.asked["space"])
+        trial = _attached(optuna_storage.open_study(study, where, number), trial_id)
+        params = optuna_storage.suggest(trial, study.asked["space"])
         refresh(study, records)
         return Trial(study, number, trial_id, params)
 
@@ -86,7 +86,7 @@ def _attached(records: Any, trial_id: int) -> Any:
     """Optuna's handle on a trial that is running."""
     import optuna
 
-    with storing.quiet():
+    with optuna_storage.quiet():
         return optuna.trial.Trial(records, trial_id)
 
 
@@ -104,7 +104,7 @@ def lives(study: Study, trial: Any) -> bool:
 
 def others_work(study: Study, parent: int) -> bool:
     """Whether another worker of this parent has a trial, which would be this one's if that worker were killed."""
-    records = storing.open_study(study)
+    records = optuna_storage.open_study(study)
     for trial in records.get_trials(deepcopy=False):
         owner = trial.user_attrs.get("owner") or {}
         ours = owner.get("parent") == parent and owner.get("host") == process.me()["host"]
@@ -115,7 +115,7 @@ def others_work(study: Study, parent: int) -> bool:
 
 def give_up(trial: Trial) -> None:
     """Let anybody take it over at once."""
-    storing.storage(trial.study).set_trial_user_attr(trial.id, "owner", None)
+    optuna_storage.storage(trial.study).set_trial_user_attr(trial.id, "owner", None)
 
 
 # -- while it runs -------------------------------------------------------------------------------------------------
@@ -134,14 +134,14 @@ class Reporter:
 
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
-        self._handle = _attached(storing.open_study(trial.study, None, trial.number), trial.id)
+        self._handle = _attached(optuna_storage.open_study(trial.study, None, trial.number), trial.id)
 
     def prune(self, index: int, step: int, score: float) -> bool:
         """After the evaluation of seed `index` at `step`: the mean of its finished seeds and this one's newest score
         is what is compared. A storage that is away for a moment costs a report, not a run."""
         value = _mean([*self.trial.finals[:index], score])
         try:
-            with storing.quiet():
+            with optuna_storage.quiet():
                 self._handle.report(value, position(self.trial.study, index, step))
                 return bool(self._handle.should_prune())
         except Exception as error:
@@ -156,26 +156,26 @@ def _mean(values: list[float]) -> float:
 # -- the end -------------------------------------------------------------------------------------------------------
 
 
-def tell(trial: Trial, result: Result) -> None:
+def tell(trial: Trial, result: TrialResult) -> None:
     """Record how a trial ended, and write the study's rows."""
     import optuna
 
     states = optuna.trial.TrialState
     state = {"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[result.state]
     with trial.study.locked():
-        where = storing.storage(trial.study)
+        where = optuna_storage.storage(trial.study)
         for key in ("error", "traceback"):
             if text := getattr(result, key):
                 where.set_trial_user_attr(trial.id, key, text)
-        records = storing.open_study(trial.study, where)
-        with storing.quiet():
+        records = optuna_storage.open_study(trial.study, where)
+        with optuna_storage.quiet():
             records.tell(trial.number, result.score, state)
         refresh(trial.study, records)
 
 
 def refresh(study: Study, records: Any = None) -> list[dict[str, Any]]:
     """Write trials.jsonl anew. Called by whoever holds the study's lock."""
-    records = records or storing.open_study(study)
+    records = records or optuna_storage.open_study(study)
     rows = [row(study, trial) for trial in records.get_trials(deepcopy=False)]
     study.write_rows(rows)
     return rows
@@ -206,8 +206,8 @@ def row(study: Study, trial: Any) -> dict[str, Any]:
         "number": trial.number,
         "state": state,
         "score": score if score is None or math.isfinite(score) else None,
-        "params": storing.params(trial, study.asked["space"]),
-        "seeds_done": sum(runs.state(path) == "finished" for path in paths),
+        "params": optuna_storage.params(trial, study.asked["space"]),
+        "seeds_done": sum(reader.state(path) == "finished" for path in paths),
         "error": trial.user_attrs.get("error"),
         "traceback": trial.user_attrs.get("traceback"),
         "runs": [path.name for path in paths],
@@ -221,11 +221,11 @@ def row(study: Study, trial: Any) -> dict[str, Any]:
 def importance(study: Study) -> dict[str, float] | None:
     """The share of each parameter in what made the better trials better: PED-ANOVA (Watanabe et al. 2023,
     arXiv:2304.10255), the one of Optuna's evaluators that needs no scikit-learn. None with too few complete trials."""
-    optuna = storing.need()
-    records = storing.open_study(study)
+    optuna = optuna_storage.need()
+    records = optuna_storage.open_study(study)
     if sum(trial.state.name == "COMPLETE" for trial in records.get_trials(deepcopy=False)) < ENOUGH:
         return None
-    with storing.quiet(), contextlib.suppress(ValueError, RuntimeError, ZeroDivisionError):
+    with optuna_storage.quiet(), contextlib.suppress(ValueError, RuntimeError, ZeroDivisionError):
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
         found = optuna.importance.get_param_importances(records, evaluator=evaluator)
         if found and all(math.isfinite(share) for share in found.values()):

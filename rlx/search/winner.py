@@ -11,7 +11,7 @@ from rlx.base.errors import UserError
 from rlx.base.in_fork import Died, apart
 from rlx.base.signals import RunFailed
 from rlx.rundir.layout import Status
-from rlx.search import worker as working
+from rlx.search import worker
 from rlx.search.study import Study, done, leader, state_of_run
 
 
@@ -30,7 +30,7 @@ def best(study: Study, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "params": found["params"],
         "scores": [_score(study.directory / name) for name in found["runs"]],
         "runs": found["runs"],
-        "command": shlex.join(working.command(study, found["params"])),
+        "command": shlex.join(worker.command(study, found["params"])),
         "complete": sum(row["state"] == "complete" for row in rows),
         "trials": study.asked["trials"],
     }
@@ -71,8 +71,8 @@ def train(study: Study, found: dict[str, Any], count: int, say: Any) -> dict[str
 
 
 def _run(study: Study, found: dict[str, Any], seed: int, path: Path) -> None:
-    working.quietly(study)
-    working.begin(study, found["trial"], found["params"], seed, path, lambda *_: None)
+    worker.quietly(study)
+    worker.begin(study, found["trial"], found["params"], seed, path, lambda *_: None)
 
 
 def check_seeds(study: Study, count: int) -> None:

@@ -16,7 +16,7 @@ from rlx.rundir.layout import Status
 from rlx.search import trials
 from rlx.search.params import placed, word
 from rlx.search.study import Study, state_of_run
-from rlx.search.trials import Result, Trial
+from rlx.search.trials import Trial, TrialResult
 
 LIVES = 2  # of a run whose process is killed; then its trial has failed
 PAUSE = 0.5  # seconds between two looks at what the others do
@@ -43,7 +43,7 @@ def work(study: Study, parent: int) -> int:
     return 128 + signals.asked
 
 
-def run(trial: Trial) -> Result:
+def run(trial: Trial) -> TrialResult:
     """All seeds of a trial, one after the other; those that are finished already are read. Raises Interrupted."""
     study, reporter = trial.study, None
     for index, seed in enumerate(study.seeds):
@@ -54,11 +54,11 @@ def run(trial: Trial) -> Result:
         trial.finals.append(result.score)
         reporter = reporter or trials.Reporter(trial)
         if reporter.prune(index, study.total_steps, result.score) and index + 1 < len(study.seeds):
-            return Result("pruned")
-    return Result("complete", sum(trial.finals) / len(trial.finals))
+            return TrialResult("pruned")
+    return TrialResult("complete", sum(trial.finals) / len(trial.finals))
 
 
-def _run(trial: Trial, index: int, seed: int, path: Path) -> Result:
+def _run(trial: Trial, index: int, seed: int, path: Path) -> TrialResult:
     """One seed, to the end that it has already, or comes to now. Raises Interrupted."""
     deaths = 0
     while deaths < LIVES:
@@ -66,7 +66,7 @@ def _run(trial: Trial, index: int, seed: int, path: Path) -> Result:
         if state == "finished":
             return _finished(path)
         if state == "pruned":
-            return Result("pruned")
+            return TrialResult("pruned")
         if state == "failed":
             return _failed(path)
         try:
@@ -78,21 +78,21 @@ def _run(trial: Trial, index: int, seed: int, path: Path) -> Result:
             trial.study.log(f"trial {trial.number}, {error}")
         except (RunFailed, UserError) as failure:
             return _failed(path, f"seed {seed}: {failure}")
-    return Result("failed", error=error)
+    return TrialResult("failed", error=error)
 
 
-def _finished(path: Path) -> Result:
+def _finished(path: Path) -> TrialResult:
     status = Status.read(path)
     if status.score is None:
-        return Result("failed", error=f"{path.name}: its score is {status.evaluation and status.evaluation.value}")
-    return Result("complete", status.score)
+        return TrialResult("failed", error=f"{path.name}: its score is {status.evaluation and status.evaluation.value}")
+    return TrialResult("complete", status.score)
 
 
-def _failed(path: Path, text: str | None = None) -> Result:
+def _failed(path: Path, text: str | None = None) -> TrialResult:
     status = Status.read(path)
     seed = path.name.rpartition("_s")[2]
     error = text or f"seed {seed}: {status.error or 'failed'}"
-    return Result("failed", error=error, traceback=status.traceback)
+    return TrialResult("failed", error=error, traceback=status.traceback)
 
 
 def in_its_process(trial: Trial, index: int, seed: int, path: Path) -> None:

@@ -15,8 +15,7 @@ from typing import Any
 from rlx.base.errors import ConfigError, did_you_mean, shown
 from rlx.config import registry
 from rlx.run import Saved
-from rlx.rundir import checkpoint
-from rlx.rundir import reader as runs
+from rlx.rundir import checkpoint, reader
 from rlx.rundir.checkpoint import CheckpointError
 from rlx.rundir.layout import read_config
 from rlx.rundir.provenance import Provenance
@@ -75,16 +74,20 @@ def _find(value: str, where: str, name: str, raw: Mapping[str, Any], place: str)
     word, _, algo = value.partition(":")
     if word != "latest":
         try:
-            return runs.resolve(value).resolve()
-        except runs.NotARun as error:
+            return reader.resolve(value).resolve()
+        except reader.NotARun as error:
             raise ConfigError(f"{where}: {str(error).removeprefix(f'{value}: ')}") from None
     algos = registry.algorithms_of("language")
     if not algo and name in algos:  # reward_model=latest
         algo = name
     root = Path(raw["runs_dir"])
-    for path in runs.newest_first(root):
+    for path in reader.newest_first(root):
         known = Provenance.read(path)
-        if getattr(known, place) == raw[place]["name"] and algo in ("", known.algo) and runs.state(path) == "finished":
+        if (
+            getattr(known, place) == raw[place]["name"]
+            and algo in ("", known.algo)
+            and reader.state(path) == "finished"
+        ):
             return path.resolve()
     of = f"of {algo} " if algo else ""
     make = f"rlx train {f'algo={algo} ' if algo else ''}{place}={raw[place]['name']}"
@@ -96,7 +99,7 @@ def _open(path: Path, where: str, place: str) -> Saved:
     config = read_config(path)
     if place not in config:
         raise ConfigError(f"{where}: a run of {config['algo'].get('name')} that has no {place}; it needs one that has")
-    if (state := runs.state(path)) != "finished":
+    if (state := reader.state(path)) != "finished":
         raise ConfigError(f"{where}: has not finished, it is {state} (rlx resume {path} goes on with it)")
     try:
         return saved(str(path))

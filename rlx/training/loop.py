@@ -34,9 +34,7 @@ from rlx.rundir.layout import LastEvaluation, Status
 from rlx.rundir.metrics import MetricsLog, strip_time
 from rlx.rundir.provenance import Provenance
 from rlx.rundir.tensorboard import Dashboard
-from rlx.training import device as devices
-from rlx.training import distributed
-from rlx.training import init_from as origin
+from rlx.training import device as devices, distributed, init_from
 
 HEARTBEAT = 5.0  # seconds
 Progress = Callable[[int, Mapping[str, Any]], None]
@@ -118,7 +116,7 @@ class Loop:
         self.metrics: dict[str, Any] = mine.get("metrics", {})
         self.elapsed = mine.get("elapsed", 0.0)
         self._state = state.pop("run") if state else None  # it goes as soon as the run moves on
-        self.run = Run(self.path, self.device, self.cfg.seed, self._state, origin.saved)
+        self.run = Run(self.path, self.device, self.cfg.seed, self._state, init_from.saved)
         self.saved = (found.kind, found.step) if found else None
         self.step = self.first = self.run.step
         try:

@@ -16,13 +16,10 @@ from rlx.base.signals import Interrupted, RunFailed, Signals
 from rlx.config import keys, registry
 from rlx.config.schema import Config, implementation, validate
 from rlx.run import Run
-from rlx.rundir import layout, provenance
-from rlx.rundir import reader as runs
+from rlx.rundir import layout, provenance, reader
 from rlx.rundir.checkpoint import CheckpointError, Checkpoints, Found
 from rlx.rundir.layout import Status, read_config
-from rlx.training import device as devices
-from rlx.training import distributed
-from rlx.training import init_from as origin
+from rlx.training import device as devices, distributed, init_from
 from rlx.training.loop import Loop, Progress, say
 
 Announce = Callable[[Config, Path, str], None]
@@ -68,7 +65,7 @@ def ready(
     those runs. Raises ConfigError.
     """
     cfg, module = typed(raw)
-    whole, origins = origin.resolve(raw, world_of(cfg), command)
+    whole, origins = init_from.resolve(raw, world_of(cfg), command)
     if whole != raw:
         cfg, module = typed(whole)
     if trying:
@@ -112,7 +109,7 @@ def follow(cfg: Config, module: ModuleType, device: torch.device, checkpoints: C
     found = checkpoints.load() if checkpoints else None
     with Signals():  # the leader decides what becomes of them
         devices.prepare(cfg.threads)
-        run = Run(path, device, cfg.seed, found.state["run"] if found else None, origin.saved)
+        run = Run(path, device, cfg.seed, found.state["run"] if found else None, init_from.saved)
         with contextlib.closing(module.train(cfg, run)) as steps:
             for step, _ in steps:
                 if distributed.agree(0) and step < cfg.total_steps:
@@ -135,7 +132,7 @@ def resume(
     path = path.absolute()
     cfg, module = typed(raw)
     before = read_config(path)
-    changes, frozen = provenance.differences(before, raw), runs.facts(path).frozen
+    changes, frozen = provenance.differences(before, raw), reader.facts(path).frozen
     for key, (old, new) in changes.items():
         if keys.meaning(key, frozen).resume != keys.FREE:
             begun = f"a run that has begun with {shown(old)}"
@@ -175,7 +172,7 @@ def resume(
 
 
 def _checkpoints(path: Path, cfg: Config, raw: Mapping[str, Any]) -> Checkpoints:
-    return Checkpoints(path / "checkpoints", cfg.keep_checkpoints, keys.identity(raw, runs.facts(path).frozen))
+    return Checkpoints(path / "checkpoints", cfg.keep_checkpoints, keys.identity(raw, reader.facts(path).frozen))
 
 
 def _newest(path: Path, checkpoints: Checkpoints, status: Status) -> Found | None:

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from rlx.algos import dpo
 from rlx.base.errors import ConfigError
 from rlx.language import preferences
-from rlx.language.policy import Policy
+from rlx.language.policy import TokenPolicy
 from rlx.language.tasks import base
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -21,7 +21,7 @@ TINY = {"num_pairs": PAIRS, "batch_size": PAIRS, "candidates": 3, "lr": 1e-2, "a
 DATA = pytest.mark.parametrize("data", ["policy", "task"])
 
 
-def as_text(mine: Policy, data: preferences.Preferences) -> list[tuple[str, list[tuple[str, bool]]]]:
+def as_text(mine: TokenPolicy, data: preferences.Preferences) -> list[tuple[str, list[tuple[str, bool]]]]:
     """(prompt, [(text, ended) of the chosen and the rejected]) of each pair, read from the ids."""
     order, found = mine.tokenizer.alphabet, []
     for n in range(len(data)):

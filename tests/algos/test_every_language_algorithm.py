@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 import torch
 from language_runs import TINY_ALGO, train
-from tiny_lm import algo as algo_config
-from tiny_lm import train as learn
+from tiny_lm import algo as algo_config, train as learn
 from tiny_runs import Child, checkpoints, die, die_at, record, result, resume, status
 
 from rlx.base.errors import UserError
 from rlx.config import registry
-from rlx.language.learner import Learner
+from rlx.language.learner import TokenLearner
 from rlx.run import Run
 from rlx.rundir.metrics import read_metrics
 from rlx.training import runner
@@ -82,16 +81,16 @@ def test_every_algorithm_belongs_to_one_of_the_two_files() -> None:
 
 def die_in_step(number: int) -> None:
     """Let this process kill itself behind its `number`-th optimiser step, before anything knows of it."""
-    real, left = Learner.step, [number]
+    real, left = TokenLearner.step, [number]
 
-    def step(self: Learner, lr: float) -> dict[str, float]:
+    def step(self: TokenLearner, lr: float) -> dict[str, float]:
         found = real(self, lr)
         left[0] -= 1
         if not left[0]:
             die()
         return found
 
-    Learner.step = step  # type: ignore[method-assign]
+    TokenLearner.step = step  # type: ignore[method-assign]
 
 
 @every

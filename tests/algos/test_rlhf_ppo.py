@@ -109,10 +109,10 @@ def test_the_rows_of_a_minibatch_are_completions_with_their_own_prompts():
 
 def test_beta_follows_the_kl_by_hand():
     for kl, expected in ((12.0, 0.151536), (5.4, 0.149232), (6.0, 0.15)):
-        beta = rlhf_ppo.AdaptiveKL(cfg(kl_coef=0.15, kl_target=6.0, kl_horizon=10_000))
+        beta = rlhf_ppo.AdaptiveKLController(cfg(kl_coef=0.15, kl_target=6.0, kl_horizon=10_000))
         beta.adapt(kl, 512)
         assert beta.coef == pytest.approx(expected, abs=5e-7)
-    fixed = rlhf_ppo.AdaptiveKL(cfg(kl_coef=0.15, kl_target=0))
+    fixed = rlhf_ppo.AdaptiveKLController(cfg(kl_coef=0.15, kl_target=0))
     fixed.adapt(12.0, 512)
     assert fixed.coef == 0.15
 

@@ -14,8 +14,7 @@ from command_line import Forks, imported
 from fake_runs import make_run, ramp
 
 from rlx.analysis import statistics
-from rlx.analysis.compare import build as compare
-from rlx.analysis.compare import diff
+from rlx.analysis.compare import build, diff
 from rlx.analysis.compare.result import Comparison, Result
 
 
@@ -45,7 +44,7 @@ HIGH, LOW = list(RNG.normal(480, 10, 10)), list(RNG.normal(400, 30, 10))
 
 
 def test_what_is_printed_is_what_the_statistics_say(tmp_path: Path) -> None:
-    found = compare.build([side(tmp_path / "a", HIGH), side(tmp_path / "b", LOW)])
+    found = build.build([side(tmp_path / "a", HIGH), side(tmp_path / "b", LOW)])
     result = only(found)
     assert result.difference == statistics.difference(HIGH, LOW) and result.seeds == (10, 10)
     assert result.improvement == statistics.improvement(HIGH, LOW)
@@ -58,28 +57,28 @@ def test_what_is_printed_is_what_the_statistics_say(tmp_path: Path) -> None:
 
 def test_the_other_way_round_the_other_side_is_better_with_the_same_interval(tmp_path: Path) -> None:
     a, b = side(tmp_path / "a", HIGH[:5]), side(tmp_path / "b", LOW[:5])
-    one, other = only(compare.build([a, b])), only(compare.build([b, a]))
+    one, other = only(build.build([a, b])), only(build.build([b, a]))
     assert (one.better, other.better) == ("A", "B")
     assert one.verdict.partition("(")[2] == other.verdict.partition("(")[2]
 
 
 def test_lower_can_be_better(tmp_path: Path) -> None:
     a, b = side(tmp_path / "a", HIGH), side(tmp_path / "b", LOW)
-    found = compare.build([a, b], lower=True)
+    found = build.build([a, b], lower=True)
     assert only(found).better == "B" and only(found).improvement.value < 0.1
     assert found.sides[0].summary(found.names, True)[0][1]["worst"] == max(HIGH)
 
 
 def test_what_three_seeds_cannot_tell_is_said_with_the_seeds_that_could(tmp_path: Path) -> None:
     x, y = [480.0, 500.0, 470.0], [460.0, 475.0, 450.0]
-    result = only(compare.build([side(tmp_path / "a", x), side(tmp_path / "b", y)]))
+    result = only(build.build([side(tmp_path / "a", x), side(tmp_path / "b", y)]))
     assert result.better is None and result.needed == statistics.difference(x, y).seeds_needed(3, 3)
     assert result.verdict.startswith(f"not distinguishable with 3 seeds; about {result.needed} would do")
 
 
 def test_a_difference_that_a_hundred_seeds_would_not_find_is_more_than_100(tmp_path: Path) -> None:
     x = [480.0, 500.0, 470.0]
-    result = only(compare.build([side(tmp_path / "a", x), side(tmp_path / "b", [each + 0.1 for each in x])]))
+    result = only(build.build([side(tmp_path / "a", x), side(tmp_path / "b", [each + 0.1 for each in x])]))
     assert "; more than 100 would do" in result.verdict and result.needed is None
 
 
@@ -97,14 +96,14 @@ def test_a_difference_that_a_hundred_seeds_would_not_find_is_more_than_100(tmp_p
     ],
 )
 def test_the_verdict_of_few_or_equal_scores(a: list[float], b: list[float], said: str, tmp_path: Path) -> None:
-    assert only(compare.build([side(tmp_path / "a", a), side(tmp_path / "b", b)])).verdict.startswith(said)
+    assert only(build.build([side(tmp_path / "a", a), side(tmp_path / "b", b)])).verdict.startswith(said)
 
 
 def test_over_several_environments_only_the_probability_of_improvement_is_averaged(tmp_path: Path) -> None:
     for name, scores in (("a", HIGH), ("b", LOW)):
         side(tmp_path / name, scores[:3])
         side(tmp_path / name, [score / 1000 for score in scores[3:6]], env="acrobot")
-    [pair] = compare.build([str(tmp_path / "a"), str(tmp_path / "b")]).pairs
+    [pair] = build.build([str(tmp_path / "a"), str(tmp_path / "b")]).pairs
     assert [result.place for result in pair.results] == ["acrobot", "cartpole", "all 2"]
     total = pair.results[-1]
     assert total.difference is None and total.better == "A"
@@ -117,17 +116,17 @@ def test_over_several_environments_only_the_probability_of_improvement_is_averag
 def test_a_side_is_a_directory_or_a_pattern_and_one_word_is_grouped_by_configuration(tmp_path: Path) -> None:
     side(tmp_path / "ppo", HIGH, name="ppo")
     side(tmp_path / "dqn", LOW, name="dqn")
-    by_word = compare.build([str(tmp_path / "dqn"), f"{tmp_path}/p*/*"])
-    alone = compare.build([str(tmp_path)])
+    by_word = build.build([str(tmp_path / "dqn"), f"{tmp_path}/p*/*"])
+    alone = build.build([str(tmp_path)])
     assert [found.label for found in alone.sides] == ["dqn", "ppo"]
     assert only(by_word).difference == only(alone).difference
-    assert only(compare.build([f"{tmp_path}/*/*"], by=["algo.name"])).better == "B"
+    assert only(build.build([f"{tmp_path}/*/*"], by=["algo.name"])).better == "B"
 
 
 def test_a_pattern_that_the_shell_expanded_is_grouped_again(tmp_path: Path) -> None:
     for name, scores in (("ppo", HIGH), ("dqn", LOW)):
         side(tmp_path / name, scores[:4], name=name)
-    found = compare.build([str(path) for path in sorted(tmp_path.glob("*/*"))])
+    found = build.build([str(path) for path in sorted(tmp_path.glob("*/*"))])
     assert [each.label for each in found.sides] == ["dqn", "ppo"] and only(found).seeds == (4, 4)
     assert found.notes[0].startswith("each word is one run, so they are grouped by configuration")
 
@@ -135,14 +134,14 @@ def test_a_pattern_that_the_shell_expanded_is_grouped_again(tmp_path: Path) -> N
 def test_a_group_of_the_configuration_groups_by_its_name(tmp_path: Path) -> None:
     for name, scores in (("ppo", HIGH), ("dqn", LOW)):
         side(tmp_path / name, scores[:4], name=name)
-    short, whole = (compare.build([str(tmp_path)], by=keys) for keys in (["algo", "env"], ["algo.name", "env.name"]))
+    short, whole = (build.build([str(tmp_path)], by=keys) for keys in (["algo", "env"], ["algo.name", "env.name"]))
     assert short.to_json() == whole.to_json() and len(short.sides) == 2
 
 
 def test_three_sides_are_three_pairs(tmp_path: Path) -> None:
     for lr in (1, 2, 3):
         side(tmp_path / str(lr), [score * lr for score in HIGH[:5]], lr=lr)
-    found = compare.build([str(tmp_path)])
+    found = build.build([str(tmp_path)])
     assert [side.label for side in found.sides] == ["lr=1", "lr=2", "lr=3"]
     assert [(pair.first.name, pair.second.name) for pair in found.pairs] == [("A", "B"), ("A", "C"), ("B", "C")]
     assert all(pair.results[0].better == pair.second.name for pair in found.pairs)
@@ -150,7 +149,7 @@ def test_three_sides_are_three_pairs(tmp_path: Path) -> None:
 
 def test_another_metric_is_its_last_value(tmp_path: Path) -> None:
     a, b = side(tmp_path / "a", HIGH), side(tmp_path / "b", LOW)
-    found = compare.build([a, b], "ep_rew_mean")
+    found = build.build([a, b], "ep_rew_mean")
     assert found.metric == "rollout/ep_rew_mean" and only(found).verdict == "equal: every seed scored 100"
 
 
@@ -158,7 +157,7 @@ def test_another_metric_is_its_last_value(tmp_path: Path) -> None:
 
 
 def notes(*words: str) -> str:
-    return "\n".join(compare.build(list(words)).notes)
+    return "\n".join(build.build(list(words)).notes)
 
 
 def test_runs_that_did_not_finish_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -166,7 +165,7 @@ def test_runs_that_did_not_finish_are_left_out_and_counted(tmp_path: Path) -> No
     for i, status in enumerate(("failed", "failed", "pruned", "running")):
         make_run(tmp_path / "a", f"x{i}", ramp(1), seed=20 + i, score=0.0, status=status)
     make_run(tmp_path / "b", "y", ramp(1), seed=20)
-    found = compare.build([a, b])
+    found = build.build([a, b])
     assert only(found).seeds == (10, 10)
     assert found.notes == ["A: left out 2 failed, 1 pruned, 1 killed", "B: left out 1 without an evaluation"]
 
@@ -174,7 +173,7 @@ def test_runs_that_did_not_finish_are_left_out_and_counted(tmp_path: Path) -> No
 def test_a_repeated_seed_is_no_further_seed(tmp_path: Path) -> None:
     a, b = side(tmp_path / "a", HIGH), side(tmp_path / "b", LOW)
     make_run(tmp_path / "a", "z", ramp(1), seed=0, score=1.0)
-    found = compare.build([a, b])
+    found = build.build([a, b])
     assert only(found).seeds[0] == 10 and min(found.sides[0].scores(next(iter(found.names)))) == 1.0
     assert found.notes == ["A: 1 earlier run of the same configuration and seed left out"]
 
@@ -216,7 +215,7 @@ def test_sides_that_share_runs_or_no_environment_are_noted(tmp_path: Path) -> No
 def test_a_side_of_several_configurations_says_so_and_is_stratified(tmp_path: Path) -> None:
     side(tmp_path / "a" / "1", [1.0, 1.1, 1.2], lr=1)
     side(tmp_path / "a" / "2", [9.0, 9.1, 9.2], lr=2)
-    found = compare.build([str(tmp_path / "a"), side(tmp_path / "b", HIGH)])
+    found = build.build([str(tmp_path / "a"), side(tmp_path / "b", HIGH)])
     [(_, of)] = found.sides[0].summary(found.names, False)
     assert "A pools runs that differ in algo.lr" in found.notes
     assert only(found).difference.high - only(found).difference.low < 14  # 12.5, nearly all of it of B

@@ -15,11 +15,9 @@ import pytest
 import yaml
 from command_line import Forks, imported
 
-from rlx.analysis.curves import bands, curves, draw
-from rlx.analysis.curves import build as plot
+from rlx.analysis.curves import bands, build, curves, draw
 from rlx.config import keys
-from rlx.rundir import metrics as logged_metrics
-from rlx.rundir import query as reading
+from rlx.rundir import metrics, query
 
 METRIC = "rollout/ep_rew_mean"
 
@@ -51,8 +49,8 @@ def make_run(
     return path
 
 
-def lines_of(root: Path, **options: Any) -> list[plot.Line]:
-    [lines] = plot.build(reading.find([str(root)]), options.pop("metric", METRIC), **options).panels.values()
+def lines_of(root: Path, **options: Any) -> list[build.Line]:
+    [lines] = build.build(query.find([str(root)]), options.pop("metric", METRIC), **options).panels.values()
     return lines
 
 
@@ -92,7 +90,7 @@ def test_two_algorithms_are_told_apart_by_name_whatever_else_differs(tmp_path: P
 def test_of_many_keys_that_differ_those_that_tell_lines_apart_are_shown_and_the_rest_noted(tmp_path: Path) -> None:
     make_run(tmp_path, "a", ramp(1), b=1, c=1, d=1, e=1)
     make_run(tmp_path, "b", ramp(1), b=2, c=2, d=2, e=2)
-    found = plot.build(reading.find([str(tmp_path)]), METRIC)
+    found = build.build(query.find([str(tmp_path)]), METRIC)
     assert [line.label for line in found.panels["cartpole"]] == ["b=1 (1 seed)", "b=2 (1 seed)"]
     assert found.notes == ["the lines of cartpole differ in algo.c, algo.d, algo.e too"]
 
@@ -106,7 +104,7 @@ def test_a_repeated_run_is_no_further_seed_and_the_longest_one_counts(tmp_path: 
     make_run(tmp_path, "1", ramp(1))
     make_run(tmp_path, "2", ramp(2))
     make_run(tmp_path, "3", ramp(3, end=50))
-    found = plot.build(reading.find([str(tmp_path)]), METRIC)
+    found = build.build(query.find([str(tmp_path)]), METRIC)
     assert [curve.path.name for curve in found.panels["cartpole"][0].curves] == ["2"]
     assert found.notes == ["2 earlier runs of the same configuration and seed left out"]
 
@@ -114,7 +112,7 @@ def test_a_repeated_run_is_no_further_seed_and_the_longest_one_counts(tmp_path: 
 def test_by_pools_what_is_not_named_and_says_so(tmp_path: Path) -> None:
     for i, (lr, weight) in enumerate([(1, "gae"), (2, "gae"), (1, "baseline")]):
         make_run(tmp_path, f"r{i}", ramp(i), lr=lr, weight=weight)
-    found = plot.build(reading.find([str(tmp_path)]), METRIC, by=["weight"])
+    found = build.build(query.find([str(tmp_path)]), METRIC, by=["weight"])
     assert sorted(line.label for line in found.panels["cartpole"]) == [
         "weight=baseline (1 seed)",
         "weight=gae (2 runs)",
@@ -137,7 +135,7 @@ def test_group_by_is_by_and_o_is_out_and_seconds_are_time(tmp_path: Path, forks:
 def test_each_environment_is_a_panel(tmp_path: Path) -> None:
     make_run(tmp_path, "a", ramp(1), env="cartpole")
     make_run(tmp_path, "b", ramp(1), env="acrobot", gamma=0.9)
-    found = plot.build(reading.find([str(tmp_path)]), METRIC)
+    found = build.build(query.find([str(tmp_path)]), METRIC)
     assert {env: [line.label for line in lines] for env, lines in found.panels.items()} == {
         "acrobot": ["vpg (1 seed)"],
         "cartpole": ["vpg (1 seed)"],
@@ -199,7 +197,7 @@ def test_the_iqm_leaves_out_a_seed_that_fails(tmp_path: Path) -> None:
         make_run(tmp_path, f"s{seed}", ramp(slope), seed)
     [line] = lines_of(tmp_path, stat="iqm")
     assert np.allclose(line.mean, 3 * np.array(line.x)) and line.band == "bootstrap95"
-    assert draw.caption(plot.build(reading.find([str(tmp_path)]), METRIC, stat="iqm")).startswith(
+    assert draw.caption(build.build(query.find([str(tmp_path)]), METRIC, stat="iqm")).startswith(
         "line: interquartile mean over seeds; band: 95 % interval"
     )
 
@@ -234,7 +232,7 @@ def test_a_torn_line_is_left_out_and_unfinished_runs_are_named(tmp_path: Path) -
     (tmp_path / "e_broken" / "config.yaml").write_text("a: [")
     make_run(tmp_path, "f_empty", [], 6)
     (tmp_path / "f_empty" / "metrics.jsonl").unlink()
-    found = plot.build(reading.find([str(tmp_path)]), METRIC)
+    found = build.build(query.find([str(tmp_path)]), METRIC)
     assert [curve.seed for curve in found.panels["cartpole"][0].curves] == [1, 2, 3]
     said = [note.replace(f"{tmp_path}/", "") for note in found.notes]
     assert said == [
@@ -307,7 +305,7 @@ def test_json_is_the_series_and_no_picture(place: Path) -> None:
     [panel] = found["panels"]
     [line] = panel["lines"]
     assert panel["env"] == "cartpole" and line["seeds"] == [1] and len(line["x"]) == len(line["mean"]) > 1
-    logged = [row for row in logged_metrics.read_metrics(place / "runs/done/metrics.jsonl") if "train/approx_kl" in row]
+    logged = [row for row in metrics.read_metrics(place / "runs/done/metrics.jsonl") if "train/approx_kl" in row]
     assert line["mean"] == [row["train/approx_kl"] for row in logged] and found["notes"] == []
 
 
@@ -322,7 +320,7 @@ def test_colours_are_the_same_in_every_panel_and_the_caption_says_what_the_band_
     for seed in range(2, 7):
         make_run(tmp_path, f"more{seed}", ramp(1), seed, lr=1)
     make_run(tmp_path, "two", ramp(1), 2, lr=2)
-    found = plot.build(reading.find([str(tmp_path)]), METRIC, by=["lr"], smooth=4)
+    found = build.build(query.find([str(tmp_path)]), METRIC, by=["lr"], smooth=4)
     assert draw.caption(found) == (
         "line: mean over seeds; band: 95 % interval (t, bootstrapped standard error) from 5 seeds on, "
         "else smallest to largest seed; "

@@ -10,15 +10,14 @@ import pytest
 from command_line import Forks
 from fake_runs import make_run, ramp
 
-from rlx.analysis import grids as sweeps
-from rlx.analysis import statistics
+from rlx.analysis import grids, statistics
 from rlx.analysis.curves import draw, profiles
 from rlx.analysis.curves.build import Plot
-from rlx.rundir import query as reading
+from rlx.rundir import query
 
 
 def build(root: Path, *by: str) -> Plot:
-    return profiles.build(reading.find([str(root)]), by=by)
+    return profiles.build(query.find([str(root)]), by=by)
 
 
 def runs(root: Path, env: str, name: str, scores: list[float]) -> None:
@@ -94,7 +93,7 @@ def test_the_jobs_of_a_grid_are_shown_with_what_they_differ_in(tmp_path: Path, f
             make_run(sweep, f"{i}_x", ramp(1), status=status, score=7.5, lr=i)
     make_run(sweep, "10_x", ramp(1), status="running", seed=3)  # whose process is gone
     (sweep / "jobs.jsonl").write_text("".join(f"{json.dumps(job)}\n" for job in jobs) + '{"torn": ')
-    found = sweeps.show(sweep)
+    found = grids.show(sweep)
     assert found["states"] == {"finished": 1, "failed": 2, "killed": 1, "removed": 1} and found["kind"] == "sweep"
     assert [job["run"] for job in found["jobs"]] == ["0_x", "1_x", "10_x", "2_x", "3_x"]
     assert found["jobs"][0]["params"] == {"env": "cartpole", "algo.lr": "0"} and found["jobs"][1]["error"] == "Boom: no"
@@ -108,7 +107,7 @@ def test_the_trials_of_a_study_are_shown_by_number(tmp_path: Path, forks: Forks)
     study = tmp_path / "study"
     make_run(study, "trial_0000_s1", ramp(1), trial=0)
     (study / "study.json").write_text("{}")
-    assert sweeps.show(study)["jobs"] == []
+    assert grids.show(study)["jobs"] == []
     rows = [
         {
             "number": 0,

@@ -14,7 +14,7 @@ import pytest
 from command_line import Forks, command, entries, environment
 from fake_runs import make_run, ramp
 
-from rlx.analysis import remove as removing
+from rlx.analysis import remove
 from rlx.base import process
 
 
@@ -182,14 +182,14 @@ def test_a_removal_that_was_cut_off_can_be_repeated(here: Path, monkeypatch: pyt
 
     def unlink(path: str) -> None:
         seen.append(os.path.basename(path))
-        if seen[-1] in removing.LAST:
+        if seen[-1] in remove.LAST:
             raise OSError(5, "the disk is gone")
         real(path)
 
     with monkeypatch.context() as broken:
         broken.setattr(os, "unlink", unlink)
-        with pytest.raises(removing.UserError, match="rm runs/a: cannot be removed: the disk is gone"):
-            removing.carry_out(removing.plan(["runs/a"]))
-    assert {path.name for path in (here / "runs" / "a").iterdir()} == set(removing.LAST)
-    removing.carry_out(removing.plan(["runs/a"]))
+        with pytest.raises(remove.UserError, match="rm runs/a: cannot be removed: the disk is gone"):
+            remove.carry_out(remove.plan(["runs/a"]))
+    assert {path.name for path in (here / "runs" / "a").iterdir()} == set(remove.LAST)
+    remove.carry_out(remove.plan(["runs/a"]))
     assert "a" not in left(here)

@@ -18,10 +18,7 @@ from command_line import Forks, entries, imported
 from fake_runs import make_run, ramp, study_of
 from PIL import Image
 
-from rlx.analysis.report import build as report
-from rlx.analysis.report import charts as report_charts
-from rlx.analysis.report import media as films
-from rlx.analysis.report import page as report_page
+from rlx.analysis.report import build, charts, media, page as report_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "<script>alert(1)</script>\"'&"
@@ -71,7 +68,7 @@ class Page(HTMLParser):
 
 
 def page_of(*words: Path | str, **options: Any) -> tuple[Page, str]:
-    text = report_page.html(report.build([str(word) for word in words], **options))
+    text = report_page.html(build.build([str(word) for word in words], **options))
     return Page(text), text
 
 
@@ -110,7 +107,7 @@ def test_a_row_for_each_configuration_with_its_score_and_what_became_of_its_runs
 
 
 def test_the_curves_are_those_of_rlx_plot(grid: Path) -> None:
-    found = report.build([str(grid)])
+    found = build.build([str(grid)])
     _, text = page_of(grid)
     [line] = [line for line in found.plots[0].panels["cartpole"] if line.label.startswith("lr=0.5 ")]
     [drawn] = re.findall(r'<polyline class="c0" data-name="lr=0.5" points="([^"]*)"', text)[:1]
@@ -124,7 +121,7 @@ def test_the_curves_are_those_of_rlx_plot(grid: Path) -> None:
 def test_a_seed_that_ran_again_is_no_further_seed(tmp_path: Path) -> None:
     for name, seed, score in (("1_first", 1, 0.0), ("2_again", 1, 40.0), ("3_other", 2, 60.0)):
         make_run(tmp_path, name, ramp(1), seed=seed, score=score)
-    [row] = report.build([str(tmp_path)]).rows
+    [row] = build.build([str(tmp_path)]).rows
     assert row.estimate and row.estimate.value == 50.0 and len(row.runs) == 3
 
 
@@ -140,7 +137,7 @@ def test_the_last_film_of_the_best_run_is_there(grid: Path) -> None:
     _, text = page_of(grid)
     [film] = re.findall(r'src="data:image/gif;base64,([^"]*)"', text)
     assert base64.b64decode(film) == gif(53)
-    assert films.last_film(grid / "a1") == (100, gif(51)) and films.last_film(grid / "b1") is None
+    assert media.last_film(grid / "a1") == (100, gif(51)) and media.last_film(grid / "b1") is None
 
 
 def test_torn_and_strange_events_are_no_film(grid: Path) -> None:
@@ -148,9 +145,9 @@ def test_torn_and_strange_events_are_no_film(grid: Path) -> None:
     data = events.read_bytes()
     for cut in range(0, len(data), 37):
         events.write_bytes(data[:cut])
-        assert films.last_film(grid / "a1") in (None, (50, gif(51)[:-1]), (100, gif(51)))
+        assert media.last_film(grid / "a1") in (None, (50, gif(51)[:-1]), (100, gif(51)))
     events.write_bytes(b"\xff" * 500)
-    assert films.last_film(grid / "a1") is None
+    assert media.last_film(grid / "a1") is None
 
 
 def test_a_language_run_shows_its_last_samples(tmp_path: Path) -> None:
@@ -224,8 +221,8 @@ def test_one_run_and_two_hundred_are_a_page(count: int, tmp_path: Path) -> None:
     page, text = page_of(tmp_path)
     configurations = math.ceil(count / 2)
     coloured = set(re.findall(r'<polyline class="(c\d)"', text))
-    assert len(coloured) == min(configurations, report_charts.COLOURS)
-    assert len(re.findall('<polyline class="grey"', text)) == max(0, configurations - report_charts.COLOURS)
+    assert len(coloured) == min(configurations, charts.COLOURS)
+    assert len(re.findall('<polyline class="grey"', text)) == max(0, configurations - charts.COLOURS)
     assert len(text) < 30_000 + 8_000 * configurations
 
 
@@ -248,7 +245,7 @@ def test_a_run_without_a_metric_and_one_that_cannot_be_read_leave_a_page(tmp_pat
 def test_ticks_are_round_numbers_within_the_axis(
     low: float, high: float, log: bool, expected: list[str] | None
 ) -> None:
-    axis = report_charts.Axis(low, high, 0, 100, log)
+    axis = charts.Axis(low, high, 0, 100, log)
     ticks = axis.ticks()
     assert all(axis.low * 0.99 <= value <= axis.high * 1.01 and 0 <= axis.at(value) <= 100 for value, _ in ticks)
     if expected:
@@ -257,7 +254,7 @@ def test_ticks_are_round_numbers_within_the_axis(
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_a_browser_shows_it_without_a_complaint_and_sorts_its_tables(grid: Path, tmp_path: Path) -> None:
-    text = report_page.html(report.build([str(grid)]))
+    text = report_page.html(build.build([str(grid)]))
     click = """<script>
       document.querySelectorAll('th')[5].click();
       const svg = document.querySelector('svg.curves'), box = svg.getBoundingClientRect();

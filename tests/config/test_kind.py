@@ -16,14 +16,11 @@ from command_line import PLUGIN, Forks, entries
 from installed import pretend
 from tiny_runs import LANGUAGE, Child, checkpoints, die, record, result, resume, speak, spoken, status
 
-from rlx.analysis.curves import build as plot
-from rlx.analysis.curves import curves
+from rlx.analysis.curves import build, curves
 from rlx.base.errors import ConfigError
-from rlx.config import kind as worlds
-from rlx.config import registry
+from rlx.config import kind as worlds, registry
 from rlx.run import Run
-from rlx.rundir import query as reading
-from rlx.rundir import reader as runs
+from rlx.rundir import query, reader
 from rlx.rundir.checkpoint import load
 from rlx.training import loop, runner
 
@@ -110,7 +107,7 @@ def test_a_run_on_a_task_says_task_where_others_say_env(here: Path, forks: Forks
 
 
 def test_its_evaluations_leave_metrics_samples_and_events(here: Path) -> None:
-    path = runs.resolve("latest", str(here / "runs"))
+    path = reader.resolve("latest", str(here / "runs"))
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
     judged = [row for row in rows if "eval/greedy_accuracy" in row]
@@ -174,7 +171,7 @@ def test_what_environments_lack_is_one_line(words: str, place: Path, forks: Fork
 
 
 def test_curves_of_tasks_are_plotted_by_their_own_metric_and_axis(here: Path, forks: Forks) -> None:
-    found = plot.build(reading.find([str(here / "runs")]), "")
+    found = build.build(query.find([str(here / "runs")]), "")
     assert found.metric == "loss" and found.kinds == {"add2": "task"}
     assert found.to_json()["panels"][0]["task"] == "add2"
     done = forks("plot", cwd=here)
@@ -197,7 +194,7 @@ def test_help_lists_and_completion_know_tasks(forks: Forks, tmp_path: Path) -> N
 def test_a_grid_over_a_task_is_one(forks: Forks, tmp_path: Path) -> None:
     done = forks("train", "-m", *LANGUAGE, *SFT, "seed=1,2", "total_steps=2", cwd=tmp_path)
     assert done.code == 0 and "2 of 2 jobs finished" in done.out, done
-    assert sorted(path.name for path in runs.find(tmp_path)) == ["0_add2_sft_s1", "1_add2_sft_s2"]
+    assert sorted(path.name for path in reader.find(tmp_path)) == ["0_add2_sft_s1", "1_add2_sft_s2"]
 
 
 def test_evaluating_more_often_changes_nothing(tmp_path: Path) -> None:
@@ -242,7 +239,7 @@ def test_a_run_begins_with_the_weights_and_the_network_of_another(origin: Path, 
     assert raw["init"] == str(origin / "newest") and raw["model"]["d_model"] == 16
     assert (told["run"], told["algo"], told["step"]) == (str(origin / "newest"), "sft", 2)
     assert told["weights_sha256"] == status(origin / "newest")["weights_sha256"]
-    assert runs.show(path)["init"] == told
+    assert reader.show(path)["init"] == told
     shutil.rmtree(path)
 
 
@@ -333,7 +330,7 @@ def test_a_reward_model_is_another_run_too(judged: Path) -> None:
         assert raw["algo"]["reward_model"] == str(judged / "judge") and raw["init"] == str(judged / "names")
         assert origins["reward_model"]["algo"] == "reward_model" and origins["init"]["algo"] == "pretrain"
     path = speak(judged, *RLHF, "init=latest:pretrain", "algo.reward_model=latest", "total_steps=1", name="ppo")
-    assert runs.show(path)["reward_model"]["run"] == str(judged / "judge")
+    assert reader.show(path)["reward_model"]["run"] == str(judged / "judge")
     with pytest.raises(ConfigError, match="algo.reward_model=null: cannot change"):
         resume(path, algo__reward_model=None)
     curve, [] = curves.read([path], "reward", "step", 1)

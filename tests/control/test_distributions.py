@@ -6,8 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from torch import distributions as D
+from torch import Tensor, distributions as D
 
 from rlx.control.distributions import Bernoulli, Categorical, Gaussian, Head, MultiCategorical, make_head
 

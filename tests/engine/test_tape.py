@@ -165,9 +165,9 @@ def test_forward_keeps_a_tape_for_each_shape() -> None:
 
 
 def test_a_wrong_lowering_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlx.engine import numpy_ops as lowering
+    from rlx.engine import numpy_ops
 
-    monkeypatch.setitem(lowering.LOWER, "aten.tanh.default", lowering._ufunc("square"))
+    monkeypatch.setitem(numpy_ops.LOWER, "aten.tanh.default", numpy_ops._ufunc("square"))
     model = net(4, 8, 2)
     forward = Forward(lambda i: (model(i["x"]),), torch.device("cpu"))
     x = torch.randn(3, 4)

@@ -21,8 +21,7 @@ from rlx.base.errors import UserError
 from rlx.control.policy import Policy, make_one
 from rlx.control.q_acting import QPolicy
 from rlx.envs.spaces import ActionDecoder
-from rlx.export import card
-from rlx.export import formats as export
+from rlx.export import card, formats
 from rlx.export.plain import plain
 from rlx.rundir import checkpoint
 from rlx.training import runner
@@ -120,7 +119,7 @@ def test_the_graph_acts_as_rlx_does_on_any_batch(kind: str, runs: Any, tmp_path:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     obs, expected = as_rlx_acts(runs(kind))
-    out = export.export(runs(kind), "onnx", tmp_path / "a.onnx")
+    out = formats.export(runs(kind), "onnx", tmp_path / "a.onnx")
     model = onnx.load(out)
     for rows in (slice(0, 100), slice(3, 4)):
         [action, outputs] = evaluate(model, obs[rows])
@@ -144,7 +143,7 @@ def evaluate(model: Any, given: np.ndarray) -> list[np.ndarray]:
 
 def snippet(path: Path, out: Path, call: str) -> str:
     """What the README of an export shows, in its folder, with another call at the end."""
-    export.export(path, "folder", out)
+    formats.export(path, "folder", out)
     [code] = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.S)
     *lines, last = code.strip().splitlines()
     assert re.fullmatch(r"print\((act|complete)\(.*\)\)", last)
@@ -184,7 +183,7 @@ def test_the_logits_of_a_language_model_are_those_of_rlx(positions: str, activat
         pytest.importorskip("onnxscript")
         import onnx
 
-        model = onnx.load_from_string(export.onnx_bytes(exported, {}))
+        model = onnx.load_from_string(formats.onnx_bytes(exported, {}))
         assert np.allclose(evaluate(model, ids.numpy())[0], expected.numpy(), atol=1e-5)
         longer = torch.cat([ids, ids[:, 1:]], 1)[:1]
         assert np.allclose(evaluate(model, longer.numpy())[0], exported.functions()["outputs"](longer), atol=1e-5)
@@ -195,7 +194,7 @@ def test_the_logits_of_a_language_model_are_those_of_rlx(positions: str, activat
 
 def test_the_header_says_what_it_is_and_its_hashes_hold(runs: Any, tmp_path: Path) -> None:
     path = runs("gaussian")
-    out = export.export(path, "safetensors", tmp_path / "a.safetensors", "final")
+    out = formats.export(path, "safetensors", tmp_path / "a.safetensors", "final")
     with safe_open(out, "pt") as file:
         said, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     status = json.loads((path / "status.json").read_text())
@@ -244,10 +243,10 @@ def test_where_nothing_can_be_written_one_line_says_so(to: str, place: Path, mon
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(export.files, "write_atomically", refuse)
+    monkeypatch.setattr(formats.files, "write_atomically", refuse)
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(UserError, match="--out=.*: cannot be written: Read-only file system"):
-        export.export(place / "runs" / "done", to, place / "new")
+        formats.export(place / "runs" / "done", to, place / "new")
     assert not (place / "new").exists()
 
 

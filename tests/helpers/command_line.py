@@ -220,7 +220,7 @@ def _warm() -> None:
 
 def _child(job: dict[str, Any]) -> None:
     """Never returns."""
-    from rlx.cli import main as cli
+    from rlx.cli import main
 
     code = 70
     try:
@@ -239,7 +239,7 @@ def _child(job: dict[str, Any]) -> None:
         sys.argv = ["rlx", *job["words"]]
         sys.modules.update(dict.fromkeys(job["without"]))
         try:
-            cli.main()
+            main.main()
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 71
     except BaseException:

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from rlx.algos import grpo
-from rlx.config import registry
-from rlx.config import schema as config
+from rlx.config import registry, schema
 from rlx.language.model.gpt import GPT, GPTConfig
 from rlx.language.model.tokenizer import Tokenizer
-from rlx.language.policy import Policy, make_model
+from rlx.language.policy import TokenPolicy, make_model
 from rlx.language.rollout import Groups, logprobs
 from rlx.language.tasks import make_task
 from rlx.launch.composing import compose
@@ -51,10 +50,10 @@ def stir(model: GPT, generator: torch.Generator) -> GPT:
     return model
 
 
-def policy(name: str = "enumerable", seed: int = 0, model: GPTConfig | None = None, **changes: Any) -> Policy:
+def policy(name: str = "enumerable", seed: int = 0, model: GPTConfig | None = None, **changes: Any) -> TokenPolicy:
     task = make_task(task_config(name, **changes))
     tokenizer, generator = Tokenizer(task.alphabet), torch.Generator().manual_seed(seed)
-    return Policy(
+    return TokenPolicy(
         stir(make_model(model or gpt(), task, tokenizer, generator), generator), tokenizer, task, torch.device("cpu")
     )
 
@@ -67,10 +66,10 @@ def _raw(words: tuple[str, ...]) -> dict[str, Any]:
 def algo(*words: str, **changes: Any) -> Any:
     """The section algo as these words compose it: algo("algo=grpo", "as=trl", clip_high=0.28)."""
     raw = {**_raw(words or ("algo=grpo",)), **changes}
-    return config.section(registry.algorithm(raw["implementation"]).Config, raw, "algo")
+    return schema.section(registry.algorithm(raw["implementation"]).Config, raw, "algo")
 
 
-def outputs(model: Any, policy: Policy, prompt: str, text: str, ended: bool = True) -> tuple[Tensor, list[int]]:
+def outputs(model: Any, policy: TokenPolicy, prompt: str, text: str, ended: bool = True) -> tuple[Tensor, list[int]]:
     """What the model says before each token of a completion [n, V], each from a prompt that has all before it, written
     out by hand; and those tokens."""
     order = policy.tokenizer.alphabet
@@ -81,7 +80,7 @@ def outputs(model: Any, policy: Policy, prompt: str, text: str, ended: bool = Tr
     return torch.cat([model(row, None, torch.tensor([[[end]]]))[0, 0] for row in rows]), tokens
 
 
-def one_by_one(policy: Policy, prompt: str, text: str, ended: bool = True, temperature: float = 1.0) -> Tensor:
+def one_by_one(policy: TokenPolicy, prompt: str, text: str, ended: bool = True, temperature: float = 1.0) -> Tensor:
     """Log-prob of each token of a completion, by hand."""
     logits, tokens = outputs(policy.model, policy, prompt, text, ended)
     logits = logits / temperature
@@ -102,7 +101,7 @@ def varied(groups: Groups) -> bool:
 class Everything:
     """All completions that a policy can write to the empty prompt: tokens and mask [N, L], their texts, their probs."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: TokenPolicy) -> None:
         self.policy, self.L = policy, policy.task.max_new
         self.texts, ended = zip(*policy.task.all_completions())
         self.ended = torch.tensor(ended)

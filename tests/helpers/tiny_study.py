@@ -13,8 +13,7 @@ import tiny_runs
 
 from rlx.base import process
 from rlx.base.signals import Pruned
-from rlx.search import search
-from rlx.search import worker as working
+from rlx.search import search, worker
 from rlx.search.study import Study
 
 LR = {"type": "float", "low": 1e-5, "high": 1e-1, "log": True}
@@ -55,7 +54,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, curve: Curve, seconds: float = 0.0)
             raise
         _status(path, "finished", STEPS, score)
 
-    monkeypatch.setattr(working, "begin", run)
+    monkeypatch.setattr(worker, "begin", run)
 
 
 def _status(path: Path, status: str, step: int, score: float | None, **more: Any) -> None:

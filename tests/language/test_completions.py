@@ -24,7 +24,7 @@ from rlx.algos.dpo import summed
 from rlx.language import preferences
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import Groups, collect
-from rlx.language.show import completions as exhibit
+from rlx.language.show import completions
 
 
 def cfg(samples: int, temperature: float = 1.0, **algo: Any) -> Any:
@@ -41,12 +41,12 @@ def drawn(temperature: float = 0.7) -> tuple[Any, Groups]:
 
 def test_the_group_of_the_largest_spread_is_shown_first_and_whole_from_the_best_to_the_worst() -> None:
     reward = torch.tensor([[0.5, 0.5, 0.5], [0.0, 1.0, 0.4], [0.2, 0.1, 0.3]])
-    assert exhibit.choose(reward, 6) == [(1, [1, 2, 0]), (2, [2, 0, 1])]
+    assert completions.choose(reward, 6) == [(1, [1, 2, 0]), (2, [2, 0, 1])]
 
 
 @pytest.mark.parametrize("num", range(14))
 def test_as_many_completions_are_shown_as_are_asked_for_and_none_twice(num: int) -> None:
-    shown = exhibit.choose(torch.from_numpy(rng().random((3, 4))), num)
+    shown = completions.choose(torch.from_numpy(rng().random((3, 4))), num)
     assert sum(len(members) for _, members in shown) == min(num, 12)
     assert all(len(set(members)) == len(members) for _, members in shown)
     assert all(len(members) == 4 for _, members in shown[:-1])  # whole groups
@@ -54,8 +54,8 @@ def test_as_many_completions_are_shown_as_are_asked_for_and_none_twice(num: int)
 
 def test_of_a_group_that_does_not_fit_the_best_and_the_worst_are_shown() -> None:
     reward = torch.tensor([[0.3, 0.9, 0.1, 0.5, 0.7]])
-    assert exhibit.choose(reward, 3) == [(0, [1, 3, 2])]
-    assert exhibit.choose(reward, 1) == [(0, [1])]
+    assert completions.choose(reward, 3) == [(0, [1, 3, 2])]
+    assert completions.choose(reward, 1) == [(0, [1])]
 
 
 # -- the numbers -------------------------------------------------------------------------------------------------
@@ -87,10 +87,10 @@ def test_the_numbers_of_every_token_are_those_computed_by_hand(kept: bool) -> No
     for weight in it.model.parameters():  # the update
         weight.data.add_(0.05 * torch.randn(weight.shape))
 
-    shown = exhibit.of_groups(cfg(12, 0.7), run(), it, groups, advantage, ref_logprob if kept else None, {})
+    shown = completions.of_groups(cfg(12, 0.7), run(), it, groups, advantage, ref_logprob if kept else None, {})
     assert shown is not None
     told = Reader(shown.html)
-    order = [(p, g) for p, members in exhibit.choose(groups.reward, 12) for g in members]
+    order = [(p, g) for p, members in completions.choose(groups.reward, 12) for g in members]
     assert len(order) == len(told.rows) - 1 == 12
     names = ("advantage", "ratio", "KL") if kept else ("advantage", "ratio")
     for (p, g), cells, titles in zip(order, told.rows[1:], told.titles[1:]):
@@ -116,7 +116,7 @@ def test_the_numbers_of_every_token_are_those_computed_by_hand(kept: bool) -> No
 @pytest.mark.usefixtures("float64")
 def test_the_ratio_is_1_where_nothing_was_learnt() -> None:
     it, groups = drawn(temperature=0.7)
-    shown = exhibit.of_groups(cfg(12, 0.7), run(), it, groups, torch.zeros(groups.tokens.shape), None, {})
+    shown = completions.of_groups(cfg(12, 0.7), run(), it, groups, torch.zeros(groups.tokens.shape), None, {})
     assert shown is not None
     numbers = [token for titles in Reader(shown.html).titles for token in tips(titles)]
     assert numbers and all(token["ratio"] == 1.0 and token["advantage"] == 0.0 for token in numbers)
@@ -128,7 +128,7 @@ def test_of_dpo_the_tokens_add_up_to_the_implicit_reward_that_dpo_logs() -> None
     groups = preferences.of_task(it, rng(), 5).batch(torch.arange(5))
     reference = it.frozen()
     stir(it.model, torch.Generator().manual_seed(3))
-    shown = exhibit.of_pairs(cfg(6, 0.7, beta=0.1), run(), it, reference, groups, {})
+    shown = completions.of_pairs(cfg(6, 0.7, beta=0.1), run(), it, reference, groups, {})
     assert shown is not None
     told = Reader(shown.html)
     expected = 0.1 * (summed(it.model, groups, 0.7) - summed(reference, groups, 0.7)).detach()
@@ -150,7 +150,7 @@ def test_a_completion_without_an_end_token_is_marked_as_cut_even_among_pairs() -
     prompt, _ = it.prompts(["010101"])
     nothing = torch.zeros(1, 2, 3)
     groups = Groups([], [], prompt, None, tokens[None], mask[None], nothing, mask.any(-1)[None], nothing[..., 0], None)
-    shown = exhibit.of_pairs(cfg(2, beta=0.1), run(), it, it.frozen(), groups, {})  # type: ignore[arg-type]
+    shown = completions.of_pairs(cfg(2, beta=0.1), run(), it, it.frozen(), groups, {})  # type: ignore[arg-type]
     assert shown is not None
     assert [row[1:] for row in Reader(markdown_to_safe_html(shown.markdown)).rows[1:]] == [
         ["01 end", "chosen", "+0.000", "0.000", "yes", "3"],
@@ -165,7 +165,7 @@ def test_what_stands_behind_the_end_of_the_shorter_of_a_pair_counts_nothing() ->
     prompt, _ = it.prompts(["010101"])
     ended, nothing = mask.any(-1)[None], torch.zeros(1, 2, 6)
     groups = Groups([], [], prompt, None, tokens[None], mask[None], nothing, ended, nothing[..., 0], nothing[..., 0])
-    shown = exhibit.of_pairs(cfg(2, beta=1.0), run(), it, other, groups, {})
+    shown = completions.of_pairs(cfg(2, beta=1.0), run(), it, other, groups, {})
     assert shown is not None
     told = Reader(shown.html)
     gap = by_hand(it.model, prompt[0], tokens[0, :2], 1.0) - by_hand(other, prompt[0], tokens[0, :2], 1.0)
@@ -174,17 +174,17 @@ def test_what_stands_behind_the_end_of_the_shorter_of_a_pair_counts_nothing() ->
 
 def test_no_gradient_is_prepared_for() -> None:
     it, groups = drawn()
-    assert not exhibit.fresh(it.model, groups, 0, torch.arange(4), 1.0).requires_grad
+    assert not completions.fresh(it.model, groups, 0, torch.arange(4), 1.0).requires_grad
 
 
 def test_nothing_is_made_where_no_samples_are_wanted() -> None:
     it, groups = drawn()
-    assert exhibit.of_groups(cfg(0), run(), it, groups, groups.logprob, None, {}) is None
+    assert completions.of_groups(cfg(0), run(), it, groups, groups.logprob, None, {}) is None
 
 
 def test_the_page_refers_to_nothing_outside_itself() -> None:
     it, groups = drawn()
-    shown = exhibit.of_groups(cfg(12), run(), it, groups, groups.logprob, groups.logprob, {"kl": 0.1})
+    shown = completions.of_groups(cfg(12), run(), it, groups, groups.logprob, groups.logprob, {"kl": 0.1})
     assert shown is not None
     assert not re.search(r"https?:|//|url\(|@import|\bsrc\b|\bhref\b|<script|<link", shown.html)
 
@@ -202,13 +202,13 @@ RUNS: dict[str, dict[str, Any]] = {
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The steps at which something was made to look at."""
     steps: list[int] = []
-    real = exhibit.page
+    real = completions.page
 
     def page_(cfg: Any, run: Any, *rest: Any) -> Any:
         steps.append(run.step)
         return real(cfg, run, *rest)
 
-    monkeypatch.setattr(exhibit, "page", page_)
+    monkeypatch.setattr(completions, "page", page_)
     yield steps
 
 

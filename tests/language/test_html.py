@@ -11,7 +11,7 @@ from reading import Reader
 from tensorboard.plugin_util import markdown_to_safe_html
 
 from rlx.language.show import html as page
-from rlx.language.show.html import Part, Row
+from rlx.language.show.html import CompletionRow, Part
 
 TRICKS = [
     "a|b||c", "`code` ``x``", "<script>alert(1)</script>", "&lt; &amp; &#65;", "**bold** _it_ ~~x~~", "[a](b) ![c](d)",
@@ -23,7 +23,8 @@ BREAKERS = ["\n", "\r\n", "\t", "\x00", "\x7f", "\u202e", "\u2028", "\ud800", "\
 def parts(*texts: str, ended: bool = True) -> list[Part]:
     """A prompt for each text, which is also its completion."""
     return [
-        Part(x, [Row(x, [*x, *([""] if ended else [])], ended, {}, {"ratio": [1.0] * (len(x) + ended)})]) for x in texts
+        Part(x, [CompletionRow(x, [*x, *([""] if ended else [])], ended, {}, {"ratio": [1.0] * (len(x) + ended)})])
+        for x in texts
     ]
 
 
@@ -70,7 +71,7 @@ def test_the_page_is_well_formed_and_shows_every_text_as_it_is(ended: bool) -> N
 def shades(**heat: list[float]) -> list[list[str]]:
     """The colours of each token of a completion."""
     tokens = len(next(iter(heat.values())))
-    html = page.html({"run": "r", "step": "1"}, {}, [Part("", [Row("", [""] * tokens, False, {}, heat)])])
+    html = page.html({"run": "r", "step": "1"}, {}, [Part("", [CompletionRow("", [""] * tokens, False, {}, heat)])])
     cells = re.findall(r'<i title="[^"]*"><b>[^<]*</b>(.*?)</i>', html)
     assert len(cells) == tokens
     return [re.findall(r'<u(?: class="(\w+)")?></u>', cell) for cell in cells]

@@ -6,7 +6,7 @@ from tiny_lm import make
 from torch import nn
 from torch.testing import assert_close
 
-from rlx.language.learner import Learner, parts
+from rlx.language.learner import TokenLearner, parts
 
 pytestmark = pytest.mark.usefixtures("float64")
 EXACT = {"rtol": 1e-12, "atol": 1e-14}  # float64, sums in another order
@@ -26,7 +26,7 @@ def data():
 @pytest.mark.parametrize("max_grad_norm", [0.0, 0.05, 100.0])
 def test_steps_equal_those_of_torch_adamw_and_clip_grad_norm(max_grad_norm, weight_decay):
     mine, theirs, (x, y) = net(), net(), data()
-    learner = Learner(mine, betas=(0.8, 0.95), eps=1e-6, weight_decay=weight_decay, max_grad_norm=max_grad_norm)
+    learner = TokenLearner(mine, betas=(0.8, 0.95), eps=1e-6, weight_decay=weight_decay, max_grad_norm=max_grad_norm)
     adamw = torch.optim.AdamW(theirs.parameters(), betas=(0.8, 0.95), eps=1e-6, weight_decay=weight_decay)
     for i in range(10):
         lr = 0.05 / (1 + i)
@@ -47,7 +47,7 @@ def test_steps_equal_those_of_torch_adamw_and_clip_grad_norm(max_grad_norm, weig
 @pytest.mark.parametrize("most", [1, 5, 12])
 def test_parts_divided_by_the_counts_of_the_whole_add_up_to_it(most):
     whole, cut, (x, y) = net(), net(), data()
-    one, several = (Learner(module, eps=1.0) for module in (whole, cut))
+    one, several = (TokenLearner(module, eps=1.0) for module in (whole, cut))
     one.add((whole(x) - y).square().sum() / 12, {"n": torch.tensor(1.0), "gap/max": (x.abs().max())})
     sizes = []
     for rows in parts(slice(0, 12), most):
@@ -69,7 +69,7 @@ def test_parts_cover_the_rows_once_and_in_order():
 
 def test_a_step_forgets_the_gradient_and_the_diagnostics():
     module, (x, _) = net(), data()
-    learner = Learner(module)
+    learner = TokenLearner(module)
     learner.add(module(x).sum(), {"a": torch.tensor(2.0)})
     assert learner.step(0.0)["a"] == 2.0
     assert (learner.flat.grad == 0).all()
@@ -79,7 +79,7 @@ def test_a_step_forgets_the_gradient_and_the_diagnostics():
 
 def test_a_gradient_that_is_not_finite_raises_and_leaves_the_parameters():
     module, (x, _) = net(), data()
-    learner = Learner(module, max_grad_norm=1.0)
+    learner = TokenLearner(module, max_grad_norm=1.0)
     before = learner.flat.data.clone()
     learner.add(module(x).sum() * torch.inf)
     with pytest.raises(FloatingPointError, match="the gradient is not finite"):
@@ -91,7 +91,7 @@ def test_a_gradient_that_is_not_finite_raises_and_leaves_the_parameters():
 def test_the_gradient_of_a_weight_that_a_batch_does_not_use_is_0():
     """The positions that short sequences never reach, after a longer batch did."""
     model = make(5, context=16)
-    learner = Learner(model)
+    learner = TokenLearner(model)
     prompt, completion = torch.zeros(1, 2, dtype=torch.long), torch.zeros(1, 1, 9, dtype=torch.long)
     learner.add(model(prompt, None, completion).sum())
     assert model.position.grad.abs().sum(-1).count_nonzero() == 10
@@ -102,7 +102,7 @@ def test_the_gradient_of_a_weight_that_a_batch_does_not_use_is_0():
 
 def test_a_learner_restored_goes_on_as_if_it_had_never_stopped():
     (x, y), modules = data(), [net(), net()]
-    straight, stopped = (Learner(module) for module in modules)
+    straight, stopped = (TokenLearner(module) for module in modules)
 
     def step(learner, module):
         learner.add((module(x) - y).square().mean())
@@ -113,7 +113,7 @@ def test_a_learner_restored_goes_on_as_if_it_had_never_stopped():
         step(stopped, modules[1])
     again = net(seed=9)
     again.load_state_dict(modules[1].state_dict())
-    resumed = Learner(again)
+    resumed = TokenLearner(again)
     resumed.load_state_dict({k: v.clone() if hasattr(v, "clone") else v for k, v in stopped.state_dict().items()})
     for _ in range(3):
         step(straight, modules[0])

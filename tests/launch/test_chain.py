@@ -12,8 +12,7 @@ from tiny_runs import LANGUAGE
 
 from rlx.base.errors import ConfigError
 from rlx.config import registry
-from rlx.launch import arguments as words
-from rlx.launch import chain
+from rlx.launch import arguments, chain
 from rlx.training.init_from import PLANNED
 
 STAGES = """# Three runs, each from the one before.
@@ -33,8 +32,8 @@ def conf(tmp_path: Path) -> Path:
     return tmp_path / "conf"
 
 
-def given(conf: Path, *overrides: str) -> words.Words:
-    return words.Words({"--config-dir": str(conf)}, ["experiment=three", *overrides])
+def given(conf: Path, *overrides: str) -> arguments.Words:
+    return arguments.Words({"--config-dir": str(conf)}, ["experiment=three", *overrides])
 
 
 def test_words_go_to_every_stage_and_those_with_a_name_to_that_one(conf: Path) -> None:
@@ -141,7 +140,7 @@ def test_a_stage_that_does_not_finish_leaves_the_commands_of_the_rest(
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in registry.options("experiment") if chain.find(words.Words({}, [f"experiment={name}"]))]
+    "name", [name for name in registry.options("experiment") if chain.find(arguments.Words({}, [f"experiment={name}"]))]
 )
 def test_every_chain_of_rlx_can_be_planned_and_checked(name: str) -> None:
     begun: list[list[str]] = []
@@ -150,7 +149,7 @@ def test_every_chain_of_rlx_can_be_planned_and_checked(name: str) -> None:
         raise Stopped(begun.append(command))
 
     with pytest.raises(Stopped):
-        chain.run(name, words.Words({}, [f"experiment={name}"]), start)
+        chain.run(name, arguments.Words({}, [f"experiment={name}"]), start)
     assert len(begun) == 1
 
 

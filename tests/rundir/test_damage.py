@@ -18,18 +18,12 @@ from command_line import Done, Forks
 from fake_runs import make_run, ramp, study_of
 
 from rlx.analysis import remove
-from rlx.analysis.compare import build as compare
-from rlx.analysis.compare import diff
-from rlx.analysis.curves import build as plot
-from rlx.analysis.curves import profiles, summary
-from rlx.analysis.report import build as report
-from rlx.analysis.report import page
+from rlx.analysis.compare import build as compare, diff
+from rlx.analysis.curves import build, profiles, summary
+from rlx.analysis.report import build as report, page
 from rlx.base.errors import UserError
 from rlx.cli import completion
-from rlx.rundir import filter as conditions
-from rlx.rundir import index
-from rlx.rundir import query as reading
-from rlx.rundir import reader as runs
+from rlx.rundir import filter as conditions, index, query, reader
 
 METRIC = "rollout/ep_rew_mean"
 GOOD = ["good1", "good2", "good3"]
@@ -89,7 +83,7 @@ def damaged(root: Path, file: str, damage: str) -> Path:
     return bad
 
 
-def lines_of(found: plot.Plot) -> set[str]:
+def lines_of(found: build.Plot) -> set[str]:
     return {curve.path.name for lines in found.panels.values() for line in lines for curve in line.curves}
 
 
@@ -103,7 +97,7 @@ def test_no_verb_loses_the_good_runs_to_a_damaged_one(
     monkeypatch.chdir(tmp_path)
     bad = damaged(tmp_path / "runs", file, damage)
     words = [str(tmp_path / "runs")]
-    paths = reading.find(words)
+    paths = query.find(words)
     assert {path.name for path in paths} >= {*GOOD}
     # ls, show
     rows = {entry.path.name: entry.row for entry in index.read(tmp_path / "runs")}
@@ -111,23 +105,23 @@ def test_no_verb_loses_the_good_runs_to_a_damaged_one(
     for sort in ("started", "eval", "env", "step", "algo.lr", METRIC):
         conditions.ordered(index.read(tmp_path / "runs"), sort)
     # plot, compare, report, diff
-    assert lines_of(plot.build(paths, "")) >= {*GOOD}
-    assert json.dumps(plot.build(paths, METRIC, x="seconds", by=["seed"]).to_json())
+    assert lines_of(build.build(paths, "")) >= {*GOOD}
+    assert json.dumps(build.build(paths, METRIC, x="seconds", by=["seed"]).to_json())
     assert lines_of(profiles.build(paths)) >= {*GOOD}
-    sides = compare.build([f"{words[0]}/good[12]", f"{words[0]}/good3", *([str(bad)] if runs.is_run(bad) else [])])
+    sides = compare.build([f"{words[0]}/good[12]", f"{words[0]}/good3", *([str(bad)] if reader.is_run(bad) else [])])
     assert {curve.path.name for side in sides.sides for curve in side.curves} >= {*GOOD} and sides.to_json()
     made = report.build(words)
     assert {run.path.name for row in made.rows for run in row.runs} >= {*GOOD}
     assert "good1" in page.html(made) and json.dumps(made.table())
     summary.write(tmp_path / "runs")
-    if bad in runs.find(bad):
+    if bad in reader.find(bad):
         try:
             assert json.dumps(diff.build(bad, tmp_path / "runs" / "good1"))
         except UserError as error:
             assert re.fullmatch(r"[^\n]*config\.yaml is unreadable", str(error))
     # completion, latest, rm
     assert {Path(word).name for word in completion.candidates(["show", "runs/"])} >= {*GOOD}
-    assert runs.resolve("latest:ppo").name in [*GOOD, "bad"] and runs.newest_first(tmp_path / "runs")
+    assert reader.resolve("latest:ppo").name in [*GOOD, "bad"] and reader.newest_first(tmp_path / "runs")
     assert {path.name for path in remove.plan([], ["lr=0.1"]).runs} >= {"good1", "good2"}
     plan = remove.plan([str(tmp_path / "runs" / "good1")])
     remove.carry_out(plan)
@@ -140,7 +134,7 @@ def test_a_run_with_a_damaged_file_is_marked_and_named(file: str, damage: str, t
     bad = damaged(tmp_path, file, damage)
     row = index.entry(bad).row
     assert row["status"] == "damaged", row
-    assert runs.state(bad) == ("damaged" if file == "status.json" else "finished")
+    assert reader.state(bad) == ("damaged" if file == "status.json" else "finished")
     assert re.fullmatch(rf"{re.escape(file)}: unreadable \([^\n]+\)", row["error"]), row["error"]
 
 
@@ -152,7 +146,7 @@ FILES = ["policy.txt", "checkpoints/step_000000000100.safetensors", "videos/step
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_lies_beside_the_records_is_passed_over(file: str, damage: str, tmp_path: Path) -> None:
     bad = damaged(tmp_path, file, damage)
-    row = runs.show(bad)
+    row = reader.show(bad)
     assert row["status"] == "finished" and row["weights_sha256"] is None and row["checkpoint"] is None
     assert "good1" in page.html(report.build([str(tmp_path)]))
     summary.write(tmp_path)
@@ -166,8 +160,7 @@ SEARCH_FILES = ["study.json", "trials.jsonl", "importance.json", "jobs.jsonl", "
 def test_a_damaged_record_of_a_search_or_a_grid_hides_no_run(file: str, damage: str, tmp_path: Path) -> None:
     from rlx.analysis import grids
     from rlx.launch import grid
-    from rlx.search import study as studies
-    from rlx.search import trials
+    from rlx.search import study as studies, trials
 
     root = tmp_path / "runs" / "sweeps" / "mine"
     study_of(root)

@@ -12,9 +12,7 @@ from command_line import Forks
 from fake_runs import make_run, ramp
 
 from rlx.cli.verbs.looking import ORDERS
-from rlx.rundir import filter as where
-from rlx.rundir import index
-from rlx.rundir import reader as runs
+from rlx.rundir import filter as where, index, reader
 from rlx.rundir.index import NAME
 
 LONG_AGO = time.time() - 1000
@@ -45,13 +43,13 @@ def test_with_the_index_the_same_is_read_as_without(many: Path) -> None:
     first = index.read(many)
     assert (many / NAME).is_file() and len(first) == 30
     again = index.read(many)
-    assert again == first and [entry.row for entry in again] == [runs.show(entry.path) for entry in again]
-    assert json.loads(json.dumps([entry.row for entry in again])) == [runs.show(entry.path) for entry in again]
+    assert again == first and [entry.row for entry in again] == [reader.show(entry.path) for entry in again]
+    assert json.loads(json.dumps([entry.row for entry in again])) == [reader.show(entry.path) for entry in again]
 
 
 def test_what_the_index_holds_is_not_read_again(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index.read(many)
-    monkeypatch.setattr(runs, "show", lambda path: pytest.fail(f"read {path}"))
+    monkeypatch.setattr(reader, "show", lambda path: pytest.fail(f"read {path}"))
     assert len(index.read(many)) == 30
 
 
@@ -109,7 +107,7 @@ def test_strange_entries_of_an_index_are_read_anew(many: Path) -> None:
     for i, name in enumerate(whole["runs"]):
         whole["runs"][name] = [None, 3, [], {}, "x", [1, 2, 3]][i % 6]
     (many / NAME).write_text(json.dumps(whole))
-    assert [entry.row for entry in index.read(many)] == [runs.show(path) for path in runs.find(many)]
+    assert [entry.row for entry in index.read(many)] == [reader.show(path) for path in reader.find(many)]
 
 
 def test_runs_that_are_gone_are_not_listed_and_deleting_the_index_is_harmless(many: Path) -> None:
@@ -143,7 +141,7 @@ def test_a_copy_of_the_runs_is_listed_where_it_is(many: Path, tmp_path_factory: 
     index.read(many)
     moved = tmp_path_factory.mktemp("moved") / "runs"
     many.rename(moved)
-    assert {entry.row["run"] for entry in index.read(moved)} == {str(path) for path in runs.find(moved)}
+    assert {entry.row["run"] for entry in index.read(moved)} == {str(path) for path in reader.find(moved)}
 
 
 # -- finding runs --------------------------------------------------------------------------------------------------
@@ -155,8 +153,8 @@ def test_no_run_is_looked_for_inside_a_run_or_behind_a_link(tmp_path: Path) -> N
     make_run(tmp_path / ".hidden" / "deep", "other", ramp(1))
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "latest").symlink_to(outer)
-    assert [path.name for path in runs.find(tmp_path)] == ["other", "outer"]
-    assert runs.find(outer) == [outer] and runs.find(tmp_path / "nothing") == []
+    assert [path.name for path in reader.find(tmp_path)] == ["other", "outer"]
+    assert reader.find(outer) == [outer] and reader.find(tmp_path / "nothing") == []
 
 
 # -- which and in what order ---------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from tiny_runs import Child, config, die_at, read_metrics, record, result, resum
 
 from rlx import __version__
 from rlx.base import process
-from rlx.rundir import reader as runs
+from rlx.rundir import reader
 from rlx.rundir.provenance import scrub
 from rlx.training import runner
 
@@ -118,16 +118,16 @@ def test_a_running_run_is_running_and_a_killed_one_killed(tmp_path):
     child = Child(lambda: train(tmp_path, name="run", progress=lambda step, _: time.sleep(99) if step == 160 else None))
     while not (path / "metrics.jsonl").exists() or len(read_metrics(path / "metrics.jsonl")) < 6:
         time.sleep(0.005)
-    shown = runs.show(path)
+    shown = reader.show(path)
     assert (shown["status"], shown["checkpoint"]) == ("running", 128) and shown["step"] >= 128
     child.kill()
     while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.001)
-    assert runs.show(path)["status"] == "killed"  # nobody has waited for it yet
+    assert reader.show(path)["status"] == "killed"  # nobody has waited for it yet
     child.wait()
-    assert runs.show(path)["status"] == "killed"
+    assert reader.show(path)["status"] == "killed"
     resume(path)
-    assert runs.show(path)["status"] == "finished"
+    assert reader.show(path)["status"] == "finished"
 
 
 def test_a_pid_used_again_is_another_process():
@@ -145,7 +145,7 @@ def test_a_pid_used_again_is_another_process():
 
 
 def test_show_has_what_others_build_on(run):
-    shown = runs.show(run)
+    shown = reader.show(run)
     assert {"run", "algo", "env", "seed", "step", "status", "weights_sha256", "eval", "metrics"} <= set(shown)
     assert shown["weights_sha256"] == result(run)[0] and shown["eval"] == status(run)["evaluation"]
     assert shown["metrics"]["train/n_updates"] == 40 and not any(key.startswith("time/") for key in shown["metrics"])
@@ -156,7 +156,7 @@ def test_show_of_a_killed_run_has_the_hash_of_its_newest_checkpoint(tmp_path):
 
     assert Child(lambda: train(tmp_path, name="run", progress=die_at(160))).wait() < 0
     policy = Checkpoints(tmp_path / "run" / "checkpoints").load().state["run"]["tracked"]["policy"]
-    shown = runs.show(tmp_path / "run")
+    shown = reader.show(tmp_path / "run")
     assert shown["weights_sha256"] == weights_sha256({f"policy.{key}": value for key, value in policy.items()})
     assert (shown["status"], shown["checkpoint"], shown["eval"]["step"]) == ("killed", 128, 96)
 

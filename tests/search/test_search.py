@@ -136,7 +136,7 @@ def test_a_task_is_searched_like_an_environment(forks: Forks, tmp_path: Path) ->
 def test_ranges_may_live_in_a_file_of_rlx_of_the_users_and_of_config_dir(
     forks: Forks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlx.launch import search_request as search
+    from rlx.launch import search_request
 
     (tmp_path / "conf" / "sweep").mkdir(parents=True)
     (tmp_path / "more" / "sweep").mkdir(parents=True)
@@ -144,10 +144,10 @@ def test_ranges_may_live_in_a_file_of_rlx_of_the_users_and_of_config_dir(
     (tmp_path / "more" / "sweep" / "theirs.yaml").write_text("algo.lr: [1e-3, 1e-2]\nalgo.gamma: interval(.9, .99)\n")
     (tmp_path / "conf" / "sweep" / "bad.yaml").write_text("algo.lrr: interval(0.1, 0.2)\n")
     monkeypatch.chdir(tmp_path)
-    assert set(search.ask(["env=cartpole", "sweep=mine", CLIP]).space) == {"algo.lr", "algo.clip_coef"}
-    found = search.ask(["env=cartpole", "sweep=theirs", "algo.gamma=0.95"], Path("more")).space
+    assert set(search_request.ask(["env=cartpole", "sweep=mine", CLIP]).space) == {"algo.lr", "algo.clip_coef"}
+    found = search_request.ask(["env=cartpole", "sweep=theirs", "algo.gamma=0.95"], Path("more")).space
     assert found == {"algo.lr": {"type": "choice", "choices": [1e-3, 1e-2]}}  # what the command line sets stays set
-    assert "algo.gae_lambda" in search.ask(["env=cartpole"]).space  # conf/sweep/ppo.yaml
+    assert "algo.gae_lambda" in search_request.ask(["env=cartpole"]).space  # conf/sweep/ppo.yaml
     assert "mine" in forks("list", "sweeps", cwd=tmp_path).out
     done = forks("sweep", "env=cartpole", "sweep=bad", cwd=tmp_path)
     assert done.code == 2 and "did you mean 'algo.lr'? [conf/sweep/bad.yaml]" in " ".join(done.err.split()), done.err
@@ -156,11 +156,11 @@ def test_ranges_may_live_in_a_file_of_rlx_of_the_users_and_of_config_dir(
 @pytest.mark.parametrize("name", [path.stem for path in (PLUGIN.parent.parent / "conf" / "sweep").glob("*.yaml")])
 def test_every_file_of_ranges_has_a_source_and_ranges_that_hold(name: str, tmp_path: Path) -> None:
     from rlx.config.registry import first_comment, options
-    from rlx.launch import search_request as search
+    from rlx.launch import search_request
 
     assert len(first_comment(options("sweep")[name])) > 20
     place = {"grpo": ["task=add2"], "q_learning": ["env=grid"]}.get(name, ["env=cartpole"])
-    assert len(search.ask([f"algo={name}", *place]).space) >= 5
+    assert len(search_request.ask([f"algo={name}", *place]).space) >= 5
 
 
 # -- what goes wrong --------------------------------------------------------------------------------------------------

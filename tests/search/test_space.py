@@ -7,14 +7,13 @@ import random
 import pytest
 
 from rlx.base.errors import ConfigError
-from rlx.launch import arguments as words
-from rlx.launch import search_space as space
+from rlx.launch import arguments, search_space
 from rlx.search import params, settings
 
 
-def read(text: str) -> space.Range:
-    (override,) = words.overrides([f"algo.x={text}"], True)
-    return space.read(override)
+def read(text: str) -> search_space.Range:
+    (override,) = arguments.overrides([f"algo.x={text}"], True)
+    return search_space.read(override)
 
 
 @pytest.mark.parametrize("text", ["2,12", "12", "1,10,2", "1,11,2", "3,4", "0,9,4"])
@@ -74,7 +73,7 @@ def test_a_range_that_is_none_is_one_line_that_names_it(text: str, said: str) ->
      [64, 64], [[1], "x"], {"a": [1, None]}],
 )  # fmt: skip
 def test_the_word_of_a_value_is_read_back_as_that_value(value: object) -> None:
-    (override,) = words.overrides([params.word("algo.x", value)])
+    (override,) = arguments.overrides([params.word("algo.x", value)])
     assert override.value() == value and type(override.value()) is type(value)
 
 
@@ -82,14 +81,14 @@ def test_the_word_of_any_float_is_read_back_exactly() -> None:
     rng = random.Random(1)
     for _ in range(300):
         value = rng.uniform(-1, 1) * 10 ** rng.uniform(-300, 300)
-        (override,) = words.overrides([params.word("algo.x", value)])
+        (override,) = arguments.overrides([params.word("algo.x", value)])
         assert override.value() == value
 
 
 def test_the_probes_hold_the_ends_every_choice_and_a_fraction() -> None:
-    assert set(space.probes(read("a,b,c"))) == {"a", "b", "c"}
-    assert space.probes(read("range(2,12)")) == [2, 11]
-    low, high, inner = space.probes(read("interval(2,12)"))
+    assert set(search_space.probes(read("a,b,c"))) == {"a", "b", "c"}
+    assert search_space.probes(read("range(2,12)")) == [2, 11]
+    low, high, inner = search_space.probes(read("interval(2,12)"))
     assert (low, high) == (2, 12) and low < inner < high and inner != round(inner)
 
 

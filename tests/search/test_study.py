@@ -19,12 +19,10 @@ from waiting import until
 
 from rlx.base import process
 from rlx.base.errors import ConfigError, UserError
-from rlx.search import optuna_storage as storing
-from rlx.search import params, pool, search, trials, winner
-from rlx.search import worker as working
+from rlx.search import optuna_storage, params, pool, search, trials, winner, worker
 from rlx.search.importance import importance
 from rlx.search.study import Study
-from rlx.search.trials import Result
+from rlx.search.trials import TrialResult
 
 
 def good(point: dict[str, Any], seed: int, step: int) -> float:
@@ -39,7 +37,7 @@ def states(study: Study) -> list[str]:
 def done(study: Study, score: float = 1.0) -> trials.Trial:
     trial = trials.take(study, os.getpid())
     assert trial is not None
-    trials.tell(trial, Result("complete", score))
+    trials.tell(trial, TrialResult("complete", score))
     return trial
 
 
@@ -49,7 +47,7 @@ def done(study: Study, score: float = 1.0) -> trials.Trial:
 def test_optuna_hands_out_each_waiting_trial_once_and_then_none(tmp_path: Path) -> None:
     """`trials.pop` rests on a private name of Optuna's: this fails where that has changed."""
     study = begin(tmp_path, trials=3)
-    one, other = storing.open_study(study), storing.open_study(study)
+    one, other = optuna_storage.open_study(study), optuna_storage.open_study(study)
     popped = [trials.pop(one), trials.pop(other), trials.pop(one), trials.pop(other)]
     assert popped[3] is None and len(set(popped[:3])) == 3
 
@@ -74,7 +72,7 @@ def test_a_system_that_cannot_fork_is_one_line_before_anything_is_written(
 
 def test_a_plan_cut_by_a_kill_is_completed_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def plan(study: Study, where: Any) -> None:
-        storing.open_study(study, where).enqueue_trial({})
+        optuna_storage.open_study(study, where).enqueue_trial({})
         os.kill(os.getpid(), signal.SIGKILL)
 
     def cut() -> None:
@@ -156,7 +154,7 @@ def test_tpe_finds_a_better_point_than_chance(tmp_path: Path) -> None:
         for _ in range(40):
             trial = trials.take(study, os.getpid())
             assert trial is not None
-            trials.tell(trial, Result("complete", good(trial.params, 1, STEPS)))
+            trials.tell(trial, TrialResult("complete", good(trial.params, 1, STEPS)))
         best[sampler] = statistics.fmean(sorted(row["score"] for row in search.rows(study))[-10:])
     assert best["tpe"] > best["random"]
 
@@ -176,10 +174,10 @@ def test_the_median_pruner_stops_what_is_below_the_median_and_nothing_above(
 ) -> None:
     study = begin(tmp_path, trials=12, pruner="median", sampler="random")
     pretend(monkeypatch, good)
-    assert working.work(study, os.getppid()) == 0
+    assert worker.work(study, os.getppid()) == 0
     rows = search.rows(study)
-    assert [row["state"] for row in rows[: storing.STARTUP]] == ["complete"] * storing.STARTUP
-    for row in rows[storing.STARTUP :]:
+    assert [row["state"] for row in rows[: optuna_storage.STARTUP]] == ["complete"] * optuna_storage.STARTUP
+    for row in rows[optuna_storage.STARTUP :]:
         first = str(2 * EVERY)  # after the second evaluation of the first seed
         finished = [other for other in rows[: row["number"]] if other["state"] == "complete"]
         median = statistics.median(other["values"][first] for other in finished)
@@ -193,7 +191,7 @@ def test_the_median_pruner_stops_what_is_below_the_median_and_nothing_above(
 def test_what_is_compared_is_the_mean_over_the_seeds_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = begin(tmp_path, trials=1, seeds=2)
     pretend(monkeypatch, lambda point, seed, step: 10.0 * seed + step)
-    working.work(study, os.getppid())
+    worker.work(study, os.getppid())
     (row,) = search.rows(study)
     first = {str(step): 10.0 + step for step in range(EVERY, STEPS + 1, EVERY)}
     second = {str(STEPS + step): (110.0 + 20.0 + step) / 2 for step in range(EVERY, STEPS + 1, EVERY)}
@@ -203,7 +201,7 @@ def test_what_is_compared_is_the_mean_over_the_seeds_so_far(tmp_path: Path, monk
 def test_hyperband_stops_some_of_the_worse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = begin(tmp_path, trials=14, pruner="hyperband", sampler="random")
     pretend(monkeypatch, good)
-    working.work(study, os.getppid())
+    worker.work(study, os.getppid())
     rows = search.rows(study)
     scores = {state: [max(row["values"].values()) for row in rows if row["state"] == state] for state in states(study)}
     assert set(scores) == {"complete", "pruned"}
@@ -268,9 +266,9 @@ def test_a_worker_that_is_asked_to_stop_while_it_takes_a_trial_gives_it_up(
 
     with monkeypatch.context() as patch:
         patch.setattr(trials, "take", interrupted)
-        assert working.work(study, os.getppid()) == 128 + signal.SIGTERM
+        assert worker.work(study, os.getppid()) == 128 + signal.SIGTERM
     assert statuses(study) == [] and sorted(states(study)) == ["running", "waiting"]
-    assert working.work(study, os.getppid()) == 0 and states(study) == ["complete"] * 2
+    assert worker.work(study, os.getppid()) == 0 and states(study) == ["complete"] * 2
 
 
 def test_a_run_that_raises_fails_its_trial_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +279,7 @@ def test_a_run_that_raises_fails_its_trial_and_no_other(tmp_path: Path, monkeypa
 
     study = begin(tmp_path, trials=10, sampler="random")
     pretend(monkeypatch, curve)
-    assert working.work(study, os.getppid()) == 0
+    assert worker.work(study, os.getppid()) == 0
     for row in search.rows(study):
         lr, clip = row["params"]["algo.lr"], row["params"]["algo.clip_coef"]
         assert row["state"] == ("failed" if lr > 1e-2 or clip > 0.2 else "complete"), row
@@ -301,7 +299,7 @@ def test_a_run_that_was_killed_once_is_gone_on_with(tmp_path: Path, monkeypatch:
 
     study = begin(tmp_path, trials=1)
     pretend(monkeypatch, curve)
-    working.work(study, os.getppid())
+    worker.work(study, os.getppid())
     assert states(study) == ["complete"]
 
 
@@ -370,7 +368,7 @@ def test_a_lock_left_by_a_kill_is_not_waited_for(tmp_path: Path) -> None:
 
     def die_with_the_locks() -> None:
         with study.locked():
-            storing._journal(study.directory / "journal.log")._lock.acquire()
+            optuna_storage._journal(study.directory / "journal.log")._lock.acquire()
             os.kill(os.getpid(), signal.SIGKILL)
 
     Child(die_with_the_locks).wait()
@@ -393,7 +391,7 @@ def test_a_database_serves_as_well_and_its_password_is_not_kept(
     assert "hush" not in str(error.value) and not (tmp_path / "runs" / "sweeps" / "other").exists()
     kept = Study(study.directory, {**study.asked, "storage": "postgresql://***@localhost/x"})
     with pytest.raises(ConfigError, match="say storage=URL again"):
-        storing.storage(kept)
+        optuna_storage.storage(kept)
 
 
 def test_a_database_that_has_the_study_for_another_directory_refuses_it(
@@ -471,7 +469,7 @@ def test_importance_gives_the_larger_share_to_what_matters(tmp_path: Path) -> No
     for index in range(20):
         trial = trials.take(study, os.getpid())
         assert trial is not None
-        trials.tell(trial, Result("complete", good(trial.params, 1, STEPS)))
+        trials.tell(trial, TrialResult("complete", good(trial.params, 1, STEPS)))
         if index == 5:
             assert importance(study.directory) is None  # too few to say
     shares = importance(study.directory)
@@ -495,5 +493,5 @@ def test_trials_are_read_without_optuna_once_all_are_over(tmp_path: Path, monkey
     study = begin(tmp_path, trials=2)
     for _ in range(2):
         done(study)
-    monkeypatch.setattr(storing, "open_study", lambda *_: pytest.fail("the storage was asked"))
+    monkeypatch.setattr(optuna_storage, "open_study", lambda *_: pytest.fail("the storage was asked"))
     assert states(study) == ["complete", "complete"]

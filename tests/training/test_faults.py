@@ -85,16 +85,16 @@ def test_tensorboard_in_trouble_is_one_warning_and_training_goes_on(tmp_path, wh
 
 
 def test_a_heartbeat_that_cannot_be_written_stops_nothing(tmp_path, whole, monkeypatch):
-    from rlx.rundir import layout as rundir
+    from rlx.rundir import layout
 
-    real = rundir.write_status
+    real = layout.write_status
 
     def full(path, found, durable=True):
         if found["status"] == "running" and found["step"] > 0:
             raise OSError(28, "No space left on device")
         real(path, found, durable)
 
-    monkeypatch.setattr(rundir, "write_status", full)
+    monkeypatch.setattr(layout, "write_status", full)
     assert result(train(tmp_path)) == whole
 
 
@@ -335,11 +335,11 @@ def test_a_damaged_file_is_one_line(name, content, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1, 2", b"- 1", b"{}", b"7", b'{"status": 3, "pid": "x"}'])
 def test_a_damaged_status_does_not_matter(content, tmp_path, whole):
-    from rlx.rundir import reader as runs
+    from rlx.rundir import reader
 
     assert Child(lambda: train(tmp_path, name="run", progress=die_at(160))).wait() < 0
     (tmp_path / "run" / "status.json").write_bytes(content)
-    assert json.dumps(runs.show(tmp_path / "run"))
+    assert json.dumps(reader.show(tmp_path / "run"))
     resume(tmp_path / "run")
     assert result(tmp_path / "run") == whole
 

@@ -27,7 +27,7 @@ from waiting import until
 
 from rlx.base.errors import ConfigError, UserError
 from rlx.run import Run, StateMismatch
-from rlx.rundir import layout as rundir
+from rlx.rundir import layout
 from rlx.rundir.checkpoint import Checkpoints
 from rlx.training import runner
 from rlx.training.runner import Interrupted
@@ -328,14 +328,14 @@ def test_a_signal_stops_the_run_at_that_very_step(name, code, tmp_path, never_st
 
 def test_a_signal_while_the_run_directory_is_made_stops_the_run_at_its_first_step(tmp_path, never_stopped):
     def life():
-        real = rundir.open_new
+        real = layout.open_new
 
         def opened(*args):
             path = real(*args)
             os.kill(os.getpid(), signal.SIGTERM)
             return path
 
-        rundir.open_new = opened
+        layout.open_new = opened
         train(tmp_path, name="run")
 
     assert Child(life).wait() == 128 + signal.SIGTERM

@@ -17,8 +17,7 @@ from rlx.analysis.curves.build import group, label
 from rlx.analysis.curves.curves import full_keys
 from rlx.analysis.statistics import Estimate
 from rlx.base.errors import UserError
-from rlx.rundir import query as reading
-from rlx.rundir import reader as runs
+from rlx.rundir import query, reader
 from rlx.rundir.query import place_names
 
 
@@ -28,11 +27,11 @@ def build(words: Sequence[str], metric: str = "eval", by: Sequence[str] = (), lo
 
     Raises UserError.
     """
-    found = [reading.find([word]) for word in words]
+    found = [query.find([word]) for word in words]
     every = list(dict.fromkeys(path for paths in found for path in paths))
     metric = scores.full_metric(every, metric)
     notes: list[str] = []
-    single = len(words) > 2 and all(len(paths) == 1 and runs.is_run(Path(word)) for word, paths in zip(words, found))
+    single = len(words) > 2 and all(len(paths) == 1 and reader.is_run(Path(word)) for word, paths in zip(words, found))
     if by or single or len(words) == 1:
         sides = _grouped(every, metric, by, notes)
         if single:

@@ -10,8 +10,7 @@ from typing import Any
 from rlx.base.errors import UserError
 from rlx.config import keys
 from rlx.config.nested import flatten
-from rlx.rundir import query as reading
-from rlx.rundir import reader as runs
+from rlx.rundir import query, reader
 from rlx.rundir.layout import LastEvaluation
 from rlx.rundir.metrics import MetricsTable
 from rlx.rundir.provenance import Provenance
@@ -26,11 +25,11 @@ def build(first: Path, second: Path) -> dict[str, Any]:
     same_config: nothing differs but the seed and what never changes a result (rundir.keys). same_weights: bit for
     bit, null where one has none. Raises UserError.
     """
-    configs = [reading.raw_config(path) for path in (first, second)]
+    configs = [query.raw_config(path) for path in (first, second)]
     for path, config in zip((first, second), configs):
         if not config:
             raise UserError(f"{path}: config.yaml is unreadable")
-    shown = [runs.show(path) for path in (first, second)]
+    shown = [reader.show(path) for path in (first, second)]
     records = [Provenance.read(path) for path in (first, second)]
     weights = [row["weights_sha256"] for row in shown]
     config = {key: both for key, both in _differences(*configs).items() if key.partition(".")[0] not in WHERE}

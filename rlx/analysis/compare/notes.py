@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rlx.analysis.compare.result import Comparison, Pair, Place, Side
 from rlx.analysis.curves.curves import Curve
 from rlx.base.errors import shown
-from rlx.rundir import query as reading
+from rlx.rundir import query
 from rlx.rundir.provenance import Provenance
 from rlx.rundir.query import differing
 
@@ -73,7 +73,7 @@ def _versions(pair: Pair, who: str) -> list[str]:
 
 
 def _values(curves: Sequence[Curve], key: str) -> set[str]:
-    return {reading.value_text(curve.config.get(key)) for curve in curves}
+    return {query.value_text(curve.config.get(key)) for curve in curves}
 
 
 def _few(keys: Sequence[str]) -> str:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlx.analysis.curves import build as plot
-from rlx.analysis.curves import curves
+from rlx.analysis.curves import build, curves
 from rlx.config import keys
-from rlx.rundir import query as reading
+from rlx.rundir import query
 
 
 @dataclass
@@ -29,14 +28,14 @@ def read(paths: Sequence[Path]) -> tuple[list[Configuration], list[str]]:
     """The configurations by place, and notes about runs that cannot be read."""
     found, notes = [], []
     for path in paths:
-        if config := reading.config(path):
+        if config := query.config(path):
             found.append(curves.Curve(path, keys.curve(config), config.get("seed"), [], []))
         else:
             notes.append(f"{path}: config.yaml is unreadable")
-    names, made = reading.place_names(curve.place for curve in found), []
+    names, made = query.place_names(curve.place for curve in found), []
     for place in sorted(names, key=lambda place: place[1:]):
-        lines = plot.group([curve for curve in found if curve.place == place], [])
-        plot.label(lines, [])
+        lines = build.group([curve for curve in found if curve.place == place], [])
+        build.label(lines, [])
         for line in lines:
             label, first = line.label.rpartition(" (")[0], line.curves[0]
             runs = [(curve.path, curve.seed) for curve in line.curves]

@@ -9,8 +9,7 @@ from typing import Any
 
 from rlx.base.errors import UserError, did_you_mean, shown
 from rlx.config import keys
-from rlx.rundir import query as reading
-from rlx.rundir import reader as runs
+from rlx.rundir import query, reader
 from rlx.rundir.metrics import MetricsTable, is_number
 from rlx.rundir.query import config, full_key
 
@@ -33,7 +32,7 @@ class Curve:
 
     @property
     def identity(self) -> str:
-        return reading.identity(self.config)
+        return query.identity(self.config)
 
     def get(self, key: str) -> Any:
         return self.seed if key == "seed" else self.config.get(key)
@@ -41,7 +40,7 @@ class Curve:
     @property
     def place(self) -> tuple[str, str, str]:
         """env or task, its name, and what tells it from another one of that name."""
-        return reading.place(self.config)
+        return query.place(self.config)
 
 
 def read(paths: Sequence[Path], metric: str, x: str, smooth: int) -> tuple[list[Curve], list[str]]:
@@ -58,7 +57,7 @@ def read(paths: Sequence[Path], metric: str, x: str, smooth: int) -> tuple[list[
         if not lines:
             notes.append(f"{path} has no {metric}")
             continue
-        if (state := runs.state(path)) != "finished":
+        if (state := reader.state(path)) != "finished":
             notes.append(
                 f"{path} {'is still running' if state == 'running' else f'was {state}'} at {lines[-1]['step']:,}"
             )
@@ -104,7 +103,7 @@ def full_keys(names: Sequence[str], curves: Sequence[Curve]) -> list[str]:
 
 def default_metric(paths: Sequence[Path]) -> str:
     """Where none is asked for: the first that a run has of those that say how it learns."""
-    listed = sorted(map(runs.facts, paths), key=lambda facts: (facts.world, -len(facts.metrics)))
+    listed = sorted(map(reader.facts, paths), key=lambda facts: (facts.world, -len(facts.metrics)))
     names = list(dict.fromkeys(name for facts in listed for name in facts.learning))
     for metric in names:
         if any(metric in row for path in paths for row in MetricsTable(path).rows(metric)):

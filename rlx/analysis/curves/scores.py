@@ -9,7 +9,7 @@ from pathlib import Path
 from rlx.analysis.curves.curves import Curve, newest
 from rlx.base.errors import UserError, did_you_mean, shown
 from rlx.config import keys
-from rlx.rundir import query as reading
+from rlx.rundir import query
 from rlx.rundir.layout import Status
 from rlx.rundir.metrics import MetricsTable, is_number
 
@@ -21,7 +21,7 @@ def read(paths: Sequence[Path], metric: str = EVAL) -> tuple[list[Curve], list[s
     point, one for each seed; and notes on the runs that were left out."""
     found, left = [], Counter[str]()
     for path in paths:
-        config, status = reading.config(path), Status.read(path)
+        config, status = query.config(path), Status.read(path)
         if status.state != "finished":
             left[status.state] += 1
         elif not config:

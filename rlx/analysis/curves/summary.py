@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlx.analysis.curves import build as plot
-from rlx.analysis.curves import configurations
+from rlx.analysis.curves import build, configurations
 from rlx.base.errors import UserError
 from rlx.rundir import reader, tensorboard_grid
 from rlx.rundir.layout import Status
@@ -30,7 +29,7 @@ def write(directory: Path) -> None:
     rows: dict[str, dict[int, dict[str, float]]] = {}  # configuration: step: tag: value
     for metric in dict.fromkeys(name for path in runs for name in reader.facts(path).metrics):
         try:
-            picture = plot.build(runs, metric)
+            picture = build.build(runs, metric)
         except UserError:  # no run has it
             continue
         for place, lines in picture.panels.items():

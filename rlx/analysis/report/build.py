@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from rlx.analysis import statistics
-from rlx.analysis.curves import build as plot
-from rlx.analysis.curves import configurations, curves
-from rlx.analysis.report.search import Study, read_study
+from rlx.analysis.curves import build as plot, configurations, curves
+from rlx.analysis.report.search import StudySummary, read_study
 from rlx.base.errors import UserError
-from rlx.rundir import query as reading
-from rlx.rundir import reader
+from rlx.rundir import query, reader
 from rlx.rundir.layout import Status
 from rlx.rundir.metrics import MetricsTable, is_number
 from rlx.rundir.provenance import Provenance
@@ -73,7 +71,7 @@ class Row:
 
     def text(self, key: str) -> str:
         """A value of its configuration."""
-        return reading.value_text(self.config[key]) if key in self.config else ""
+        return query.value_text(self.config[key]) if key in self.config else ""
 
 
 @dataclass
@@ -82,7 +80,7 @@ class Report:
     words: list[str]
     rows: list[Row]
     plots: list[plot.Plot]
-    studies: list[Study]
+    studies: list[StudySummary]
     notes: list[str] = field(default_factory=list)
     metric: str = ""
 
@@ -126,7 +124,7 @@ class Report:
 
 def build(words: Sequence[str], metric: str = "", title: str = "") -> Report:
     """Everything on the page. Raises UserError where no run matches, or none has the metric."""
-    paths = reading.find(words)
+    paths = query.find(words)
     studies = [study for place in dict.fromkeys(path.parent for path in paths) if (study := read_study(place))]
     chosen = metric or curves.default_metric(paths)
     rows, notes = _rows(paths, chosen)

@@ -14,7 +14,7 @@ LEFT, RIGHT, TOP, FLOOR = 58, 626, 12, 258  # of the frame
 COLOURS = 8  # of lines (c0 ... c7 of the page); what is beyond them is grey
 
 
-class Curve(NamedTuple):
+class Polyline(NamedTuple):
     """A line with its band (empty: none)."""
 
     name: str
@@ -77,7 +77,7 @@ class Chart:
     y: Axis
     x_name: str
     y_name: str
-    lines: Sequence[Curve] = ()
+    lines: Sequence[Polyline] = ()
     dots: Sequence[Point] = ()
     best: Sequence[tuple[float, float]] = ()  # the corners of a staircase
 
@@ -86,7 +86,7 @@ class Chart:
         return " ".join(f"{self.x.at(a):g},{self.y.at(b):g}" for a, b in list(zip(x, y))[::step])
 
 
-def curves(lines: Sequence[Curve], x_name: str, y_name: str) -> Chart:
+def curves(lines: Sequence[Polyline], x_name: str, y_name: str) -> Chart:
     """Lines with bands; grey ones behind."""
     steps = [v for line in lines for v in line.x]
     values = [v for line in lines for v in (*line.y, *line.low, *line.high)]

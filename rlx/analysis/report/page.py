@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 from rlx import __version__
 from rlx.analysis import numbers
-from rlx.analysis.curves import build as plot
+from rlx.analysis.curves import build
 from rlx.analysis.curves.draw import STEPS
 from rlx.analysis.report import charts, media
 from rlx.analysis.report.build import One, Report, Row, environment
 from rlx.base import pages
-from rlx.rundir import query as reading
-from rlx.rundir import reader
+from rlx.rundir import query, reader
 from rlx.rundir.metrics import is_number
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -48,11 +47,11 @@ def html(report: Report) -> str:
     colours = _colours(report)
     return pages.render(
         TEMPLATES, "report.html.jinja", report=report, colours=colours, panels=_panels(report, colours),
-        caption=_caption(report.plots), keys=reading.differing([row.config for row in report.rows]),
+        caption=_caption(report.plots), keys=query.differing([row.config for row in report.rows]),
         looks=[look for place in report.places if (look := _look(report, place))],
         environment=environment(report.rows), made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         version=__version__, charts=charts, number=numbers.number, short=numbers.short, seconds=numbers.seconds,
-        value_text=reading.value_text, is_number=is_number,
+        value_text=query.value_text, is_number=is_number,
     )  # fmt: skip
 
 
@@ -79,7 +78,7 @@ def _panels(report: Report, colours: Mapping[int, str]) -> list[Panel]:
                 continue  # a single evaluation, which the table has
             drawn |= {row.number: row for row, _ in lines}
             curves = [
-                charts.Curve(row.label, colours[row.number], line.x, line.mean, line.low, line.high)
+                charts.Polyline(row.label, colours[row.number], line.x, line.mean, line.low, line.high)
                 for row, line in lines
             ]
             pictures.append(charts.curves(curves, STEPS[lines[0][0].kind], picture.metric))
@@ -89,7 +88,7 @@ def _panels(report: Report, colours: Mapping[int, str]) -> list[Panel]:
     return panels
 
 
-def _caption(plots: Sequence[plot.Plot]) -> str:
+def _caption(plots: Sequence[build.Plot]) -> str:
     bands = {line.band for drawn in plots for lines in drawn.panels.values() for line in lines}
     if not bands - {None}:
         return "One seed a line."

@@ -15,7 +15,7 @@ from rlx.rundir.metrics import is_number
 
 
 @dataclass
-class Study:
+class StudySummary:
     """A search, as its files tell: what is missing there is missing here."""
 
     path: Path
@@ -74,14 +74,14 @@ def _dot(trial: dict[str, Any], x: float) -> charts.Point:
     return charts.Point(x, score if kind in ("done", "pruned") else None, kind, tip)
 
 
-def read_study(path: Path) -> Study | None:
+def read_study(path: Path) -> StudySummary | None:
     """What a search has left in its directory; None where there was none, or nothing of it can be read."""
     trials = [{**trial, "error": _line(trial["error"])} for trial in grids.trials(path)]
     if not trials:
         return None
     shares = {key: float(share) for key, share in _json(path / "importance.json").items() if is_number(share)}
     asked = _json(path / "study.json")
-    return Study(path, asked, sorted(trials, key=lambda trial: trial["number"]), shares)
+    return StudySummary(path, asked, sorted(trials, key=lambda trial: trial["number"]), shares)
 
 
 def _json(path: Path) -> dict[str, Any]:

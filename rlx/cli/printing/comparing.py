@@ -47,7 +47,7 @@ def _short(value: Any) -> str:
 
 def compared(found: Any) -> None:
     """`rlx compare`."""
-    from rlx.analysis.compare import build as compare
+    from rlx.analysis.compare import build
 
     lines = [("", heading(place[0] for place in found.names), "seeds", "IQM", "95 % interval", "mean", "worst", "")]
     for side in found.sides:
@@ -67,7 +67,7 @@ def compared(found: Any) -> None:
             apart = (
                 "-" if result.difference is None else f"{result.difference.value:+.4g} {_interval(result.difference)}"
             )
-            rows.append((result.place, apart, compare.interval(result.improvement), result.verdict))
+            rows.append((result.place, apart, build.interval(result.improvement), result.verdict))
         if pair.results:
             table(rows)
         else:

@@ -12,13 +12,13 @@ from rlx.cli.printing.text import columns, quoted, score, table
 
 def finished(path: Path, found: Mapping[str, Any]) -> None:
     """The final table, the next commands, and the run's path as the last line."""
-    from rlx.rundir import reader as runs
+    from rlx.rundir import reader
 
     rows = [*_evaluation(found["evaluation"] or {}), *_numbers(found["metrics"])]
     print()
     columns(rows)
     name = quoted(path)
-    if runs.place(path) == "task":
+    if reader.place(path) == "task":
         print(f"\nnext: rlx eval {name} --prompts 1000\n      rlx sample {name}\n      rlx dash")
     else:
         print(f"\nnext: rlx eval {name} --episodes 100\n      rlx play {name} --gif out.gif\n      rlx dash")
@@ -58,18 +58,18 @@ def sampled(found: Sequence[Mapping[str, Any]]) -> None:
 
 def grid_summary(directory: Path, jobs: Sequence[Mapping[str, Any]], planned: int | None, error: str | None) -> bool:
     """A line for each job, how many finished, and the grid's path as the last line. True if all finished."""
-    from rlx.rundir import reader as runs
+    from rlx.rundir import reader
 
     same = set.intersection(*(set(job["overrides"]) for job in jobs)) if jobs else set()
     lines = [("job", "status", "eval", "", "")]
     for job in jobs:
         path = directory / str(job["run"])
-        found: dict[str, Any] = runs.show(path) if path.is_dir() else {"status": "not started", "eval": None}
+        found: dict[str, Any] = reader.show(path) if path.is_dir() else {"status": "not started", "eval": None}
         swept = " ".join(word for word in job["overrides"] if word not in same)
         lines.append((str(job["run"]), found["status"], score(found), swept, str(job["error"] or "")))
-    for path in runs.find(directory):  # what came to no end, because its process did
+    for path in reader.find(directory):  # what came to no end, because its process did
         if path.name not in [job["run"] for job in jobs]:
-            found = runs.show(path)
+            found = reader.show(path)
             lines.append((path.name, found["status"], score(found), "", str(found["error"] or "")))
     print()
     if len(lines) > 1:

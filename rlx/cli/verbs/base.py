@@ -12,7 +12,7 @@ import typer
 
 from rlx import __version__
 from rlx.base.errors import UserError
-from rlx.cli import exit_codes as exits
+from rlx.cli import exit_codes
 
 PASS = {"allow_extra_args": True, "ignore_unknown_options": True}
 app = typer.Typer(
@@ -44,7 +44,7 @@ def errors() -> Iterator[None]:
     except BaseException as error:
         if os.environ.get("RLX_DEBUG") and not isinstance(error, KeyboardInterrupt):
             raise
-        raise typer.Exit(exits.code_of(error)) from None
+        raise typer.Exit(exit_codes.code_of(error)) from None
 
 
 @app.callback(invoke_without_command=True)
@@ -68,8 +68,8 @@ Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
 
 def run_path(name: str) -> Path:
     """The run directory that RUN names. Raises UserError."""
-    from rlx.rundir import reader as runs
+    from rlx.rundir import reader
 
     if not name:
         raise UserError("RUN='': must be a run directory, latest or latest:ALGO")
-    return runs.resolve(name)
+    return reader.resolve(name)

@@ -50,12 +50,12 @@ def compare(
     rlx compare 'runs/cartpole/ppo/*' 'runs/cartpole/dqn/*'     Seeds are grouped by themselves.
     """  # fmt: skip
     with errors():
-        from rlx.analysis.compare import build as comparing
+        from rlx.analysis.compare import build
 
         if not sides:
             raise UserError("compare: GLOB is missing: two directories of runs or patterns (rlx compare --help)")
         keys = [word for word in by.split(",") if word]
-        found = comparing.build(sides, metric, keys, lower)
+        found = build.build(sides, metric, keys, lower)
         if as_json:
             print(json.dumps(found.to_json()))
         else:

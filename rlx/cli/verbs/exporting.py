@@ -31,11 +31,10 @@ def report(
 ) -> None:
     """Everything about some runs, or a search, as one page that needs nothing else."""
     with errors():
-        from rlx.analysis.report import build as reports
-        from rlx.analysis.report import page as report_page
+        from rlx.analysis.report import build, page as report_page
 
         check_out(out, (".html", ".htm"))
-        found = reports.build(paths or (), metric, title)
+        found = build.build(paths or (), metric, title)
         page = report_page.html(found).encode("utf-8", "replace")
         try:
             write_atomically(out, page, durable=False)
@@ -63,7 +62,7 @@ def export(
         path = run_path(run)
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ.setdefault(name, "1")
-        from rlx.export import formats as exporting
+        from rlx.export import formats
 
-        written = str(near(exporting.export(path, to, out, checkpoint)))
+        written = str(near(formats.export(path, to, out, checkpoint)))
         print(json.dumps({"run": str(path), "to": to, "out": written}) if as_json else written)

@@ -36,8 +36,7 @@ def ls(
 ) -> None:
     """List runs, the newest (or the best) last."""
     with errors():
-        from rlx.rundir import filter as conditions
-        from rlx.rundir import index
+        from rlx.rundir import filter as conditions, index
 
         if directory != RUNS:  # before the first run there is none
             _check_directory(directory)
@@ -112,9 +111,8 @@ def plot(
     All runs that share everything in config.yaml but the seed are one line; the legend names what differs.
     """  # fmt: skip
     with errors():
-        from rlx.analysis.curves import bands, curves, draw, profiles
-        from rlx.analysis.curves import build as plotting
-        from rlx.rundir import query as reading
+        from rlx.analysis.curves import bands, build, curves, draw, profiles
+        from rlx.rundir import query
 
         if x not in curves.X:
             raise UserError(f"--x={shown(x)}: no such axis{choices_hint(x, curves.X)}")
@@ -123,11 +121,11 @@ def plot(
         picture = out or Path("plot.png")
         check_out(picture, draw.SUFFIXES)
         keys = [word for word in by.split(",") if word]
-        chosen = reading.find(paths or ())
+        chosen = query.find(paths or ())
         if profile:
             found = profiles.build(chosen, metric or "eval", keys)
         else:
-            found = plotting.build(chosen, metric, keys, x, smooth, stat)
+            found = build.build(chosen, metric, keys, x, smooth, stat)
         if out or not as_json:
             draw.draw(found, picture)
         if as_json:
@@ -146,19 +144,19 @@ def rm(
 ) -> None:
     """Remove run directories, after asking."""  # fmt: skip
     with errors():
-        from rlx.analysis import remove as removing
+        from rlx.analysis import remove
 
-        plan = removing.plan(names or (), where or ())
+        plan = remove.plan(names or (), where or ())
         if not plan.paths:
             printing.removed(plan, as_json)
             return
         if not (yes or dry_run):
             if not (sys.stdin.isatty() and sys.stdout.isatty()) or as_json:
-                raise UserError(f"rm: {removing.counted(plan)} would go; --yes does it without a terminal to ask on")
+                raise UserError(f"rm: {remove.counted(plan)} would go; --yes does it without a terminal to ask on")
             printing.doomed(plan)
-            if not typer.confirm(f"remove {removing.counted(plan)}?"):
+            if not typer.confirm(f"remove {remove.counted(plan)}?"):
                 print("nothing removed")
                 return
         if not dry_run:
-            removing.carry_out(plan)
+            remove.carry_out(plan)
         printing.removed(plan, as_json, only_said=dry_run)

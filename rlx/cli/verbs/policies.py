@@ -65,9 +65,9 @@ def eval(
 
 
 def _on_task(path: Path) -> bool:
-    from rlx.rundir import reader as runs
+    from rlx.rundir import reader
 
-    return runs.place(path) == "task"
+    return reader.place(path) == "task"
 
 
 def _refuse(options: dict[str, Any], run: str, instead: str) -> None:

@@ -92,10 +92,10 @@ def _begin(said: list[str], config_dir: Path | None, jobs: int | None) -> None:
     if "=" not in said[0] and not said[0].startswith("-"):
         hint = did_you_mean(said[0], ACTIONS)
         raise UserError(f"{shown(said[0])}: must be key=value, or one of {', '.join(ACTIONS)}{hint}")
-    from rlx.launch import search_request as asking
+    from rlx.launch import search_request
     from rlx.search import search
 
-    question = asking.ask(said, config_dir, jobs)
+    question = search_request.ask(said, config_dir, jobs)
     again = sys.argv[1:] if sys.argv[1:2] == ["sweep"] else ["sweep", *said]
     _work(search.begin(question.to_json(["rlx", *again])), question.settings.jobs)
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from rlx.functional import kl
 from rlx.language.config import LanguageConfig, Sampling
-from rlx.language.policy import Policy
+from rlx.language.policy import TokenPolicy
 from rlx.language.rollout import Groups, logprobs
-from rlx.language.show.html import Part, Row, html, markdown
+from rlx.language.show.html import CompletionRow, Part, html, markdown
 from rlx.run import Exhibit, Run
 
 
@@ -27,7 +27,7 @@ class Preferring(Sampling, Protocol):
 
 
 def of_groups(
-    cfg: LanguageConfig[Sampling], run: Run, policy: Policy, groups: Groups, advantage: Tensor,
+    cfg: LanguageConfig[Sampling], run: Run, policy: TokenPolicy, groups: Groups, advantage: Tensor,
     ref_logprob: Tensor | None, metrics: Mapping[str, Any],
 ) -> Exhibit | None:  # fmt: skip
     """`cfg.samples` completions of groups with the advantage [P, G, L] of each token; None where none are wanted."""
@@ -50,7 +50,7 @@ def of_groups(
 def of_pairs(
     cfg: LanguageConfig[Preferring],
     run: Run,
-    policy: Policy,
+    policy: TokenPolicy,
     reference: Any,
     groups: Groups,
     metrics: Mapping[str, Any],
@@ -96,9 +96,9 @@ def fresh(model: Any, groups: Groups, group: int, members: Tensor, temperature: 
 
 
 def rows(
-    policy: Policy, groups: Groups, group: int, members: Tensor, columns: Mapping[str, list[str]],
+    policy: TokenPolicy, groups: Groups, group: int, members: Tensor, columns: Mapping[str, list[str]],
     numbers: Mapping[str, Tensor],
-) -> list[Row]:  # fmt: skip
+) -> list[CompletionRow]:  # fmt: skip
     """Some completions of a group with what is known of each of them, and of each token [members, L]."""
     found = []
     for i, member in enumerate(members.tolist()):
@@ -110,7 +110,7 @@ def rows(
         known = {name: values[i] for name, values in columns.items()}
         known |= {"ended": "yes" if ended else "no", "length": str(length)}
         heat = {name: x[i, :length].tolist() for name, x in numbers.items()}
-        found.append(Row(text, tokens, ended, known, heat))
+        found.append(CompletionRow(text, tokens, ended, known, heat))
     return found
 
 

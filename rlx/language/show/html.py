@@ -48,7 +48,7 @@ SCALES = {
 
 
 @dataclass
-class Row:
+class CompletionRow:
     """A completion: its text, a text for each token (that of the end is empty), its columns in the table, and what
     SCALES names of each token."""
 
@@ -68,7 +68,7 @@ class Part:
     """A prompt with its completions."""
 
     prompt: str
-    rows: list[Row]
+    rows: list[CompletionRow]
 
 
 # -- as text -----------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def _legend(name: str, largest: float) -> Legend:
     return Legend(low, high, [_shade(level, LEVELS) for level in range(least, LEVELS + 1)], meaning)
 
 
-def _tokens(row: Row, largest: Mapping[str, float]) -> Iterator[tuple[str, str, list[str]]]:
+def _tokens(row: CompletionRow, largest: Mapping[str, float]) -> Iterator[tuple[str, str, list[str]]]:
     """Each token: its text, its numbers, and the shades of these."""
     for t, token in enumerate(row.tokens):
         tip = "\n".join(f"{name} {x[t]:{SCALES[name].form}}" for name, x in row.heat.items())

@@ -22,6 +22,7 @@ from rlx.base.errors import ConfigError
 SMALL, LARGE = 1 << 24, 1 << 32  # bytes: of a file that is read whole, and line by line
 LINE, TAIL = 1 << 20, 1 << 20  # bytes: of one line, and of the end of a file
 DEPTH, DIGITS, VALUES = 100, 300, 100_000  # of what a file holds; a number of more digits is no float64
+FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 UNUSUAL = re.compile(rb"\[|.\{|\\u", re.DOTALL)  # a line of JSON that is more than names and plain values
 
@@ -55,9 +56,11 @@ def _one_line(path: Path) -> Iterator[None]:
 def opened(path: Path) -> Iterator[BinaryIO]:
     """A regular file. Raises Damaged: no pipe is waited for, no device is read."""
     with _one_line(path):
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise Damaged(f"{path}: unreadable (not a regular file)")
+        descriptor = os.open(path, FLAGS)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise Damaged(f"{path}: unreadable (not a regular file)")
+        with os.fdopen(descriptor, "rb") as file:
             yield file
 
 

@@ -85,16 +85,16 @@ def test_tensorboard_in_trouble_is_one_warning_and_training_goes_on(tmp_path, wh
 
 
 def test_a_heartbeat_that_cannot_be_written_stops_nothing(tmp_path, whole, monkeypatch):
-    from rlx.rundir import layout
+    from rlx.rundir.layout import Status
 
-    real = layout.write_status
+    real = Status.beat
 
-    def full(path, found, durable=True):
-        if found["status"] == "running" and found["step"] > 0:
+    def full(status, path, durable=True):
+        if status.status == "running" and status.step > 0:
             raise OSError(28, "No space left on device")
-        real(path, found, durable)
+        real(status, path, durable)
 
-    monkeypatch.setattr(layout, "write_status", full)
+    monkeypatch.setattr(Status, "beat", full)
     assert result(train(tmp_path)) == whole
 
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from command_line import Forks, command, environment
 
+from rlx.base.nested import flatten
 from rlx.cli import completion
 from rlx.cli.completion import candidates
 from rlx.config import registry
@@ -77,7 +78,7 @@ def test_the_keys_offered_are_those_of_the_composed_configuration(
 ) -> None:
     composed = yaml.safe_load(forks("train", *words, "--cfg", "job", cwd=tmp_path).out)
     real = {
-        key for key in completion._flat(composed) if key.partition(".")[0] not in ("preset", "experiment")
+        key for key in flatten(composed, empty=True) if key.partition(".")[0] not in ("preset", "experiment")
     }  # fmt: skip
     offered = completion._keys(words, registry.groups())
     assert {key for key in offered if not key.startswith("env.kwargs")} == {

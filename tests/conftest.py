@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from command_line import TINY, Forks
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: one thread, as rlx has it
 FIRST = ("test_readme.py", "test_distributed.py", "test_resume.py")  # the longest: none is left for the end
 
 

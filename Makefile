@@ -5,9 +5,10 @@ CORE := .venv/.installed-core
 INSTALLED := .venv/.installed
 CONSTRAINTS ?= constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
+QUICK := $(addprefix tests/,functional base config engine control tabular rundir test_end_to_end.py)
 EXTRAS ?= box2d,mujoco,atari,minigrid,sweep,joblib,hf,onnx,dev
 
-.PHONY: help train test fresh check lint results results-lm bench bench-lm torture witness mutants clean
+.PHONY: help train quick test fresh check lint results results-lm bench bench-lm torture witness mutants clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -26,7 +27,10 @@ train: $(CORE)  ## install the core, train PPO on CartPole, say what to do next
 	$(BIN)/rlx train algo=ppo env=cartpole
 	@echo; echo "rlx is in .venv: run  . .venv/bin/activate  and then  rlx"
 
-test: $(INSTALLED)   ## install the extras too, and run the tests (about 11 minutes on 2 cores)
+quick: $(INSTALLED)  ## the tests of the inner loop: equations, engine, configuration, both worlds end to end
+	$(BIN)/python -m pytest -n 2 $(QUICK)
+
+test: $(INSTALLED)   ## install the extras too, and run the tests (about 8 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2
 
 fresh: $(INSTALLED)  ## a clean clone that installs the core and trains: a minute or two, and downloads

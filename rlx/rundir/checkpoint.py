@@ -115,7 +115,7 @@ def load(path: Path) -> dict[str, Any]:
     if found is None or _digest(data, 8 + found.start(1)) != found[1].decode():
         raise CheckpointError(f"{path.name}: damaged (its {len(data):,} bytes do not have the sha256 they should)")
     try:
-        manifest = json.loads(json.loads(header)["__metadata__"]["rlx"])
+        manifest: dict[str, Any] = json.loads(json.loads(header)["__metadata__"]["rlx"])
         if manifest["format"] != FORMAT:
             raise CheckpointError(f"{path.name}: format {manifest['format']}, this rlx reads format {FORMAT}")
         manifest["state"] = _unpack(manifest["state"], safetensors.torch.load(data))
@@ -199,7 +199,8 @@ class Checkpoints:
                 raise CheckpointError(
                     f"{path.name}: is another run's: {key}={theirs.get(key)} there, {self.identity.get(key)} here"
                 )
-        return manifest["state"]
+        state: dict[str, Any] = manifest["state"]
+        return state
 
     def _path(self, kind: str, step: int) -> Path:
         return self.directory / f"{kind}_{step:012d}.safetensors"

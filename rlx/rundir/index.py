@@ -115,8 +115,8 @@ def _load(root: Path) -> dict[str, Any]:
             found = guarded.json_object(file, MOST)
         except guarded.Damaged:
             continue
-        if found.get("format") == FORMAT and isinstance(found.get("runs"), dict):
-            return found["runs"]
+        if found.get("format") == FORMAT and isinstance(runs := found.get("runs"), dict):
+            return runs
     return {}
 
 

@@ -23,7 +23,7 @@ def _harmless(method: Callable[Concatenate[Dashboard, P], None]) -> Callable[Con
     """A method of Dashboard that never raises: the first error is a line on stderr and ends the dashboard."""
 
     @functools.wraps(method)
-    def call(self: Dashboard, *args: P.args, **kwargs: P.kwargs) -> None:
+    def call(self: Dashboard, /, *args: P.args, **kwargs: P.kwargs) -> None:
         if self._closed:
             return
         try:

@@ -180,7 +180,7 @@ def test_a_damaged_record_of_a_search_or_a_grid_hides_no_run(file: str, damage: 
             find()
         except UserError as error:
             assert "\n" not in str(error)
-    assert grid.Sweep(root, None, []).jobs() == [] or damage == "types"
+    assert grid.Grid(root, None, []).jobs() == [] or damage == "types"
     assert grid._same(root, ["seed=1"]) in (None, root) and not grid.orphaned(root, {"_target_": "JoblibLauncher"})
 
 

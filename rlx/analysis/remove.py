@@ -15,7 +15,8 @@ import filelock
 from rlx.analysis import grids
 from rlx.base.errors import UserError
 from rlx.base.paths import near
-from rlx.rundir import filter as where, index, query, reader
+from rlx.rundir import index, query, reader
+from rlx.rundir.filter import select
 from rlx.rundir.provenance import Provenance
 
 ROOT = Path("runs")
@@ -84,7 +85,7 @@ def _runs(name: str, anywhere: bool) -> list[Path]:
 
 def _selected(chosen: dict[Path, Path], conditions: Sequence[str]) -> dict[Path, Path]:
     entries = [index.entry(path) for path in chosen.values()]
-    kept = {entry.path for entry in where.select(entries, conditions)}
+    kept = {entry.path for entry in select(entries, conditions)}
     return {real: path for real, path in chosen.items() if path in kept}
 
 
@@ -117,21 +118,21 @@ def _size(path: Path) -> int:
     return total
 
 
-def counted(found: Plan) -> str:
+def counted(removal: Plan) -> str:
     """3 runs and 1 grid"""
 
     def some(count: int, what: str) -> list[str]:
         return [f"{count} {what}{'s' * (count > 1)}"] if count else []
 
-    return " and ".join([*some(len(found.runs), "run"), *some(len(found.grids), "grid")])
+    return " and ".join([*some(len(removal.runs), "run"), *some(len(removal.grids), "grid")])
 
 
-def carry_out(found: Plan) -> None:
+def carry_out(removal: Plan) -> None:
     """Remove it. Raises UserError at the first that cannot be; what came before it is gone."""
-    for path in found.runs:
+    for path in removal.runs:
         with _idle(path):
             _remove(path)
-    for path in found.grids:
+    for path in removal.grids:
         if inside := reader.find(path):  # one that began since
             raise UserError(f"rm {path}: has a new run in it, {inside[0].name}")
         _try(shutil.rmtree, path, path)

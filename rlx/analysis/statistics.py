@@ -42,9 +42,9 @@ def mean(x: Any, axis: int = -1) -> Any:
     """Of what is not NaN."""
     import numpy as np
 
-    there = ~np.isnan(x)
-    count = there.sum(axis)
-    return np.where(count > 0, np.where(there, x, 0.0).sum(axis) / np.maximum(count, 1), np.nan)
+    mask = ~np.isnan(x)
+    count = mask.sum(axis)
+    return np.where(count > 0, np.where(mask, x, 0.0).sum(axis) / np.maximum(count, 1), np.nan)
 
 
 def iqm(x: Any, axis: int = -1) -> Any:
@@ -194,19 +194,19 @@ def _edge(outside: Callable[[float], bool], out: float, inside: float) -> float:
     return inside
 
 
-def mean_improvement(found: Sequence[Estimate]) -> Estimate:
+def mean_improvement(estimates: Sequence[Estimate]) -> Estimate:
     """The mean over environments, each a stratum of its own. Its interval combines theirs:
 
         low = p - sqrt(sum (p_k - low_k)^2) / K      and likewise above
 
     The method of variance estimates recovery: Zou and Donner 2008, Statistics in Medicine 27:1693.
     """
-    count = len(found)
-    value = sum(each.value for each in found) / count
-    if not all(each.known for each in found):
+    count = len(estimates)
+    value = sum(each.value for each in estimates) / count
+    if not all(each.known for each in estimates):
         return Estimate(value)
-    below = math.sqrt(sum((each.value - (each.low or 0.0)) ** 2 for each in found)) / count
-    above = math.sqrt(sum(((each.high or 0.0) - each.value) ** 2 for each in found)) / count
+    below = math.sqrt(sum((each.value - (each.low or 0.0)) ** 2 for each in estimates)) / count
+    above = math.sqrt(sum(((each.high or 0.0) - each.value) ** 2 for each in estimates)) / count
     return Estimate(value, value - below, value + above)
 
 

@@ -33,12 +33,12 @@ class Document:
     @classmethod
     def of(cls, tree: Any) -> Self:
         """From what a file holds; of what is no object, the defaults."""
-        known = tree if isinstance(tree, Mapping) else {}
+        source = tree if isinstance(tree, Mapping) else {}
         values = {}
         for name, hint in _keys(cls).items():  # type: ignore[arg-type]
-            if name in known and (value := _converted(known[name], hint)) is not None:
+            if name in source and (value := _converted(source[name], hint)) is not None:
                 values[name] = value
-        return cls(source=known, **values)
+        return cls(source=source, **values)
 
     @classmethod
     def read(cls, run: Path) -> Self:
@@ -83,7 +83,7 @@ def _keys(kind: Any) -> dict[str, Any]:
 def _converted(value: Any, hint: Any) -> Any:
     """A value as the type that is hinted at; None for another one."""
     if get_origin(hint) in (Union, types.UnionType):
-        return next((found for part in get_args(hint) if (found := _converted(value, part)) is not None), None)
+        return next((result for part in get_args(hint) if (result := _converted(value, part)) is not None), None)
     kind = get_origin(hint) or hint
     if isinstance(kind, type) and issubclass(kind, Document):
         return kind.of(value) if isinstance(value, Mapping) else None

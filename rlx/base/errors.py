@@ -35,9 +35,9 @@ def did_you_mean(name: str, choices: Iterable[str], prefix: str = "") -> str:
 def choices_hint(name: str, choices: Iterable[str], prefix: str = "", more: str = "", where: str = "") -> str:
     """The close choice (with its prefix, to be copied) and the list of all of them, or `where` to find it if it is
     long and one is close; and `more`."""
-    known = sorted(choices)
-    close = did_you_mean(name, known, prefix)
-    listed = f"there are: {', '.join(known)}" if known and not (close and len(known) > MANY) else where
+    names = sorted(choices)
+    close = did_you_mean(name, names, prefix)
+    listed = f"there are: {', '.join(names)}" if names and not (close and len(names) > MANY) else where
     inside = "; ".join(part for part in (listed, more) if part)
     return f"{close} ({inside})" if inside else close
 

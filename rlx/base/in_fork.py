@@ -52,7 +52,7 @@ def apart(work: Callable[[], Any]) -> Any:
                 _, status = os.waitpid(pid, 0)
         answer.seek(0)
         try:
-            return _told(answer.read(), os.waitstatus_to_exitcode(status))
+            return _outcome(answer.read(), os.waitstatus_to_exitcode(status))
         finally:
             if passed and not isinstance(sys.exception(), Interrupted):
                 raise KeyboardInterrupt if passed[0] == signal.SIGINT else SystemExit(128 + passed[0])
@@ -97,10 +97,10 @@ def _child(work: Callable[[], Any], answer: int, parent: int) -> None:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         try:
-            said = {"returns": work()}
+            message = {"returns": work()}
         except (UserError, RunFailed, Interrupted) as error:
-            said = _said(error)
-        os.write(answer, json.dumps(said).encode())
+            message = _as_message(error)
+        os.write(answer, json.dumps(message).encode())
         code = 0
     except BaseException:
         os.write(answer, json.dumps({"crash": traceback.format_exc()}).encode())
@@ -118,26 +118,26 @@ def die_with(parent: int) -> None:
             os._exit(1)
 
 
-def _said(error: BaseException) -> dict[str, Any]:
-    found: dict[str, Any] = {"raises": type(error).__name__, "text": str(error)}
+def _as_message(error: BaseException) -> dict[str, Any]:
+    message: dict[str, Any] = {"raises": type(error).__name__, "text": str(error)}
     if isinstance(error, RunFailed | Interrupted):
-        found["path"] = str(error.path)
+        message["path"] = str(error.path)
     if isinstance(error, Interrupted):
-        found |= {"number": error.code - 128, "saved": error.saved}
-    return found
+        message |= {"number": error.code - 128, "saved": error.saved}
+    return message
 
 
-def _told(answer: bytes, code: int) -> Any:
+def _outcome(answer: bytes, code: int) -> Any:
     if not answer:
         raise Died(f"killed by {name_of(-code)}" if code < 0 else f"its process ended with exit code {code}")
-    found = json.loads(answer)
-    if "returns" in found:
-        return found["returns"]
-    if "crash" in found:
-        raise Died(found["crash"].strip().splitlines()[-1])
-    kind, text = found["raises"], found["text"]
+    message = json.loads(answer)
+    if "returns" in message:
+        return message["returns"]
+    if "crash" in message:
+        raise Died(message["crash"].strip().splitlines()[-1])
+    kind, text = message["raises"], message["text"]
     if kind == "RunFailed":
-        raise RunFailed(text, Path(found["path"]))
+        raise RunFailed(text, Path(message["path"]))
     if kind == "Interrupted":
-        raise Interrupted(found["number"], Path(found["path"]), text, found["saved"])
+        raise Interrupted(message["number"], Path(message["path"]), text, message["saved"])
     raise (ConfigError if kind == "ConfigError" else UserError)(text)

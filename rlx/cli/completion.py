@@ -126,9 +126,9 @@ def candidates(words: list[str]) -> list[str]:
 def _sweep(words: list[str], current: str) -> list[str]:
     """What stands after `rlx sweep`: an action and a study, or settings and the words of a run."""
     if words[1] in ACTIONS and len(words) > 2:
-        known = sorted(path.parent.name for path in Path("runs", "sweeps").glob("*/study.json"))
+        studies = sorted(path.parent.name for path in Path("runs", "sweeps").glob("*/study.json"))
         more = ("trials=", "jobs=", "storage=") if words[1] == "resume" else ()
-        return _starting(current, ("latest", *known) if len(words) == 3 else more)
+        return _starting(current, ("latest", *studies) if len(words) == 3 else more)
     name, equals, value = current.partition("=")
     if equals and name in settings.NAMES:
         choices = {"sampler": settings.SAMPLERS, "pruner": settings.PRUNERS, "sweep": registry.options("sweep")}
@@ -169,11 +169,11 @@ def _keys(words: list[str], groups: list[str]) -> dict[str, Any]:
     main = registry.load(registry.conf_dir() / f"{first}.yaml")
     chosen = {key: value for item in main.get("defaults", []) if isinstance(item, dict) for key, value in item.items()}
     chosen |= dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
-    found = flatten({key: value for key, value in main.items() if key not in ("defaults", "hydra")}, empty=True)
+    values = flatten({key: value for key, value in main.items() if key not in ("defaults", "hydra")}, empty=True)
     for group in groups:
         if group in chosen and group not in ("preset", "as", "experiment"):
-            found |= flatten(registry.values(group, str(chosen[group]).rpartition(",")[2]), f"{group}.", empty=True)
-    return found
+            values |= flatten(registry.values(group, str(chosen[group]).rpartition(",")[2]), f"{group}.", empty=True)
+    return values
 
 
 def _starting(current: str, choices: Iterable[str]) -> list[str]:

@@ -11,7 +11,7 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-def doctor(version: str) -> None:
+def report(version: str) -> None:
     """Print them. The one report that imports torch, to ask it for devices."""
     import platform
     from importlib import metadata

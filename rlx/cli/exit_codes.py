@@ -58,12 +58,12 @@ def usage(error: Any) -> str:
     """Typer's complaint about the words of a command, as rlx says such things."""
     command = error.ctx.command_path if error.ctx else "rlx"
     text, kind, help = error.format_message(), type(error).__name__, f"{command} --help"
-    if found := re.match(r"No such command '(.*?)'", text):
+    if match := re.match(r"No such command '(.*?)'", text):
         verbs = [name for name, verb in error.ctx.command.commands.items() if not verb.hidden]
-        return f"{shown(found[1])}: no such command{choices_hint(found[1], verbs, where='rlx --help lists all')}"
+        return f"{shown(match[1])}: no such command{choices_hint(match[1], verbs, where='rlx --help lists all')}"
     if kind == "NoSuchOption":
-        known = [name for param in error.ctx.command.params for name in param.opts if name.startswith("--")]
-        close = closest(error.option_name.lstrip("-"), [name[2:] for name in [*known, "--help"]])
+        names = [name for param in error.ctx.command.params for name in param.opts if name.startswith("--")]
+        close = closest(error.option_name.lstrip("-"), [name[2:] for name in [*names, "--help"]])
         hint = f"; did you mean --{close}?" if close else ""
         return f"{error.option_name}: no such option of {command}{hint} ({help})"
     if kind == "BadOptionUsage":
@@ -75,8 +75,8 @@ def usage(error: Any) -> str:
         fault = error.__cause__.errors()[0] if hasattr(error.__cause__, "errors") else {"msg": error.message}
         value = f"={shown(fault['input'])}" if "input" in fault else ""
         return f"{error.param.opts[0]}{value}: {_wanted(fault)}"
-    if found := re.search(r"unexpected extra argument.*? \((.*)\)$", text):
-        return f"{command}: too many words: {found[1]} ({help})"
+    if match := re.search(r"unexpected extra argument.*? \((.*)\)$", text):
+        return f"{command}: too many words: {match[1]} ({help})"
     return f"{text} ({help})"
 
 

@@ -16,7 +16,7 @@ from rlx.rundir.provenance import Provenance
 
 def facts(path: Path, cfg: Any, step: int, weights: str, config_hash: str) -> dict[str, str]:
     """Strings, as a safetensors header takes them."""
-    known, evaluation = Provenance.load(path), Status.read(path).evaluation or LastEvaluation()
+    record, evaluation = Provenance.load(path), Status.read(path).evaluation or LastEvaluation()
     return {
         "algo": cfg.algo.name,
         cfg.PLACE: cfg.place.name,
@@ -25,8 +25,8 @@ def facts(path: Path, cfg: Any, step: int, weights: str, config_hash: str) -> di
         "score": "not evaluated" if evaluation.score is None else f"{evaluation.score:.6g} at step {evaluation.step}",
         "config_hash": config_hash,
         "weights_sha256": weights,
-        "versions": json.dumps({**(known.versions or {}), "exported_by": f"rlx {__version__}"}),
-        "command": shlex.join(map(str, known.command or [])),
+        "versions": json.dumps({**(record.versions or {}), "exported_by": f"rlx {__version__}"}),
+        "command": shlex.join(map(str, record.command or [])),
     }
 
 

@@ -100,8 +100,8 @@ class _Graph(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         self.functions["w"] = {name: getattr(self, flat) for name, flat in self.names.items()}
-        found = self.functions["outputs"](x)
-        return (self.functions["act"](x), found) if "act" in self.functions else found
+        outputs = self.functions["outputs"](x)
+        return (self.functions["act"](x), outputs) if "act" in self.functions else outputs
 
 
 def _flat(name: str) -> str:

@@ -94,25 +94,25 @@ def _actor(tensors: dict[str, Tensor], policy: Any, cfg: Any, envs: Any) -> Plai
 
 def _network(tensors: Mapping[str, Tensor], model: ModelConfig, shape: tuple[int, ...]) -> list[str]:
     """The lines from x to the outputs of the last layer, for nets.ActorCritic and nets.QNetwork."""
-    found = []
+    lines = []
     if len(shape) == 3:
-        found += [
+        lines += [
             "    x = x.float() / 255",
             "    for i, stride in ((0, 4), (2, 2), (4, 1)):",
             '        x = F.conv2d(x, w[f"features.convs.{i}.weight"], w[f"features.convs.{i}.bias"], stride).relu()',
             '    x = F.linear(x.flatten(1), w["features.out.0.weight"], w["features.out.0.bias"]).relu()',
         ]
     else:
-        found.append("    x = x.float().flatten(1)")
-    found += _layers(tensors, "trunk", model.activation, last=True)
+        lines.append("    x = x.float().flatten(1)")
+    lines += _layers(tensors, "trunk", model.activation, last=True)
     if "actor.0.weight" in tensors:
-        return [*found, *_layers(tensors, "actor", model.activation), "    return x"]
+        return [*lines, *_layers(tensors, "actor", model.activation), "    return x"]
     if "state_value.0.weight" not in tensors:
-        return [*found, *_layers(tensors, "action_value", model.activation), "    return x"]
+        return [*lines, *_layers(tensors, "action_value", model.activation), "    return x"]
     value = _layers(tensors, "state_value", model.activation)
     advantage = _layers(tensors, "action_value", model.activation)
     return [
-        *found,
+        *lines,
         "    seen = x",
         *value,
         "    value, x = x, seen",
@@ -128,8 +128,8 @@ def _layers(tensors: Mapping[str, Tensor], name: str, activation: str, last: boo
         return []
     layer = f'F.linear(x, w[f"{name}.{{i}}.weight"], w[f"{name}.{{i}}.bias"])'
     inner, end = (numbers, []) if last else (numbers[:-1], numbers[-1:])
-    found = [f"    for i in {tuple(inner)}:", f"        x = {ACTIVATE[activation].format(layer)}"] if inner else []
-    return found + [f'    x = F.linear(x, w["{name}.{i}.weight"], w["{name}.{i}.bias"])' for i in end]
+    lines = [f"    for i in {tuple(inner)}:", f"        x = {ACTIVATE[activation].format(layer)}"] if inner else []
+    return lines + [f'    x = F.linear(x, w["{name}.{i}.weight"], w["{name}.{i}.bias"])' for i in end]
 
 
 def _action(space: Any, tensors: dict[str, Tensor]) -> tuple[str, str]:

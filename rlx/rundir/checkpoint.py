@@ -111,8 +111,8 @@ def load(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{path.name}: {error.strerror}") from None
     header = data[8 : 8 + int.from_bytes(data[:8], "little")]
-    found = HASH.search(header)
-    if found is None or _digest(data, 8 + found.start(1)) != found[1].decode():
+    match = HASH.search(header)
+    if match is None or _digest(data, 8 + match.start(1)) != match[1].decode():
         raise CheckpointError(f"{path.name}: damaged (its {len(data):,} bytes do not have the sha256 they should)")
     try:
         manifest: dict[str, Any] = json.loads(json.loads(header)["__metadata__"]["rlx"])
@@ -159,12 +159,12 @@ class Checkpoints:
         """Write one; then remove those that it makes superfluous. Raises CannotWrite."""
         self.directory.mkdir(parents=True, exist_ok=True)
         save(self._path(kind, step), state, kind=kind, step=step, identity=self.identity, **info)
-        others = [there for there in self.steps(kind) if there != step]
+        others = [other for other in self.steps(kind) if other != step]
         if kind == "step":  # keep the newest before this one; any after it could not be read, or we would not be here
-            earlier = [there for there in others if there < step]
-            others = [there for there in others if there > step] + earlier[self.keep - 1 :]
-        for there in others:
-            self._path(kind, there).unlink(missing_ok=True)
+            earlier = [other for other in others if other < step]
+            others = [other for other in others if other > step] + earlier[self.keep - 1 :]
+        for other in others:
+            self._path(kind, other).unlink(missing_ok=True)
 
     def load(self, which: str = "latest") -> Found | None:
         """The newest checkpoint that is whole; `which` is latest, best, final or a step.
@@ -172,19 +172,19 @@ class Checkpoints:
         None when the run has none yet. Raises CheckpointError when there are some and none can be read: never
         silently from scratch.
         """
-        found = self._newest_first()
+        files = self._newest_first()
         if which != "latest":
-            found = [item for item in found if which == item[1] or (which.isdigit() and int(which) == item[0])]
-            if not found:
-                there = ", ".join(f"{kind} {step}" for step, kind in self._newest_first())
-                raise CheckpointError(f"no checkpoint '{which}' (there are: {there or 'none'})")
+            files = [item for item in files if which == item[1] or (which.isdigit() and int(which) == item[0])]
+            if not files:
+                names = ", ".join(f"{kind} {step}" for step, kind in self._newest_first())
+                raise CheckpointError(f"no checkpoint '{which}' (there are: {names or 'none'})")
         problems: list[str] = []
-        for step, kind in found:
+        for step, kind in files:
             try:
                 return Found(self._load(kind, step), kind, step, [f"skipped a checkpoint, {line}" for line in problems])
             except CheckpointError as error:
                 problems.append(str(error))
-        if found:
+        if files:
             raise CheckpointError(f"no checkpoint can be read: {'; '.join(problems)}")
         return None
 
@@ -193,11 +193,11 @@ class Checkpoints:
         manifest = load(path)
         if (manifest.get("kind"), manifest.get("step")) != (kind, step):
             raise CheckpointError(f"{path.name}: holds {manifest.get('kind')} {manifest.get('step')}, it was renamed")
-        theirs = manifest.get("identity", {})
-        for key in {**self.identity, **theirs}:
-            if self.identity and theirs.get(key) != self.identity.get(key):
+        identity = manifest.get("identity", {})
+        for key in {**self.identity, **identity}:
+            if self.identity and identity.get(key) != self.identity.get(key):
                 raise CheckpointError(
-                    f"{path.name}: is another run's: {key}={theirs.get(key)} there, {self.identity.get(key)} here"
+                    f"{path.name}: is another run's: {key}={identity.get(key)} there, {self.identity.get(key)} here"
                 )
         state: dict[str, Any] = manifest["state"]
         return state
@@ -207,7 +207,7 @@ class Checkpoints:
 
     def steps(self, kind: str) -> list[int]:
         """The steps of which there is a file of this kind."""
-        return [step for step, there in self._newest_first() if there == kind]
+        return [step for step, other in self._newest_first() if other == kind]
 
     def _newest_first(self) -> list[tuple[int, str]]:
         names = [NAME.fullmatch(path.name) for path in self.directory.glob("*")]

@@ -56,18 +56,18 @@ class Condition:
     value: str
 
     def holds(self, entry: Entry) -> bool:
-        found, wanted = value_of(entry, self.key), _number(self.value)
+        value, wanted = value_of(entry, self.key), _number(self.value)
         if self.sign in SIGNS:
-            return wanted is not None and is_number(found) and SIGNS[self.sign](found, wanted)
-        return _equal(found, self.value) is (self.sign != "!=")
+            return wanted is not None and is_number(value) and SIGNS[self.sign](value, wanted)
+        return _equal(value, self.value) is (self.sign != "!=")
 
 
-def _equal(found: Any, wanted: str) -> bool:
-    if (number := _number(wanted)) is not None and is_number(found):
-        return bool(found == number)
-    if isinstance(found, list | dict):
-        return re.sub(r"[\s'\"]", "", str(found)) == re.sub(r"[\s'\"]", "", wanted)
-    return shown(found) == wanted or str(found) == wanted
+def _equal(value: Any, wanted: str) -> bool:
+    if (number := _number(wanted)) is not None and is_number(value):
+        return bool(value == number)
+    if isinstance(value, list | dict):
+        return re.sub(r"[\s'\"]", "", str(value)) == re.sub(r"[\s'\"]", "", wanted)
+    return shown(value) == wanted or str(value) == wanted
 
 
 def _number(text: str) -> float | None:
@@ -79,18 +79,18 @@ def _number(text: str) -> float | None:
 
 def conditions(words: Sequence[str], entries: Sequence[Entry]) -> list[Condition]:
     """The conditions that the words of --where write. Raises UserError."""
-    known = keys(entries)
-    return [_condition(word, known) for word in words]
+    names = keys(entries)
+    return [_condition(word, names) for word in words]
 
 
-def _condition(word: str, known: set[str]) -> Condition:
-    found = WORD.fullmatch(word)
-    if not found or not found[3] or found[3][0] in "<>=~":
+def _condition(word: str, names: set[str]) -> Condition:
+    match = WORD.fullmatch(word)
+    if not match or not match[3] or match[3][0] in "<>=~":
         raise UserError(f"--where={shown(word)}: must be {FORM}")
-    key, sign, value = found.groups()
+    key, sign, value = match.groups()
     sign = "=" if sign == "==" else sign
-    if key not in OWN and known:
-        key = full_key(key, known, "--where", OWN)
+    if key not in OWN and names:
+        key = full_key(key, names, "--where", OWN)
     if sign in SIGNS and ((number := _number(value)) is None or math.isnan(number)):
         raise UserError(f"--where={shown(word)}: {shown(value)} is not a number, which {sign} needs")
     if key == "status" and value not in STATES:
@@ -117,13 +117,13 @@ def select(entries: Sequence[Entry], words: Sequence[str]) -> list[Entry]:
 
 def sort_key(word: str, entries: Sequence[Entry], orders: Sequence[str]) -> str:
     """What --sort names: started for time, eval for return, algo.lr for lr. Raises UserError."""
-    key, known = ALIASES.get(word, word), keys(entries)
+    key, names = ALIASES.get(word, word), keys(entries)
     if key in OWN or word in orders:
         return key
-    if key not in known and not any(each.endswith((f".{key}", f"/{key}")) for each in known):
+    if key not in names and not any(each.endswith((f".{key}", f"/{key}")) for each in names):
         hint = choices_hint(word, orders, more="or a key of config.yaml or of the metrics")
         raise UserError(f"--sort={shown(word)}: no such order{hint}")
-    return full_key(key, known, "--sort")
+    return full_key(key, names, "--sort")
 
 
 def ordered(entries: Sequence[Entry], key: str) -> list[Entry]:

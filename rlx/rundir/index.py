@@ -43,31 +43,31 @@ class Entry:
 
 def read(root: Path) -> list[Entry]:
     """Every run under a directory, oldest first."""
-    known = _load(root)
+    cache = _load(root)
     entries, kept, fresh = [], {}, 0
     for path in reader.find(root):
         name, signature = os.path.relpath(path, root), _signature(path)
-        found = known.get(name)
-        if found is None or not _fits(found, signature):
+        record = cache.get(name)
+        if record is None or not _fits(record, signature):
             new = entry(path)
             if not _final(path, new.row, signature):
                 entries.append(new)
                 continue
-            found, fresh = [signature, new.row, new.config], fresh + 1
-        kept[name] = found
-        entries.append(Entry(path, {**found[1], "run": str(path)}, found[2]))
-    if fresh >= WORTH or len(known) > 2 * len(kept) + WORTH:
+            record, fresh = [signature, new.row, new.config], fresh + 1
+        kept[name] = record
+        entries.append(Entry(path, {**record[1], "run": str(path)}, record[2]))
+    if fresh >= WORTH or len(cache) > 2 * len(kept) + WORTH:
         _save(root, kept)
     return entries
 
 
-def _fits(found: Any, signature: list[list[int] | None]) -> bool:
+def _fits(record: Any, signature: list[list[int] | None]) -> bool:
     """Is this what was kept of a run whose files are as they were?"""
     return (
-        isinstance(found, list)
-        and [type(part) for part in found] == [list, dict, dict]
-        and found[0] == signature
-        and found[1].keys() >= SHOWN
+        isinstance(record, list)
+        and [type(part) for part in record] == [list, dict, dict]
+        and record[0] == signature
+        and record[1].keys() >= SHOWN
     )
 
 
@@ -78,14 +78,14 @@ def entry(path: Path) -> Entry:
 
 
 def _signature(path: Path) -> list[list[int] | None]:
-    found: list[list[int] | None] = []
+    parts: list[list[int] | None] = []
     for name in FILES:
         try:
             about = os.stat(f"{path}/{name}")
-            found.append([about.st_ino, about.st_mtime_ns, about.st_size])
+            parts.append([about.st_ino, about.st_mtime_ns, about.st_size])
         except OSError:
-            found.append(None)
-    return found
+            parts.append(None)
+    return parts
 
 
 def _final(path: Path, row: dict[str, Any], signature: list[list[int] | None]) -> bool:
@@ -112,10 +112,10 @@ def files_of(root: Path) -> tuple[Path, Path]:
 def _load(root: Path) -> dict[str, Any]:
     for file in files_of(root):
         try:
-            found = guarded.json_object(file, MOST)
+            content = guarded.json_object(file, MOST)
         except guarded.Damaged:
             continue
-        if found.get("format") == FORMAT and isinstance(runs := found.get("runs"), dict):
+        if content.get("format") == FORMAT and isinstance(runs := content.get("runs"), dict):
             return runs
     return {}
 

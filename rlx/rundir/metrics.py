@@ -77,11 +77,11 @@ class MetricsTable:
 
     def last(self) -> dict[str, Any]:
         """The newest value of every metric, wall-clock ones left out."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         with contextlib.suppress(guarded.Damaged):
             for row in guarded.last_lines(self.run / FILE, RECENT):
-                found |= strip_time(row)
-        return found
+                values |= strip_time(row)
+        return values
 
     def numbers(self, also: Iterable[str] = ()) -> set[str]:
         """The names of the metrics that are numbers somewhere, `also` that of the clock."""

@@ -62,7 +62,7 @@ class Provenance(Document):
     @property
     def origins(self) -> dict[str, dict[str, Any]]:
         """The runs that it starts from, by what they are to it."""
-        return {key: found for key in ("init", "reward_model") if (found := getattr(self, key))}
+        return {key: origin for key in ("init", "reward_model") if (origin := getattr(self, key))}
 
 
 def scrub(text: str) -> str:
@@ -87,13 +87,13 @@ def _git() -> dict[str, str | None]:
 def versions() -> dict[str, str]:
     import torch
 
-    found = {"rlx": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    packages = {"rlx": __version__, "python": platform.python_version(), "torch": torch.__version__}
     for name in ("numpy", "gymnasium", "hydra-core", "tensorboard"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
+            packages[name] = metadata.version(name)
     if "transformers" in sys.modules:  # a model of Hugging Face
-        found["transformers"] = metadata.version("transformers")
-    return found
+        packages["transformers"] = metadata.version("transformers")
+    return packages
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -135,22 +135,22 @@ def new(cfg: Any, command: list[str], device: str, origins: Mapping[str, Any]) -
 
 def update(path: Path, **changes: Any) -> Provenance:
     """Change keys of run.json; returns it as it was. Raises ConfigError where it cannot be read."""
-    known = Provenance.load(path)
-    known.source = {"notices": [], "resumes": [], **(known.source or {})}
-    replace(known, **changes).write(path)
-    return known
+    before = Provenance.load(path)
+    before.source = {"notices": [], "resumes": [], **(before.source or {})}
+    replace(before, **changes).write(path)
+    return before
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, list[Any]]:
     """{dotted key: [value before, value after]} wherever two configurations differ."""
-    found: dict[str, list[Any]] = {}
+    changes: dict[str, list[Any]] = {}
     for key in dict.fromkeys([*before, *after]):
         old, new = before.get(key), after.get(key)
         if isinstance(new, Mapping) and (isinstance(old, Mapping) or old is None):
-            found |= differences(old or {}, new, f"{prefix}{key}.")
+            changes |= differences(old or {}, new, f"{prefix}{key}.")
         elif old != new or key not in before:
-            found[f"{prefix}{key}"] = [old, new]
-    return found
+            changes[f"{prefix}{key}"] = [old, new]
+    return changes
 
 
 def add_notices(path: Path, notices: Iterable[str]) -> None:
@@ -173,9 +173,9 @@ def add_resume(path: Path, command: list[str], device: str, step: int, changes: 
         "host": socket.gethostname(),
         "machine": machine(device),
     }
-    known = Provenance.load(path)
-    update(path, resumes=[*known.resumes, entry])
-    last = Provenance.of(known.resumes[-1]) if known.resumes else known
+    record = Provenance.load(path)
+    update(path, resumes=[*record.resumes, entry])
+    last = Provenance.of(record.resumes[-1]) if record.resumes else record
     other = differences(last.versions or {}, entry["versions"])
     computer = {key: value for key, value in (last.machine or {}).items() if key != "system"}
     other |= differences(computer, {key: entry["machine"].get(key) for key in computer})

@@ -25,30 +25,30 @@ GLOB = re.compile(r"[*?\[]")
 
 def find(names: Sequence[str]) -> list[Path]:
     """The runs that the words name: runs, directories of runs, patterns of either, latest. Raises UserError."""
-    found: list[Path] = []
+    runs: list[Path] = []
     for name in names or ("runs",):
         path = Path(name)
         if name == "latest" or name.startswith("latest:"):
-            found.append(reader.resolve(name))
+            runs.append(reader.resolve(name))
         elif path.is_dir():
-            found += reader.find(path)
+            runs += reader.find(path)
         elif GLOB.search(name):
-            found += _matching(name)
+            runs += _matching(name)
         else:
             what = "not a directory" if path.exists() else "no such directory"
             raise UserError(f"{shown(name)}: {what} (a run, or a directory with runs under it; rlx train makes runs/)")
-    if not found:
+    if not runs:
         raise UserError(f"no runs under {', '.join(names) or 'runs'} yet: rlx train algo=ppo env=cartpole")
-    return sorted({path.resolve(): path for path in found}.values(), key=natural)
+    return sorted({path.resolve(): path for path in runs}.values(), key=natural)
 
 
 def _matching(pattern: str) -> list[Path]:
     import glob
 
-    found = [path for name in glob.glob(pattern, recursive=True) for path in reader.find(Path(name))]
-    if not found:
+    runs = [path for name in glob.glob(pattern, recursive=True) for path in reader.find(Path(name))]
+    if not runs:
         raise UserError(f"{pattern}: no run matches (`rlx ls` lists the runs there are)")
-    return found
+    return runs
 
 
 def natural(path: Path) -> list[Any]:
@@ -62,11 +62,11 @@ def natural(path: Path) -> list[Any]:
 
 def config(path: Path) -> dict[str, Any]:
     """The flat configuration of a run, the runs it starts from by their algorithm; {} where it cannot be read."""
-    found = raw_config(path)
+    values = raw_config(path)
     for key in ORIGINS:  # seeds of one experiment start from different runs
-        if found.get(key) is not None:
-            found[key] = Provenance.read(path).origins.get(key.rpartition(".")[2], {}).get("algo")
-    return found
+        if values.get(key) is not None:
+            values[key] = Provenance.read(path).origins.get(key.rpartition(".")[2], {}).get("algo")
+    return values
 
 
 def raw_config(path: Path) -> dict[str, Any]:
@@ -94,34 +94,34 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-def identity(found: Mapping[str, Any]) -> str:
-    return json.dumps(found, sort_keys=True, default=str)
+def identity(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True, default=str)
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys whose values are not the same everywhere, algo.name first."""
-    keys = dict.fromkeys(["algo.name", *(key for found in configs for key in found)])
-    return [key for key in keys if len({json.dumps(found.get(key), default=str) for found in configs}) > 1]
+    keys = dict.fromkeys(["algo.name", *(key for one in configs for key in one)])
+    return [key for key in keys if len({json.dumps(one.get(key), default=str) for one in configs}) > 1]
 
 
 def needed(configs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
     """The first keys that tell all the configurations apart."""
-    found: list[str] = []
+    first_keys: list[str] = []
 
     def kinds(chosen: list[str]) -> int:
         return len({json.dumps([one.get(key) for key in chosen], default=str) for one in configs})
 
     for key in keys:
-        if kinds([*found, key]) > kinds(found):
-            found.append(key)
-    return found
+        if kinds([*first_keys, key]) > kinds(first_keys):
+            first_keys.append(key)
+    return first_keys
 
 
-def place(found: Mapping[str, Any]) -> tuple[str, str, str]:
+def place(values: Mapping[str, Any]) -> tuple[str, str, str]:
     """env or task, its name, and what tells it from another one of that name."""
-    kind = "task" if "task.name" in found else "env"
-    own = found.get("env.id", found.get("task.implementation"))
-    return kind, str(found.get(f"{kind}.name")), str(own)
+    kind = "task" if "task.name" in values else "env"
+    own = values.get("env.id", values.get("task.implementation"))
+    return kind, str(values.get(f"{kind}.name")), str(own)
 
 
 def place_names(places: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
@@ -130,10 +130,10 @@ def place_names(places: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str, 
     return names if len(set(names.values())) == len(names) else {each: each[2] for each in names}
 
 
-def full_key(name: str, known: Iterable[str], option: str = "--by", also: Iterable[str] = ()) -> str:
+def full_key(name: str, names: Iterable[str], option: str = "--by", also: Iterable[str] = ()) -> str:
     """algo.weight for weight, algo.name for algo, train/loss for loss; `also` are names that are taken as they are.
     Raises UserError."""
-    keys = sorted({*known, *also})
+    keys = sorted({*names, *also})
     if name in keys:
         return name
     if f"{name}.name" in keys:

@@ -33,8 +33,8 @@ def is_run(path: Path) -> bool:
 
 def _walk(root: str) -> Iterator[str]:
     try:
-        with os.scandir(root) as found:
-            entries = list(found)
+        with os.scandir(root) as listing:
+            entries = list(listing)
     except OSError:  # no directory, or one that may not be read
         return
     if {"run.json", "config.yaml"} <= {entry.name for entry in entries}:
@@ -57,16 +57,16 @@ def resolve(name: str, runs_dir: str = "runs") -> Path:
     """
     word, colon, algo = name.partition(":")
     if word == "latest":
-        found = find(Path(runs_dir))
-        if not found:
+        runs = find(Path(runs_dir))
+        if not runs:
             raise NotARun(f"{name}: there is no run under {runs_dir}/ yet (rlx train starts one)")
         if colon:
-            of = {path: str(Provenance.read(path).algo) for path in found}
-            found = [path for path in found if of[path] == algo]
-            if not found:
-                known = choices_hint(algo, set(of.values()), "latest:")
-                raise NotARun(f"{name}: there is no run of {shown(algo)} under {runs_dir}/{known}")
-        return max(found, key=changed)
+            of = {path: str(Provenance.read(path).algo) for path in runs}
+            runs = [path for path in runs if of[path] == algo]
+            if not runs:
+                hint = choices_hint(algo, set(of.values()), "latest:")
+                raise NotARun(f"{name}: there is no run of {shown(algo)} under {runs_dir}/{hint}")
+        return max(runs, key=changed)
     path = Path(name)
     if not path.exists():
         raise NotARun(f"{name}: no such run directory (`rlx ls` lists the runs there are)")
@@ -86,8 +86,8 @@ def changed(path: Path) -> float:
 def facts(path: Path) -> Facts:
     """What its algorithm said about itself when the run began; for one from before 0.2.0, what was taken for granted
     of all."""
-    known = Provenance.read(path)
-    return Facts.of(known.facts, "language" if known.place == "task" else "control")
+    record = Provenance.read(path)
+    return Facts.of(record.facts, "language" if record.place == "task" else "control")
 
 
 def place(path: Path) -> str:
@@ -136,16 +136,16 @@ def show(path: Path, damage: str | None = None) -> dict[str, Any]:
     A run of which a file cannot be read has the status `damaged`, and an error that names the file; `damage`: of one
     that is not read here.
     """
-    known, status, table = Provenance.read(path), Status.read(path), MetricsTable(path)
+    record, status, table = Provenance.read(path), Status.read(path), MetricsTable(path)
     step, weights = _newest_checkpoint(path)
     metrics, policy, evaluation = table.last(), drawing(path), status.evaluation
-    damage = known.damage or damage or status.damage or table.damage
+    damage = record.damage or damage or status.damage or table.damage
     state = "damaged" if damage and status.state != "running" else status.state
     return {
         "run": str(path),
-        "algo": known.algo,
-        known.place: getattr(known, known.place),
-        "seed": known.seed,
+        "algo": record.algo,
+        record.place: getattr(record, record.place),
+        "seed": record.seed,
         "step": status.step,
         "checkpoint": step,
         "total_steps": status.total_steps,
@@ -154,13 +154,13 @@ def show(path: Path, damage: str | None = None) -> dict[str, Any]:
         "weights_sha256": status.weights_sha256 or weights,
         "eval": evaluation.to_json() if evaluation else None,
         "metrics": metrics,
-        "device": known.device,
-        "versions": known.versions,
-        "notices": known.notices,
-        "resumes": known.resumes,
-        "started": known.started,
-        **known.origins,
-        **{key: value for key in ("study", "trial", "params") if (value := getattr(known, key)) is not None},
-        "command": known.command,
+        "device": record.device,
+        "versions": record.versions,
+        "notices": record.notices,
+        "resumes": record.resumes,
+        "started": record.started,
+        **record.origins,
+        **{key: value for key in ("study", "trial", "params") if (value := getattr(record, key)) is not None},
+        "command": record.command,
         **({"policy": policy} if policy else {}),
     }

@@ -27,17 +27,17 @@ def build(words: Sequence[str], metric: str = "eval", by: Sequence[str] = (), lo
 
     Raises UserError.
     """
-    found = [query.find([word]) for word in words]
-    every = list(dict.fromkeys(path for paths in found for path in paths))
+    groups = [query.find([word]) for word in words]
+    every = list(dict.fromkeys(path for paths in groups for path in paths))
     metric = scores.full_metric(every, metric)
     notes: list[str] = []
-    single = len(words) > 2 and all(len(paths) == 1 and reader.is_run(Path(word)) for word, paths in zip(words, found))
+    single = len(words) > 2 and all(len(paths) == 1 and reader.is_run(Path(word)) for word, paths in zip(words, groups))
     if by or single or len(words) == 1:
         sides = _grouped(every, metric, by, notes)
         if single:
             notes.append("each word is one run, so they are grouped by configuration (quote a pattern: it is one side)")
     else:
-        sides = [_side(i, word, paths, metric, notes) for i, (word, paths) in enumerate(zip(words, found))]
+        sides = [_side(i, word, paths, metric, notes) for i, (word, paths) in enumerate(zip(words, groups))]
     if len(sides) < 2:
         raise UserError(f"compare {' '.join(words)}: one side only; name another one (rlx compare 'A*' 'B*')")
     if all(not side.curves for side in sides):
@@ -119,14 +119,14 @@ def _fixed(x: list[float], y: list[float]) -> str:
 
 def _overall(a: Side, b: Side, results: Sequence[Result]) -> Result:
     """Over several environments the probability of improvement decides: it has no unit."""
-    found = statistics.mean_improvement([result.improvement for result in results])
+    estimate = statistics.mean_improvement([result.improvement for result in results])
     seeds = min(min(each.seeds) for each in results), max(max(each.seeds) for each in results)
-    total = Result(f"all {len(results)}", seeds, found, None)
-    if found.low is not None and found.high is not None and (found.low > 0.5 or found.high < 0.5):
-        total.better = a.name if found.value > 0.5 else b.name
-    elif found.known:
-        total.needed = statistics.improvement_seeds(found.value, seeds[0], len(results))
-    total.verdict = _verdict(total, a, b, found.value - 0.5)
+    total = Result(f"all {len(results)}", seeds, estimate, None)
+    if estimate.low is not None and estimate.high is not None and (estimate.low > 0.5 or estimate.high < 0.5):
+        total.better = a.name if estimate.value > 0.5 else b.name
+    elif estimate.known:
+        total.needed = statistics.improvement_seeds(estimate.value, seeds[0], len(results))
+    total.verdict = _verdict(total, a, b, estimate.value - 0.5)
     return total
 
 
@@ -135,10 +135,10 @@ def _verdict(result: Result, a: Side, b: Side, gain: float) -> str:
     seeds = f"{few} seed{'s' * (few > 1)}" if few == many or not result.difference else f"{few} and {many} seeds"
     if result.better:
         other = b.name if result.better == a.name else a.name
-        found = result.improvement
+        improvement = result.improvement
         if result.better == b.name:
-            found = Estimate(1 - found.value, 1 - (found.high or 0.0), 1 - (found.low or 0.0))
-        return f"{result.better} is better than {other} (probability of improvement {interval(found)})"
+            improvement = Estimate(1 - improvement.value, 1 - (improvement.high or 0.0), 1 - (improvement.low or 0.0))
+        return f"{result.better} is better than {other} (probability of improvement {interval(improvement)})"
     if not result.improvement.known:
         return "no verdict: one seed somewhere says nothing of the spread between seeds"
     if not gain:
@@ -147,12 +147,12 @@ def _verdict(result: Result, a: Side, b: Side, gain: float) -> str:
     return f"not distinguishable with {seeds}; {needed} would do, if the difference is what was seen"
 
 
-def interval(found: Estimate) -> str:
+def interval(estimate: Estimate) -> str:
     """.93 [.81, 1.00]"""
 
     def short(value: float) -> str:
         return f"{value:.2f}".removeprefix("0") if value < 0.995 else f"{value:.2f}"
 
-    if found.low is None or found.high is None:
-        return short(found.value)
-    return f"{short(found.value)} [{short(found.low)}, {short(found.high)}]"
+    if estimate.low is None or estimate.high is None:
+        return short(estimate.value)
+    return f"{short(estimate.value)} [{short(estimate.low)}, {short(estimate.high)}]"

@@ -16,11 +16,11 @@ MANY = 4  # differing keys that a note names
 VERSIONS = ("rlx", "python", "torch", "numpy", "gymnasium", "transformers")
 
 
-def notes(found: Comparison) -> list[str]:
+def notes(comparison: Comparison) -> list[str]:
     return [
-        *(note for side in found.sides if (note := _pooled(side, found.names))),
-        *(note for pair in found.pairs for note in _unlike(pair, found.names)),
-        *_worth(found),
+        *(note for side in comparison.sides if (note := _pooled(side, comparison.names))),
+        *(note for pair in comparison.pairs for note in _unlike(pair, comparison.names)),
+        *_worth(comparison),
     ]
 
 
@@ -34,13 +34,13 @@ def _pooled(side: Side, names: dict[Place, str]) -> str | None:
 def _unlike(pair: Pair, names: dict[Place, str]) -> list[str]:
     """What else differs between two sides."""
     a, b = pair.first, pair.second
-    who, found = f"{a.name} and {b.name}", []
+    who, lines = f"{a.name} and {b.name}", []
     if empty := [side.name for side in (a, b) if not side.curves]:
         return [f"{name} has no finished run to compare" for name in empty]
     if not pair.results:
         return [f"{who} have no environment or task in common"]
     if both := {path.resolve() for path in a.paths} & {path.resolve() for path in b.paths}:
-        found.append(f"{who} share {len(both)} run{'s' * (len(both) > 1)}")
+        lines.append(f"{who} share {len(both)} run{'s' * (len(both) > 1)}")
     keys: list[str] = []
     for place in names:
         of, on = a.on(place), b.on(place)
@@ -51,25 +51,25 @@ def _unlike(pair: Pair, names: dict[Place, str]) -> list[str]:
     keys = list(dict.fromkeys(keys))
     if "total_steps" in keys:
         steps = [shown(sorted(_values(side.curves, "total_steps"))[-1]) for side in (a, b)]
-        found.append(f"{who} were trained for different steps: {' and '.join(steps)}")
+        lines.append(f"{who} were trained for different steps: {' and '.join(steps)}")
     named = "algo.name" in keys
     rest = [key for key in keys if key != "total_steps" and not (named and key.startswith(("algo.", "model.")))]
     if len(rest) > (0 if named else 1):
-        found.append(f"{who} differ in {_few(rest)}{' too' if named else ''}")
-    return found + _versions(pair, who)
+        lines.append(f"{who} differ in {_few(rest)}{' too' if named else ''}")
+    return lines + _versions(pair, who)
 
 
 def _versions(pair: Pair, who: str) -> list[str]:
-    said = []
+    parts = []
     both = [[Provenance.read(curve.path) for curve in side.curves] for side in (pair.first, pair.second)]
     for key in VERSIONS:
-        one, other = ({str((known.versions or {}).get(key)) for known in side} for side in both)
+        one, other = ({str((record.versions or {}).get(key)) for record in side} for side in both)
         if one != other:
-            said.append(f"{key} {'/'.join(sorted(one))} and {'/'.join(sorted(other))}")
-    one, other = ({str((known.git or {}).get("commit"))[:10] for known in side} for side in both)
+            parts.append(f"{key} {'/'.join(sorted(one))} and {'/'.join(sorted(other))}")
+    one, other = ({str((record.git or {}).get("commit"))[:10] for record in side} for side in both)
     if one != other:
-        said.append("git commit")
-    return [f"{who} were made by different versions: {', '.join(said)}"] if said else []
+        parts.append("git commit")
+    return [f"{who} were made by different versions: {', '.join(parts)}"] if parts else []
 
 
 def _values(curves: Sequence[Curve], key: str) -> set[str]:
@@ -81,16 +81,16 @@ def _few(keys: Sequence[str]) -> str:
     return f"{', '.join(keys[:MANY])}{more}"
 
 
-def _worth(found: Comparison) -> list[str]:
+def _worth(comparison: Comparison) -> list[str]:
     """What the intervals and the verdicts are worth."""
-    counts = [len(side.scores(place)) for side in found.sides for place in found.names if side.scores(place)]
+    counts = [len(side.scores(place)) for side in comparison.sides for place in comparison.names if side.scores(place)]
     notes = []
     if few := [count for count in counts if 1 < count < FEW]:
         notes.append(
             f"fewer than {FEW} seeds ({min(few)}): the intervals are Student's, as a plain bootstrap of 3, 5, 10 seeds "
             "covers 75, 89, 94 % and not 95; where some seeds fail altogether these too cover less (docs/comparing.md)"
         )
-    verdicts = sum(len(pair.results) for pair in found.pairs)
+    verdicts = sum(len(pair.results) for pair in comparison.pairs)
     if verdicts > 4:
         notes.append(
             f"{verdicts} verdicts at 95 % each: about {verdicts / 20:.1g} of them would be wrong by chance alone"

@@ -28,13 +28,13 @@ class Side:
 
     def summary(self, names: dict[Place, str], lower: bool) -> list[tuple[str, dict[str, Any]]]:
         """For each environment that it has runs on: {seeds, iqm, mean, worst}."""
-        found = []
+        rows = []
         for place in sorted(names, key=lambda place: place[1:]):
             if values := self.scores(place):
                 at = statistics.estimate(values, self.strata(place))
                 mean, worst = sum(values) / len(values), max(values) if lower else min(values)
-                found.append((names[place], {"seeds": len(values), "iqm": at, "mean": mean, "worst": worst}))
-        return found
+                rows.append((names[place], {"seeds": len(values), "iqm": at, "mean": mean, "worst": worst}))
+        return rows
 
     def strata(self, place: Place) -> list[str]:
         return [curve.identity for curve in self.on(place)]
@@ -89,13 +89,13 @@ class Comparison:
         }  # fmt: skip
 
 
-def _json(found: Estimate | None) -> dict[str, Any] | None:
-    return {"value": found.value, "low": found.low, "high": found.high} if found else None
+def _json(estimate: Estimate | None) -> dict[str, Any] | None:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high} if estimate else None
 
 
-def _result_json(found: Result) -> dict[str, Any]:
+def _result_json(result: Result) -> dict[str, Any]:
     return {
-        "place": found.place, "seeds": list(found.seeds), "difference": _json(found.difference),
-        "improvement": _json(found.improvement), "better": found.better, "seeds_needed": found.needed,
-        "verdict": found.verdict,
+        "place": result.place, "seeds": list(result.seeds), "difference": _json(result.difference),
+        "improvement": _json(result.improvement), "better": result.better, "seeds_needed": result.needed,
+        "verdict": result.verdict,
     }  # fmt: skip

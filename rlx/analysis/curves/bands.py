@@ -45,8 +45,8 @@ def average(line: Line, stat: str = "mean") -> None:
     if len(line.curves) == 1 and len(line.curves[0].x) <= POINTS:
         grid = np.array(line.curves[0].x)  # its own points
     y = np.array([np.interp(grid, curve.x, curve.y, left=np.nan, right=np.nan) for curve in line.curves])
-    there = 2 * (~np.isnan(y)).sum(0) >= len(y)
-    grid, y = grid[there], y[:, there]
+    mask = 2 * (~np.isnan(y)).sum(0) >= len(y)
+    grid, y = grid[mask], y[:, mask]
     line.x, line.mean = grid.tolist(), STATS[stat](y, axis=0).tolist()
     if line.band == "min-max":
         line.low, line.high = np.nanmin(y, 0).tolist(), np.nanmax(y, 0).tolist()

@@ -26,18 +26,18 @@ class Configuration:
 
 def read(paths: Sequence[Path]) -> tuple[list[Configuration], list[str]]:
     """The configurations by place, and notes about runs that cannot be read."""
-    found, notes = [], []
+    all_curves, notes = [], []
     for path in paths:
         if config := query.config(path):
-            found.append(curves.Curve(path, keys.curve(config), config.get("seed"), [], []))
+            all_curves.append(curves.Curve(path, keys.curve(config), config.get("seed"), [], []))
         else:
             notes.append(f"{path}: config.yaml is unreadable")
-    names, made = query.place_names(curve.place for curve in found), []
+    names, configs = query.place_names(curve.place for curve in all_curves), []
     for place in sorted(names, key=lambda place: place[1:]):
-        lines = build.group([curve for curve in found if curve.place == place], [])
+        lines = build.group([curve for curve in all_curves if curve.place == place], [])
         build.label(lines, [])
         for line in lines:
             label, first = line.label.rpartition(" (")[0], line.curves[0]
             runs = [(curve.path, curve.seed) for curve in line.curves]
-            made.append(Configuration(names[place], place[0], label, first.identity, first.config, runs))
-    return made, notes
+            configs.append(Configuration(names[place], place[0], label, first.identity, first.config, runs))
+    return configs, notes

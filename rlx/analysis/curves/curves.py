@@ -47,7 +47,7 @@ def read(paths: Sequence[Path], metric: str, x: str, smooth: int) -> tuple[list[
     """The curves of a metric, and notes about the runs that lack it or did not finish. Raises UserError."""
     curves, notes = [], []
     for path in paths:
-        if not (found := config(path)):
+        if not (settings := config(path)):
             notes.append(f"{path}: config.yaml is unreadable")
             continue
         key = X[x][0]
@@ -63,13 +63,13 @@ def read(paths: Sequence[Path], metric: str, x: str, smooth: int) -> tuple[list[
             )
         values = smoothed([float(row[metric]) for row in lines], smooth)
         x_values = [float(line[key]) for line in lines]
-        curves.append(Curve(path, keys.curve(found), found.get("seed"), x_values, values))
+        curves.append(Curve(path, keys.curve(settings), settings.get("seed"), x_values, values))
     if not curves:
-        known = {key for path in paths for key in MetricsTable(path).numbers()}
-        if metric in known:
+        names = {key for path in paths for key in MetricsTable(path).numbers()}
+        if metric in names:
             raise UserError(f"--x={x}: no run has {X[x][0]} beside {metric}")
-        there = f" (there are: {', '.join(sorted(known))})" if known else "; no run has any yet"
-        raise UserError(f"--metric={shown(metric)}: no run has it{did_you_mean(metric, known)}{there}")
+        choices = f" (there are: {', '.join(sorted(names))})" if names else "; no run has any yet"
+        raise UserError(f"--metric={shown(metric)}: no run has it{did_you_mean(metric, names)}{choices}")
     return curves, notes
 
 
@@ -77,11 +77,11 @@ def smoothed(values: list[float], count: int) -> list[float]:
     """The mean of the last `count` values at each one."""
     if count == 1:
         return values
-    found, total = [], 0.0
+    means, total = [], 0.0
     for i, value in enumerate(values):
         total += value - (values[i - count] if i >= count else 0.0)
-        found.append(total / min(i + 1, count))
-    return found
+        means.append(total / min(i + 1, count))
+    return means
 
 
 def newest(curves: Sequence[Curve]) -> tuple[list[Curve], list[str]]:

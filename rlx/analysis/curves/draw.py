@@ -60,8 +60,8 @@ def draw(plot: Plot, out: Path) -> None:
     for axis in axes[len(plot.panels) :]:
         axis.set_visible(False)
     figure.supylabel("share of runs above tau" if plot.stat == "profile" else plot.metric, fontsize=10)
-    said = textwrap.fill(caption(plot), int(14 * figure.get_figwidth()))
-    figure.supxlabel(said, fontsize=8, color="0.35", x=0.99, ha="right")
+    text = textwrap.fill(caption(plot), int(14 * figure.get_figwidth()))
+    figure.supxlabel(text, fontsize=8, color="0.35", x=0.99, ha="right")
     try:
         figure.savefig(out, dpi=150)
     except OSError as error:

@@ -74,15 +74,15 @@ def _profile(line: Line, levels: list[float]) -> None:
     places: dict[Any, list[float]] = {}
     for curve in line.curves:
         places.setdefault(curve.place, []).append(curve.y[0])
-    found = [
+    estimates = [
         statistics.mean_improvement(
             [share(sum(value > level for value in values), len(values)) for values in places.values()]
         )
         for level in levels
     ]
-    line.x, line.mean = list(levels), [each.value for each in found]
+    line.x, line.mean = list(levels), [each.value for each in estimates]
     if len(line.curves) > 1:
-        line.low, line.high = [each.low or 0.0 for each in found], [each.high or 0.0 for each in found]
+        line.low, line.high = [each.low or 0.0 for each in estimates], [each.high or 0.0 for each in estimates]
 
 
 def share(count: int, total: int) -> Estimate:

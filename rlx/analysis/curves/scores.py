@@ -19,7 +19,7 @@ EVAL = "eval"
 def read(paths: Sequence[Path], metric: str = EVAL) -> tuple[list[Curve], list[str]]:
     """Of every finished run the score of its last evaluation, or the last value of another metric, as a curve of one
     point, one for each seed; and notes on the runs that were left out."""
-    found, left = [], Counter[str]()
+    points, left = [], Counter[str]()
     for path in paths:
         config, status = query.config(path), Status.read(path)
         if status.state != "finished":
@@ -29,8 +29,8 @@ def read(paths: Sequence[Path], metric: str = EVAL) -> tuple[list[Curve], list[s
         elif (value := _value(path, status, metric)) is None:
             left[f"without {'an evaluation' if metric == EVAL else metric}"] += 1
         else:
-            found.append(Curve(path, keys.curve(config), config.get("seed"), [float(status.step)], [value]))
-    curves, repeated = newest(found)
+            points.append(Curve(path, keys.curve(config), config.get("seed"), [float(status.step)], [value]))
+    curves, repeated = newest(points)
     reasons = ", ".join(f"{count} {reason}" for reason, count in left.items())
     return curves, [*([f"left out {reasons}"] if left else []), *repeated]
 
@@ -46,11 +46,11 @@ def full_metric(paths: Sequence[Path], metric: str) -> str:
     """rollout/ep_rew_mean for ep_rew_mean. Raises UserError for one that no run has."""
     if metric == EVAL:
         return metric
-    known = {key for path in paths for key in MetricsTable(path).numbers(also=("step",))}
-    ends = sorted(key for key in known if key == metric or key.endswith(f"/{metric}"))
+    names = {key for path in paths for key in MetricsTable(path).numbers(also=("step",))}
+    ends = sorted(key for key in names if key == metric or key.endswith(f"/{metric}"))
     if metric in ends or len(ends) == 1:
         return metric if metric in ends else ends[0]
     if ends:
         raise UserError(f"--metric={shown(metric)}: which of {', '.join(ends)}?")
-    there = f" (there are: eval, {', '.join(sorted(known))})" if known else "; no run has any yet"
-    raise UserError(f"--metric={shown(metric)}: no run has it{did_you_mean(metric, {EVAL, *known})}{there}")
+    choices = f" (there are: eval, {', '.join(sorted(names))})" if names else "; no run has any yet"
+    raise UserError(f"--metric={shown(metric)}: no run has it{did_you_mean(metric, {EVAL, *names})}{choices}")

@@ -23,8 +23,8 @@ def write(directory: Path) -> None:
     runs = reader.find(directory)
     if not any(any(path.glob("events.out.tfevents.*")) for path in runs):
         return
-    made, _ = configurations.read(runs)
-    names = _file_names(made)
+    configs, _ = configurations.read(runs)
+    names = _file_names(configs)
     charts: dict[str, list[str]] = {}  # environment or task: metrics
     rows: dict[str, dict[int, dict[str, float]]] = {}  # configuration: step: tag: value
     for metric in dict.fromkeys(name for path in runs for name in reader.facts(path).metrics):
@@ -38,18 +38,18 @@ def write(directory: Path) -> None:
                 steps = rows.setdefault(names[line.curves[0].identity], {})
                 for x, *values in zip(line.x, line.mean, line.low or line.mean, line.high or line.mean):
                     steps.setdefault(round(x), {}).update(zip(tags(place, metric), values))
-    tensorboard_grid.bands(directory, rows, charts, _table(made))
+    tensorboard_grid.bands(directory, rows, charts, _table(configs))
 
 
-def _table(made: Sequence[configurations.Configuration]) -> str:
+def _table(configs: Sequence[configurations.Configuration]) -> str:
     """As Markdown: a crash is a line here, even where other seeds of its configuration went well."""
     lines = ["| where | configuration | mean of the last evaluations | runs | first error |", "|---|---|---|---|---|"]
-    for one in made:
+    for one in configs:
         statuses = [Status.read(path) for path, _ in one.runs]
-        known = [status.score for status in statuses if status.score is not None]
+        scores = [status.score for status in statuses if status.score is not None]
         states = Counter(status.state for status in statuses)
         error = next((status.error for status in statuses if status.error), "")
-        mean = f"{sum(known) / len(known):.6g}" if known else ""
+        mean = f"{sum(scores) / len(scores):.6g}" if scores else ""
         came = ", ".join(f"{count} {state}" for state, count in states.items())
         lines.append(f"| {' | '.join(map(_cell, (one.place, one.label, mean, came, error[:300])))} |")
     return "\n".join(lines)
@@ -59,11 +59,11 @@ def _cell(text: str) -> str:
     return re.sub(r"[|\\`*_\[\]<>&\n\r]", lambda sign: f"&#{ord(sign[0])};", text)
 
 
-def _file_names(made: Sequence[configurations.Configuration]) -> dict[str, str]:
+def _file_names(configs: Sequence[configurations.Configuration]) -> dict[str, str]:
     """A directory's name for each configuration; one label in several places is one directory."""
     taken: dict[str, str] = {}
-    for label in dict.fromkeys(one.label for one in made):
+    for label in dict.fromkeys(one.label for one in configs):
         plain = re.sub(r"[^\w=.,+-]+", "_", label.replace(", ", ",")).strip("._")[:100] or "all"
         free = (plain if i == 1 else f"{plain}_{i}" for i in itertools.count(1))
         taken[label] = next(name for name in free if name not in taken.values())
-    return {one.identity: taken[one.label] for one in made}
+    return {one.identity: taken[one.label] for one in configs}

@@ -154,11 +154,11 @@ def _plots(paths: Sequence[Path], metric: str, chosen: str, rows: Sequence[Row])
 
 
 def _rows(paths: Sequence[Path], metric: str) -> tuple[list[Row], list[str]]:
-    found, notes = configurations.read(paths)
-    if not found:
+    configs, notes = configurations.read(paths)
+    if not configs:
         raise UserError(f"no run can be read ({notes[0]})")
     rows = []
-    for one in found:
+    for one in configs:
         runs_ = [_one(path, seed, metric) for path, seed in one.runs]
         rows.append(Row(0, one.place, one.kind, one.label, one.identity, one.config, runs_))
     rows.sort(key=lambda row: (row.place, -_middle(row)))
@@ -190,10 +190,10 @@ def _line(error: Any) -> str | None:
 
 def _last(path: Path, metric: str) -> dict[str, Any]:
     """The last values of a metric, the step and the wall time."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for row in MetricsTable(path).rows():
-        found |= {key: row[key] for key in ("step", metric, "time/time_elapsed") if is_number(row.get(key))}
-    return found
+        values |= {key: row[key] for key in ("step", metric, "time/time_elapsed") if is_number(row.get(key))}
+    return values
 
 
 # -- the machine -------------------------------------------------------------------------------------------------
@@ -201,16 +201,16 @@ def _last(path: Path, metric: str) -> dict[str, Any]:
 
 def environment(rows: Sequence[Row]) -> dict[str, str]:
     """Versions, machine and the like, each once with all the values it had."""
-    found: dict[str, dict[str, None]] = {}
+    table: dict[str, dict[str, None]] = {}
     for run in (run for row in rows for run in row.runs):
         record, machine = run.record, run.record.machine or {}
-        said = {
+        facts = {
             **{str(name): version for name, version in (record.versions or {}).items()},
             "host": record.host, "system": machine.get("system"), "device": record.device,
             "GPU": machine.get("gpu"), "CPU": machine.get("cpu_capability"), "threads": record.threads,
             "git commit": str((record.git or {}).get("commit") or "")[:12],
         }  # fmt: skip
-        for name, value in said.items():
+        for name, value in facts.items():
             if value not in (None, ""):
-                found.setdefault(name, {})[str(value)] = None
-    return {name: ", ".join(values) for name, values in found.items()}
+                table.setdefault(name, {})[str(value)] = None
+    return {name: ", ".join(values) for name, values in table.items()}

@@ -25,12 +25,12 @@ def last_film(run: Path) -> tuple[int, bytes] | None:
     if film := films.last(run):
         return film
     for path in sorted(run.glob("events.out.tfevents.*"), reverse=True):
-        found = None
+        newest = None
         for event in _records(path):
             if TAG in event and (film := _film(event)):
-                found = film
-        if found:
-            return found
+                newest = film
+        if newest:
+            return newest
     return None
 
 
@@ -54,7 +54,7 @@ def _records(path: Path) -> Iterator[bytes]:
 
 
 def _film(event: bytes) -> tuple[int, bytes] | None:
-    step, found = 0, None
+    step, film = 0, None
     try:
         for number, value in _fields(event):
             if number == EVENT_STEP and isinstance(value, int):
@@ -66,10 +66,10 @@ def _film(event: bytes) -> tuple[int, bytes] | None:
                         image = parts.get(VALUE_IMAGE)
                         if parts.get(VALUE_TAG) == TAG and isinstance(image, bytes):
                             gif = dict(_fields(image)).get(IMAGE_BYTES)
-                            found = gif if isinstance(gif, bytes) and gif[:4] == b"GIF8" else found
+                            film = gif if isinstance(gif, bytes) and gif[:4] == b"GIF8" else film
     except (ValueError, IndexError):  # not what it should be
         return None
-    return (step, found) if found else None
+    return (step, film) if film else None
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:

@@ -80,8 +80,8 @@ def read_study(path: Path) -> StudySummary | None:
     if not trials:
         return None
     shares = {key: float(share) for key, share in _json(path / "importance.json").items() if is_number(share)}
-    asked = _json(path / "study.json")
-    return StudySummary(path, asked, sorted(trials, key=lambda trial: trial["number"]), shares)
+    request = _json(path / "study.json")
+    return StudySummary(path, request, sorted(trials, key=lambda trial: trial["number"]), shares)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -11,19 +11,19 @@ from rlx.cli.printing.text import heading, table
 FIRST = 12  # characters of a hash
 
 
-def differences(found: Mapping[str, Any]) -> None:
+def differences(diff: Mapping[str, Any]) -> None:
     """`rlx diff`."""
-    print(f"A  {found['a']}\nB  {found['b']}\n")
-    seeds = "the same seed" if found["same_seed"] else "another seed"
-    same = "same configuration" if found["same_config"] else "configurations differ"
-    print(f"{same}, {seeds}; {_weights(found['same_weights'])}")
-    for title, part in (("configuration", found["config"]), ("made by", found["origin"])):
+    print(f"A  {diff['a']}\nB  {diff['b']}\n")
+    seeds = "the same seed" if diff["same_seed"] else "another seed"
+    same = "same configuration" if diff["same_config"] else "configurations differ"
+    print(f"{same}, {seeds}; {_weights(diff['same_weights'])}")
+    for title, part in (("configuration", diff["config"]), ("made by", diff["origin"])):
         if part:
             print()
             table([(title, "A", "B"), *((key, _short(one), _short(other)) for key, (one, other) in part.items())])
     print()
     table(
-        [("outcome", "A", "B"), *((key, _short(one), _short(other)) for key, (one, other) in found["outcome"].items())]
+        [("outcome", "A", "B"), *((key, _short(one), _short(other)) for key, (one, other) in diff["outcome"].items())]
     )
 
 
@@ -45,21 +45,21 @@ def _short(value: Any) -> str:
     return text[:FIRST] if hexadecimal else text
 
 
-def compared(found: Any) -> None:
+def compared(comparison: Any) -> None:
     """`rlx compare`."""
     from rlx.analysis.compare import build
 
-    lines = [("", heading(place[0] for place in found.names), "seeds", "IQM", "95 % interval", "mean", "worst", "")]
-    for side in found.sides:
-        for i, (name, of) in enumerate(side.summary(found.names, found.lower)):
+    lines = [("", heading(kind for kind, *_ in comparison.names), "seeds", "IQM", "95 % interval", "mean", "worst", "")]
+    for side in comparison.sides:
+        for i, (name, of) in enumerate(side.summary(comparison.names, comparison.lower)):
             at = of["iqm"]
             numbers = (f"{at.value:.4g}", _interval(at), f"{of['mean']:.4g}", f"{of['worst']:.4g}")
             lines.append((side.name if not i else "", name, str(of["seeds"]), *numbers, side.label if not i else ""))
         if not side.curves:
             lines.append((side.name, "-", "0", "-", "-", "-", "-", side.label))
-    print(f"{found.metric}, {'lower' if found.lower else 'higher'} is better")
+    print(f"{comparison.metric}, {'lower' if comparison.lower else 'higher'} is better")
     table(lines, right=(2, 3, 5, 6))
-    for pair in found.pairs:
+    for pair in comparison.pairs:
         who = f"{pair.first.name} against {pair.second.name}"
         print(f"\n{who}")
         rows = [("", "IQM difference", "P(improvement)", "")]
@@ -72,9 +72,9 @@ def compared(found: Any) -> None:
             table(rows)
         else:
             print("nothing to compare")
-    for note in found.notes:
-        print(f"{'' if note is not found.notes[0] else chr(10)}note: {note}")
+    for note in comparison.notes:
+        print(f"{'' if note is not comparison.notes[0] else chr(10)}note: {note}")
 
 
-def _interval(found: Any) -> str:
-    return f"[{found.low:.4g}, {found.high:.4g}]" if found.known else "-"
+def _interval(estimate: Any) -> str:
+    return f"[{estimate.low:.4g}, {estimate.high:.4g}]" if estimate.known else "-"

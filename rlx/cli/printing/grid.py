@@ -16,7 +16,7 @@ from typing import Any
 
 from rlx.base.signals import STOPPING
 from rlx.cli.printing.text import score
-from rlx.rundir import reader as runs
+from rlx.rundir import reader
 
 EVERY = 0.5  # seconds
 ROWS = 12  # of the table, at most
@@ -84,9 +84,9 @@ class _Shown:
             if job["job"] not in self.told:
                 self.told.add(job["job"])
                 path = self.directory / job["run"]
-                found: dict[str, Any] = runs.show(path) if path.is_dir() else {"status": "failed", "eval": None}
-                what = f": {job['error']}" if job["error"] else f"  eval {score(found)}"
-                state = "failed" if job["error"] and found["status"] == "finished" else found["status"]
+                row: dict[str, Any] = reader.show(path) if path.is_dir() else {"status": "failed", "eval": None}
+                what = f": {job['error']}" if job["error"] else f"  eval {score(row)}"
+                state = "failed" if job["error"] and row["status"] == "finished" else row["status"]
                 words = " ".join(self.grid.varied(job["overrides"]))
                 print_of = f"{len(self.told)} of {max(self.planned or 0, len(jobs))}"
                 yield f"{print_of}  {job['run']}  {state}{what}  {words}".rstrip()
@@ -96,7 +96,7 @@ class _Shown:
 
         jobs = self.jobs()
         ended = {job["run"]: job for job in jobs}
-        open_ = [path for path in runs.find(self.directory) if path.name not in ended]
+        open_ = [path for path in reader.find(self.directory) if path.name not in ended]
         failed = sum(job["error"] is not None for job in jobs)
         count = max(self.planned or 0, len(jobs) + len(open_))
         title = f"{len(jobs)} of {count} jobs ended{f', {failed} failed' if failed else ''}, {len(open_)} running"
@@ -105,13 +105,13 @@ class _Shown:
             table.add_column(name, justify="right" if name in ("done", "eval") else "left", no_wrap=True)
         shown = [self.directory / job["run"] for job in jobs][-max(2, ROWS - len(open_)) :]
         for path in [*shown, *open_][-ROWS:]:
-            found: dict[str, Any] = runs.show(path) if path.is_dir() else {"status": "not started", "eval": None}
+            row: dict[str, Any] = reader.show(path) if path.is_dir() else {"status": "not started", "eval": None}
             job = ended.get(path.name)
-            words = job["overrides"] if job else (found.get("command") or [])[2:]
-            total = found.get("total_steps")
-            share = f"{100 * min(1.0, found['step'] / total):.0f}%" if total else "-"
+            words = job["overrides"] if job else (row.get("command") or [])[2:]
+            total = row.get("total_steps")
+            share = f"{100 * min(1.0, row['step'] / total):.0f}%" if total else "-"
             text = (job or {}).get("error") or " ".join(self.grid.varied(words))
-            table.add_row(path.name, found["status"], share, score(found), text)
+            table.add_row(path.name, row["status"], share, score(row), text)
         return table
 
     def _left(self, done: int, count: int) -> str:

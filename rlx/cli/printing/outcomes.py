@@ -10,11 +10,11 @@ from rlx.base.paths import near
 from rlx.cli.printing.text import columns, quoted, score, table
 
 
-def finished(path: Path, found: Mapping[str, Any]) -> None:
+def finished(path: Path, outcome: Mapping[str, Any]) -> None:
     """The final table, the next commands, and the run's path as the last line."""
     from rlx.rundir import reader
 
-    rows = [*_evaluation(found["evaluation"] or {}), *_numbers(found["metrics"])]
+    rows = [*_evaluation(outcome["evaluation"] or {}), *_numbers(outcome["metrics"])]
     print()
     columns(rows)
     name = quoted(path)
@@ -25,35 +25,35 @@ def finished(path: Path, found: Mapping[str, Any]) -> None:
     print(f"run: {near(path)}")
 
 
-def _numbers(found: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _numbers(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return [
-        (f"{prefix}{key}", f"{value:.6g}") for key, value in sorted(found.items()) if isinstance(value, int | float)
+        (f"{prefix}{key}", f"{value:.6g}") for key, value in sorted(values.items()) if isinstance(value, int | float)
     ]
 
 
-def _evaluation(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    if "mean_reward" in found:
-        text = f"{found['mean_reward']:.2f} +- {found['std_reward']:.2f} over {found['episodes']} episodes"
+def _evaluation(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if "mean_reward" in values:
+        text = f"{values['mean_reward']:.2f} +- {values['std_reward']:.2f} over {values['episodes']} episodes"
         return [("eval/mean_reward", text)]
-    return _numbers({key: found[key] for key in found if key not in ("step", "score", "seed")}, "eval/")
+    return _numbers({key: values[key] for key in values if key not in ("step", "score", "seed")}, "eval/")
 
 
-def evaluated(found: Mapping[str, Any], seed: int) -> None:
+def evaluated(report: Mapping[str, Any], seed: int) -> None:
     """`rlx eval`."""
-    if "returns" in found:
-        print(f"{found['mean']:.2f} +- {found['std']:.2f} over {found['n']} episodes (seed {seed})")
+    if "returns" in report:
+        print(f"{report['mean']:.2f} +- {report['std']:.2f} over {report['n']} episodes (seed {seed})")
         return
-    several = {f"{name}@{k}": share for name in ("pass", "maj") for k, share in found.get(f"{name}_at", {}).items()}
-    for key, value in [*_numbers(found), *_numbers(several)]:
+    several = {f"{name}@{k}": share for name in ("pass", "maj") for k, share in report.get(f"{name}_at", {}).items()}
+    for key, value in [*_numbers(report), *_numbers(several)]:
         print(f"  {key:<17}  {value}")
 
 
-def sampled(found: Sequence[Mapping[str, Any]]) -> None:
+def sampled(rows: Sequence[Mapping[str, Any]]) -> None:
     """`rlx sample`: log-prob, prompt and completion, one line each."""
-    for row in found:
-        for said in row["completions"]:
-            text = f"{row['prompt']}{said['text']}".replace("\n", "\\n")
-            print(f"{said['logprob']:9.3f}  {text}{'' if said['ended'] else ' (cut)'}")
+    for row in rows:
+        for completion in row["completions"]:
+            text = f"{row['prompt']}{completion['text']}".replace("\n", "\\n")
+            print(f"{completion['logprob']:9.3f}  {text}{'' if completion['ended'] else ' (cut)'}")
 
 
 def grid_summary(directory: Path, jobs: Sequence[Mapping[str, Any]], planned: int | None, error: str | None) -> bool:
@@ -64,13 +64,13 @@ def grid_summary(directory: Path, jobs: Sequence[Mapping[str, Any]], planned: in
     lines = [("job", "status", "eval", "", "")]
     for job in jobs:
         path = directory / str(job["run"])
-        found: dict[str, Any] = reader.show(path) if path.is_dir() else {"status": "not started", "eval": None}
+        row: dict[str, Any] = reader.show(path) if path.is_dir() else {"status": "not started", "eval": None}
         swept = " ".join(word for word in job["overrides"] if word not in same)
-        lines.append((str(job["run"]), found["status"], score(found), swept, str(job["error"] or "")))
+        lines.append((str(job["run"]), row["status"], score(row), swept, str(job["error"] or "")))
     for path in reader.find(directory):  # what came to no end, because its process did
         if path.name not in [job["run"] for job in jobs]:
-            found = reader.show(path)
-            lines.append((path.name, found["status"], score(found), "", str(found["error"] or "")))
+            row = reader.show(path)
+            lines.append((path.name, row["status"], score(row), "", str(row["error"] or "")))
     print()
     if len(lines) > 1:
         table(lines, right=(2,))

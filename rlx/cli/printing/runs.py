@@ -27,9 +27,9 @@ def listing(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Sequence[An
     table(lines, right=tuple(range(3, 6 + len(names))))
 
 
-def jobs(found: Mapping[str, Any]) -> None:
+def jobs(summary: Mapping[str, Any]) -> None:
     """`rlx show` of a grid or a search. What all jobs share is not said of each."""
-    study, many = found["kind"] == "study", found["jobs"]
+    study, many = summary["kind"] == "study", summary["jobs"]
     same = {key for job in many for key in job["params"] if len({str(one["params"].get(key)) for one in many}) == 1}
     lines = [("trial" if study else "job", "status", "score" if study else "eval", "", "")]
     for job in many:
@@ -40,30 +40,30 @@ def jobs(found: Mapping[str, Any]) -> None:
         lines.append((name, str(job["status"]), value, " ".join(words), error))
     if many:
         table(lines, right=(0, 2) if study else (2,))
-    states = ", ".join(f"{count} {state}" for state, count in found["states"].items()) or "no run yet"
-    print(f"{'grid' if found['kind'] == 'sweep' else found['kind']} {found['sweep']}: {states}")
+    states = ", ".join(f"{count} {state}" for state, count in summary["states"].items()) or "no run yet"
+    print(f"{'grid' if summary['kind'] == 'sweep' else summary['kind']} {summary['sweep']}: {states}")
 
 
-def removed(found: Any, as_json: bool, only_said: bool = False) -> None:
+def removed(plan: Any, as_json: bool, only_said: bool = False) -> None:
     """`rlx rm`."""
     if as_json:
-        print(json.dumps({"removed": list(map(str, found.paths)), "bytes": found.bytes, "dry_run": only_said}))
+        print(json.dumps({"removed": list(map(str, plan.paths)), "bytes": plan.bytes, "dry_run": only_said}))
         return
-    for path in found.paths:
+    for path in plan.paths:
         print(f"{'would remove' if only_said else 'removed'} {path}")
-    print(f"{found.bytes:,} bytes {'would be freed' if only_said else 'freed'}" if found.paths else "nothing to remove")
+    print(f"{plan.bytes:,} bytes {'would be freed' if only_said else 'freed'}" if plan.paths else "nothing to remove")
 
 
-def doomed(found: Any) -> None:
+def doomed(plan: Any) -> None:
     """What `rlx rm` asks about."""
-    for path in found.paths:
+    for path in plan.paths:
         print(f"  {path}")
-    print(f"  {found.bytes:,} bytes")
+    print(f"  {plan.bytes:,} bytes")
 
 
-def details(found: Mapping[str, Any]) -> None:
+def details(row: Mapping[str, Any]) -> None:
     """`rlx show`."""
-    for key, value in found.items():
+    for key, value in row.items():
         if isinstance(value, dict):
             print(f"{key}:")
             for name, inner in value.items():
@@ -78,17 +78,17 @@ def details(found: Mapping[str, Any]) -> None:
             print(f"{key}: {'-' if value is None else number(value)}")
 
 
-def plotted(found: Any, out: Path) -> None:
+def plotted(plot: Any, out: Path) -> None:
     """`rlx plot`."""
-    last_of = "mean" if found.stat == "profile" else "last"
-    lines = [(heading(found.kinds.values()), "line", last_of, "range of seeds")]
-    for name, group in found.panels.items():
+    last_of = "mean" if plot.stat == "profile" else "last"
+    lines = [(heading(plot.kinds.values()), "line", last_of, "range of seeds")]
+    for name, group in plot.panels.items():
         for line in group:
             last = [curve.y[-1] for curve in line.curves]
-            middle = sum(last) / len(last) if found.stat == "profile" else line.mean[-1]
+            middle = sum(last) / len(last) if plot.stat == "profile" else line.mean[-1]
             lines.append((name, line.label, f"{middle:.6g}", f"{min(last):.6g} to {max(last):.6g}"))
     table(lines, right=(2,))
-    if found.notes:
-        more = f"; and {len(found.notes) - NOTES} more" if len(found.notes) > NOTES else ""
-        print(f"note: {'; '.join(found.notes[:NOTES])}{more}")
-    print(f"{out}: {found.metric}")
+    if plot.notes:
+        more = f"; and {len(plot.notes) - NOTES} more" if len(plot.notes) > NOTES else ""
+        print(f"note: {'; '.join(plot.notes[:NOTES])}{more}")
+    print(f"{out}: {plot.metric}")

@@ -18,13 +18,13 @@ Row = Mapping[str, Any]
 
 def announced(study: Any, jobs: int, ranges: Mapping[str, str]) -> None:
     """Before the first trial."""
-    asked = study.asked
-    place = asked.get("env") or asked.get("task")
+    request = study.asked
+    place = request.get("env") or request.get("task")
     workers = f"{jobs} worker{'s' if jobs > 1 else ''}"
-    print(f"{asked['algo']} on {place}: {asked['trials']} trials of {_runs(asked['seeds'])}, ", end="")
-    print(f"sampler {asked['sampler']}, pruner {asked['pruner']}, {workers}")
+    print(f"{request['algo']} on {place}: {request['trials']} trials of {_runs(request['seeds'])}, ", end="")
+    print(f"sampler {request['sampler']}, pruner {request['pruner']}, {workers}")
     columns(ranges.items())
-    for note in asked.get("notes", []):
+    for note in request.get("notes", []):
         print(f"  {note}")
     sys.stdout.flush()
 
@@ -74,11 +74,11 @@ class Watch:
 
     def _refresh(self) -> None:
         try:
-            found = (self.study.directory / "trials.jsonl").stat()
+            file = (self.study.directory / "trials.jsonl").stat()
         except OSError:
             return
-        if (found.st_mtime_ns, found.st_ino) != self._read:
-            self._read = found.st_mtime_ns, found.st_ino
+        if (file.st_mtime_ns, file.st_ino) != self._read:
+            self._read = file.st_mtime_ns, file.st_ino
             self._rows = self.study.rows()
 
     def _lines(self) -> None:
@@ -98,12 +98,12 @@ class Watch:
         title = f"{len(ended)} of {self.study.asked['trials']} trials ended, {len(going)} running"
         title += f"; best {_number(best['score'])} (trial {best['number']})" if best else ""
         keys = list(self.study.asked["space"])
-        made = Table(title=title, title_justify="left", box=None, padding=(0, 2))
+        view = Table(title=title, title_justify="left", box=None, padding=(0, 2))
         for name in ("trial", "state", "score", "seeds", *keys):
-            made.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+            view.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
         for row in [*ended[-max(2, ROWS - len(going)) :], *going][-ROWS:]:
-            made.add_row(*_cells(row, keys, self.study))
-        return made
+            view.add_row(*_cells(row, keys, self.study))
+        return view
 
 
 def _cells(row: Row, keys: Sequence[str], study: Any) -> list[str]:
@@ -181,26 +181,26 @@ def listing(study: Any, rows: Sequence[Row], shares: Mapping[str, float] | None,
     print(f"run: {near(study.directory)}")
 
 
-def winner(found: Mapping[str, Any]) -> None:
+def winning_trial(result: Mapping[str, Any]) -> None:
     """`rlx sweep best`."""
-    scores = ", ".join(_number(score) for score in found["scores"])
-    print(f"trial {found['trial']}: {_number(found['score'])}, the mean of {scores}")
-    columns((key, _number(value)) for key, value in found["params"].items())
-    print(f"runs: {' '.join(found['runs'])}")
-    print(f"train it: {found['command']}")
+    scores = ", ".join(_number(score) for score in result["scores"])
+    print(f"trial {result['trial']}: {_number(result['score'])}, the mean of {scores}")
+    columns((key, _number(value)) for key, value in result["params"].items())
+    print(f"runs: {' '.join(result['runs'])}")
+    print(f"train it: {result['command']}")
 
 
-def retrained(study: Any, found: Mapping[str, Any]) -> None:
+def retrained(study: Any, result: Mapping[str, Any]) -> None:
     """`rlx sweep best --train`: how much of the score survived."""
-    fresh = found["fresh"]
+    fresh = result["fresh"]
     count = len(fresh["seeds"]) - fresh["failed"]
-    print(f"\nscore in the search   {_number(found['score'])}  (best of {found['complete']} complete trials)")
+    print(f"\nscore in the search   {_number(result['score'])}  (best of {result['complete']} complete trials)")
     if fresh["mean"] is not None:
         share = ""
-        if found["score"] > 0:
-            share = f", {100 * fresh['mean'] / found['score']:.0f}% of it"
+        if result["score"] > 0:
+            share = f", {100 * fresh['mean'] / result['score']:.0f}% of it"
         seeds = f"{count} fresh seed{'s' if count > 1 else ''}"
-        print(f"mean of {seeds:<13} {_number(fresh['mean'])}  ({found['difference']:+.4g}{share})")
+        print(f"mean of {seeds:<13} {_number(fresh['mean'])}  ({result['difference']:+.4g}{share})")
         print("The winner was chosen for its score, luck included; the fresh seeds had no part in the choice.")
     if fresh["failed"]:
         print(f"{fresh['failed']} of {len(fresh['seeds'])} runs did not finish")

@@ -39,8 +39,8 @@ def score(row: Mapping[str, Any]) -> str:
 
 def ranking(row: Mapping[str, Any]) -> float:
     """A run's score in its last evaluation, to sort by."""
-    found = score(row)
-    return float("-inf") if found == "-" else float(found)
+    value = score(row)
+    return float("-inf") if value == "-" else float(value)
 
 
 def number(value: Any) -> str:

@@ -16,13 +16,13 @@ from rlx.cli.verbs.base import Json, RunName, app, errors, run_path
 def diff(run: RunName, other: RunName, as_json: Json = False) -> None:
     """What two runs differ in: configuration, versions, outcome."""
     with errors():
-        from rlx.analysis.compare import diff as differing
+        from rlx.analysis.compare.diff import build
 
-        found = differing.build(run_path(run), run_path(other))
+        result = build(run_path(run), run_path(other))
         if as_json:
-            print(json.dumps(found))
+            print(json.dumps(result))
         else:
-            printing.differences(found)
+            printing.differences(result)
 
 
 @app.command()
@@ -55,8 +55,8 @@ def compare(
         if not sides:
             raise UserError("compare: GLOB is missing: two directories of runs or patterns (rlx compare --help)")
         keys = [word for word in by.split(",") if word]
-        found = build.build(sides, metric, keys, lower)
+        comparison = build.build(sides, metric, keys, lower)
         if as_json:
-            print(json.dumps(found.to_json()))
+            print(json.dumps(comparison.to_json()))
         else:
-            printing.compared(found)
+            printing.compared(comparison)

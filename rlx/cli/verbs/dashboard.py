@@ -72,8 +72,8 @@ def _serve(directory: Path, port: int) -> None:
     """Run TensorBoard until it ends or is ended with Ctrl-C; its own words only where it fails."""
     words = ["--logdir", str(directory), "--host", HOST, "--port", str(port)]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with tempfile.TemporaryFile() as said:
-        child = subprocess.Popen([sys.executable, "-m", "tensorboard.main", *words], stdout=said, stderr=said)
+    with tempfile.TemporaryFile() as output:
+        child = subprocess.Popen([sys.executable, "-m", "tensorboard.main", *words], stdout=output, stderr=output)
         try:
             if _answers(child, port):
                 print(f"http://{HOST}:{port}  TensorBoard over {directory}; Ctrl-C ends it", flush=True)
@@ -87,7 +87,7 @@ def _serve(directory: Path, port: int) -> None:
             except subprocess.TimeoutExpired:
                 child.kill()
         if code and code != -signal.SIGINT:
-            raise RuntimeError(f"TensorBoard ended with {code}: {_last_line(said)}")
+            raise RuntimeError(f"TensorBoard ended with {code}: {_last_line(output)}")
 
 
 def _answers(child: subprocess.Popen, port: int) -> bool:
@@ -102,6 +102,6 @@ def _answers(child: subprocess.Popen, port: int) -> bool:
     return False
 
 
-def _last_line(said: IO[bytes]) -> str:
-    said.seek(0)
-    return (said.read().decode(errors="replace").strip().splitlines() or ["(nothing said)"])[-1]
+def _last_line(output: IO[bytes]) -> str:
+    output.seek(0)
+    return (output.read().decode(errors="replace").strip().splitlines() or ["(nothing said)"])[-1]

@@ -31,19 +31,20 @@ def report(
 ) -> None:
     """Everything about some runs, or a search, as one page that needs nothing else."""
     with errors():
-        from rlx.analysis.report import build, page as report_page
+        from rlx.analysis.report.build import build
+        from rlx.analysis.report.page import html
 
         check_out(out, (".html", ".htm"))
-        found = build.build(paths or (), metric, title)
-        page = report_page.html(found).encode("utf-8", "replace")
+        result = build(paths or (), metric, title)
+        page = html(result).encode("utf-8", "replace")
         try:
             write_atomically(out, page, durable=False)
         except OSError as error:
             raise UserError(f"--out={out}: {error}") from None
         if as_json:
-            print(json.dumps({"out": str(out), "rows": found.table(), "notes": found.notes}))
+            print(json.dumps({"out": str(out), "rows": result.table(), "notes": result.notes}))
             return
-        count = sum(len(row.runs) for row in found.rows)
+        count = sum(len(row.runs) for row in result.rows)
         print(f"{out}: {count} run{'s' * (count != 1)}, {len(page) / 1e3:,.0f} kB")
 
 

@@ -36,22 +36,23 @@ def ls(
 ) -> None:
     """List runs, the newest (or the best) last."""
     with errors():
-        from rlx.rundir import filter as conditions, index
+        from rlx.rundir import index
+        from rlx.rundir.filter import SHOWN, conditions, ordered, select, sort_key, value_of
 
         if directory != RUNS:  # before the first run there is none
             _check_directory(directory)
-        found = index.read(directory)
-        key = conditions.sort_key(sort, found, ORDERS)
-        chosen = conditions.ordered(conditions.select(found, where or ()), key)
+        entries = index.read(directory)
+        key = sort_key(sort, entries, ORDERS)
+        chosen = ordered(select(entries, where or ()), key)
         if as_json:
             print(json.dumps([entry.row for entry in chosen]))
         elif chosen:
-            asked = [condition.key for condition in conditions.conditions(where or (), found)]
-            more = [name for name in dict.fromkeys([key, *asked]) if name not in conditions.SHOWN]
-            columns = {name: [conditions.value_of(entry, name) for entry in chosen] for name in more}
+            keys = [condition.key for condition in conditions(where or (), entries)]
+            more = [name for name in dict.fromkeys([key, *keys]) if name not in SHOWN]
+            columns = {name: [value_of(entry, name) for entry in chosen] for name in more}
             printing.listing([entry.row for entry in chosen], columns)
-        elif found:
-            print(f"none of the {len(found)} runs under {directory} has {' and '.join(where or ())}")
+        elif entries:
+            print(f"none of the {len(entries)} runs under {directory} has {' and '.join(where or ())}")
         else:
             print(f"no runs under {directory} yet: rlx train algo=ppo env=cartpole")
 
@@ -123,15 +124,15 @@ def plot(
         keys = [word for word in by.split(",") if word]
         chosen = query.find(paths or ())
         if profile:
-            found = profiles.build(chosen, metric or "eval", keys)
+            chart = profiles.build(chosen, metric or "eval", keys)
         else:
-            found = build.build(chosen, metric, keys, x, smooth, stat)
+            chart = build.build(chosen, metric, keys, x, smooth, stat)
         if out or not as_json:
-            draw.draw(found, picture)
+            draw.draw(chart, picture)
         if as_json:
-            print(json.dumps(found.to_json()))
+            print(json.dumps(chart.to_json()))
         else:
-            printing.plotted(found, picture)
+            printing.plotted(chart, picture)
 
 
 @app.command()

@@ -34,8 +34,8 @@ def list_(
 
         if what not in LISTS:
             raise UserError(f"list {shown(what)}: no such list{choices_hint(what, LISTS)}")
-        found = registry.options(LISTS[what])
-        lines = [(name, registry.first_comment(path)) for name, path in found.items() if name != "none"]
+        options = registry.options(LISTS[what])
+        lines = [(name, registry.first_comment(path)) for name, path in options.items() if name != "none"]
         printing.table(lines or [("nothing", "")])
 
 
@@ -43,9 +43,9 @@ def list_(
 def doctor() -> None:
     """Versions, devices and extras of this machine."""
     with errors():
-        from rlx.cli import doctor as machine
+        from rlx.cli.doctor import report
 
-        machine.doctor(__version__)
+        report(__version__)
 
 
 @app.command()
@@ -54,8 +54,8 @@ def completion(
 ) -> None:
     """Shell completion: source <(rlx completion bash)."""
     with errors():
-        from rlx.cli import completion as scripts
+        from rlx.cli.completion import SCRIPTS
 
-        if shell not in scripts.SCRIPTS:
-            raise UserError(f"completion {shown(shell)}: no such shell{choices_hint(shell, scripts.SCRIPTS)}")
-        print(scripts.SCRIPTS[shell], end="")
+        if shell not in SCRIPTS:
+            raise UserError(f"completion {shown(shell)}: no such shell{choices_hint(shell, SCRIPTS)}")
+        print(SCRIPTS[shell], end="")

@@ -57,11 +57,11 @@ def eval(
         from rlx.training import runner
 
         cfg, module, state = runner.open_run(path, checkpoint, device)
-        found = runner.report(cfg, module, state, count, seed, **how)
+        evaluation = runner.report(cfg, module, state, count, seed, **how)
         if as_json:
-            print(json.dumps(found))
+            print(json.dumps(evaluation))
         else:
-            printing.evaluated(found, seed)
+            printing.evaluated(evaluation, seed)
 
 
 def _on_task(path: Path) -> bool:
@@ -74,8 +74,8 @@ def _refuse(options: dict[str, Any], run: str, instead: str) -> None:
     """Options of the other world."""
     for name, value in options.items():
         if value is not None:
-            said = name if value is True else f"{name}={value}"
-            raise UserError(f"{said}: the run {run} {instead}")
+            option = name if value is True else f"{name}={value}"
+            raise UserError(f"{option}: the run {run} {instead}")
 
 
 @app.command()
@@ -128,11 +128,11 @@ def sample(
         from rlx.training import runner
 
         cfg, policy = runner.open_policy(path, checkpoint)
-        found = runner.world_of(cfg).sample(policy, cfg, prompts or (), count, seed, temperature, greedy)
+        rows = runner.world_of(cfg).sample(policy, cfg, prompts or (), count, seed, temperature, greedy)
         if as_json:
-            print(json.dumps(found))
+            print(json.dumps(rows))
         else:
-            printing.sampled(found)
+            printing.sampled(rows)
 
 
 def _one_thread() -> None:

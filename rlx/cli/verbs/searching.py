@@ -53,24 +53,24 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     with errors():
-        said = [*(words or []), *ctx.args]
+        arguments = [*(words or []), *ctx.args]
         options = {"-j": jobs, "--config-dir": config_dir, "--train": train or None, "--seeds": seeds}
         options["--json"] = as_json or None
-        action = said[0] if said and said[0] in ACTIONS else None
+        action = arguments[0] if arguments and arguments[0] in ACTIONS else None
         for name, value in options.items():
             if value is not None and name not in (ACTIONS[action] if action else START):
-                takes = [verb for verb, known in ACTIONS.items() if name in known]
+                takes = [verb for verb, names in ACTIONS.items() if name in names]
                 raise UserError(f"{name}: rlx sweep{f' {action}' if action else ''} takes none ({_who(name, takes)})")
         if action is None:
-            _begin(said, config_dir, jobs)
+            _begin(arguments, config_dir, jobs)
         elif action == "resume":
-            _resume(said[1:], jobs)
+            _resume(arguments[1:], jobs)
         elif action == "show":
-            _show(_one(said, action), as_json)
+            _show(_one(arguments, action), as_json)
         else:
             if seeds is not None and not train:
                 raise UserError("--seeds: of --train (rlx sweep best STUDY --train --seeds 5)")
-            _best(_one(said, action), train, seeds or FRESH, as_json)
+            _best(_one(arguments, action), train, seeds or FRESH, as_json)
 
 
 def _who(name: str, takes: Sequence[str]) -> str:
@@ -78,58 +78,58 @@ def _who(name: str, takes: Sequence[str]) -> str:
     return " or ".join([*words, *([f"rlx sweep KEY=VALUE... {name}"] if name in START else [])])
 
 
-def _one(said: Sequence[str], action: str) -> str:
-    if len(said) < 2:
+def _one(arguments: Sequence[str], action: str) -> str:
+    if len(arguments) < 2:
         raise UserError(f"rlx sweep {action}: STUDY is missing: a directory, a name under runs/sweeps, or latest")
-    if len(said) > 2:
-        raise UserError(f"rlx sweep {action}: too many words: {' '.join(said[2:])}")
-    return said[1]
+    if len(arguments) > 2:
+        raise UserError(f"rlx sweep {action}: too many words: {' '.join(arguments[2:])}")
+    return arguments[1]
 
 
-def _begin(said: list[str], config_dir: Path | None, jobs: int | None) -> None:
-    if not said:
+def _begin(arguments: list[str], config_dir: Path | None, jobs: int | None) -> None:
+    if not arguments:
         raise UserError("rlx sweep: what to search is missing: rlx sweep algo=ppo env=cartpole (rlx sweep --help)")
-    if "=" not in said[0] and not said[0].startswith("-"):
-        hint = did_you_mean(said[0], ACTIONS)
-        raise UserError(f"{shown(said[0])}: must be key=value, or one of {', '.join(ACTIONS)}{hint}")
+    if "=" not in arguments[0] and not arguments[0].startswith("-"):
+        hint = did_you_mean(arguments[0], ACTIONS)
+        raise UserError(f"{shown(arguments[0])}: must be key=value, or one of {', '.join(ACTIONS)}{hint}")
     from rlx.launch import search_request
     from rlx.search import search
 
-    question = search_request.ask(said, config_dir, jobs)
-    again = sys.argv[1:] if sys.argv[1:2] == ["sweep"] else ["sweep", *said]
+    question = search_request.ask(arguments, config_dir, jobs)
+    again = sys.argv[1:] if sys.argv[1:2] == ["sweep"] else ["sweep", *arguments]
     _work(search.begin(question.to_json(["rlx", *again])), question.settings.jobs)
 
 
-def _resume(said: list[str], jobs: int | None) -> None:
+def _resume(arguments: list[str], jobs: int | None) -> None:
     from rlx.launch.composing import set_threads
     from rlx.search import search, settings
 
-    found, rest = settings.take(said, ("trials", "jobs", "storage"))
+    values, rest = settings.take(arguments, ("trials", "jobs", "storage"))
     if len(rest) > 1 or (rest and "=" in rest[0]):
         other = next(word for word in rest if "=" in word or word is not rest[0])
         raise UserError(f"{other}: rlx sweep resume takes STUDY, trials=N, jobs=N, storage=URL; a study stays itself")
-    study = search.again(_one(["resume", *rest], "resume"), found.get("trials"), found.get("storage"))
+    study = search.again(_one(["resume", *rest], "resume"), values.get("trials"), values.get("storage"))
     set_threads(study.asked["config"].get("threads"))
-    _work(study, jobs or found.get("jobs") or 1)
+    _work(study, jobs or values.get("jobs") or 1)
 
 
 def _work(study: Any, jobs: int) -> None:
     from rlx.base.signals import Interrupted, name_of
-    from rlx.cli.printing import study as show
+    from rlx.cli.printing.study import Watch, announced, ended, summary
     from rlx.search import search
 
     name = _name(study)
-    show.announced(study, jobs, _ranges(study))
-    with show.Watch(study, search.done) as watch:
+    announced(study, jobs, _ranges(study))
+    with Watch(study, search.done) as watch:
         code = search.work(study, jobs, watch.look)
         watch.now()
     rows = search.rows(study)
     over = len(search.done(rows)) >= study.asked["trials"]
     again = f"rlx sweep resume {name}"
     if code > 128:
-        text = f"interrupted by {name_of(code - 128)}: {show.summary(study, rows)}"
+        text = f"interrupted by {name_of(code - 128)}: {summary(study, rows)}"
         raise Interrupted(code - 128, study.directory, text, None, again)
-    show.ended(study, rows, name, over)
+    ended(study, rows, name, over)
     if not over:
         print(f"rlx: not all trials have ended; go on with: {again}", file=sys.stderr)
     if code or not any(row["state"] == "complete" for row in rows):
@@ -146,11 +146,11 @@ def _name(study: Any) -> str:
 def _ranges(study: Any) -> dict[str, str]:
     from rlx.search import params
 
-    return {key: params.said(found) for key, found in study.asked["space"].items()}
+    return {key: params.said(distribution) for key, distribution in study.asked["space"].items()}
 
 
 def _show(name: str, as_json: bool) -> None:
-    from rlx.cli.printing import study as show
+    from rlx.cli.printing.study import listing
     from rlx.search import search
     from rlx.search.importance import importance
 
@@ -158,33 +158,33 @@ def _show(name: str, as_json: bool) -> None:
     rows = search.rows(study)
     shares = importance(study.directory)
     if as_json:
-        asked = {key: value for key, value in study.asked.items() if key != "config"}
-        print(json.dumps({"study": str(study.directory), **asked, "importance": shares, "rows": rows}))
+        request = {key: value for key, value in study.asked.items() if key != "config"}
+        print(json.dumps({"study": str(study.directory), **request, "importance": shares, "rows": rows}))
     else:
-        show.listing(study, rows, shares, _ranges(study))
+        listing(study, rows, shares, _ranges(study))
 
 
 def _best(name: str, train: bool, count: int, as_json: bool) -> None:
-    from rlx.cli.printing import study as show
+    from rlx.cli.printing.study import retrained, winning_trial
     from rlx.search import search, winner
 
     study = search.find(name)
-    found = winner.best(study, search.rows(study))
+    result = winner.best(study, search.rows(study))
     if not as_json:
-        show.winner(found)
+        winning_trial(result)
     if train:
         from rlx.launch.composing import set_threads
 
         winner.check_seeds(study, count)
         set_threads(study.asked["config"].get("threads"))
-        found = winner.train(study, found, count, _said)
+        result = winner.train(study, result, count, _said)
         if not as_json:
-            show.retrained(study, found)
+            retrained(study, result)
     elif not as_json:
         print(f"\nnext: rlx sweep best {_name(study)} --train")
     if as_json:
-        print(json.dumps(found))
-    if train and found["fresh"]["failed"]:
+        print(json.dumps(result))
+    if train and result["fresh"]["failed"]:
         raise typer.Exit(1)
 
 

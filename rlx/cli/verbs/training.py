@@ -28,8 +28,8 @@ def train(ctx: typer.Context, overrides: Overrides = None) -> None:
             if not printing.grid_summary(grid.directory, grid.jobs(), grid.planned, grid.error):
                 raise typer.Exit(1)
             return
-        for path, found in outcome.runs:
-            printing.finished(path, found)
+        for path, result in outcome.runs:
+            printing.finished(path, result)
 
 
 def _argv_after(verb: str, fallback: list[str]) -> list[str]:
@@ -49,7 +49,7 @@ def resume(ctx: typer.Context, run: RunName, overrides: Overrides = None) -> Non
 
         live = printing.Live()
         try:
-            path, found = launch.resume(path, [*(overrides or []), *ctx.args], live)
+            path, result = launch.resume(path, [*(overrides or []), *ctx.args], live)
         finally:
             live.finish()
-        printing.finished(path, found)
+        printing.finished(path, result)

@@ -39,7 +39,7 @@ class Estimate:
 
 
 def mean(x: Any, axis: int = -1) -> Any:
-    """Of what is not NaN."""
+    """NaN-ignoring mean."""
     import numpy as np
 
     mask = ~np.isnan(x)
@@ -48,7 +48,7 @@ def mean(x: Any, axis: int = -1) -> Any:
 
 
 def iqm(x: Any, axis: int = -1) -> Any:
-    """Interquartile mean of what is not NaN: the mean without the lowest and the highest floor(n / 4).
+    """NaN-ignoring interquartile mean: the mean without the lowest and the highest floor(n / 4).
 
     Of fewer than four numbers it is their mean. Agarwal et al. 2021, arXiv:2108.13264, sec. 4.3 (a trimmed mean).
     """

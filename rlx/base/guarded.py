@@ -196,7 +196,7 @@ def expanded(content: str) -> int:
                 sizes[anchor] = count - before
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise ValueError(f"*{event.anchor} stands for nothing, or for what it is in")
+                raise ValueError(f"*{event.anchor} is an undefined alias, or one that contains itself")
             count += sizes[event.anchor]
         elif isinstance(event, yaml.ScalarEvent):
             count += 1

@@ -55,7 +55,7 @@ def _has_working_directory() -> bool:
 
 
 def usage(error: Any) -> str:
-    """Typer's complaint about the words of a command, as rlx says such things."""
+    """Typer's usage error as one line in the style of rlx."""
     command = error.ctx.command_path if error.ctx else "rlx"
     text, kind, help = error.format_message(), type(error).__name__, f"{command} --help"
     if match := re.match(r"No such command '(.*?)'", text):
@@ -76,7 +76,7 @@ def usage(error: Any) -> str:
         value = f"={shown(fault['input'])}" if "input" in fault else ""
         return f"{error.param.opts[0]}{value}: {_wanted(fault)}"
     if match := re.search(r"unexpected extra argument.*? \((.*)\)$", text):
-        return f"{command}: too many words: {match[1]} ({help})"
+        return f"{command}: unexpected argument: {match[1]} ({help})"
     return f"{text} ({help})"
 
 

@@ -44,7 +44,7 @@ def export(path: Path, to: str, out: Path | None = None, which: str = "latest") 
 
 def _check_out(out: Path) -> None:
     if os.path.lexists(out):
-        raise UserError(f"--out={out}: exists already, and is not overwritten")
+        raise UserError(f"--out={out}: already exists and is not overwritten")
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out={out}: the directory {out.parent} does not exist")
 

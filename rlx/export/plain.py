@@ -59,7 +59,7 @@ def plain(cfg: Any, module: Any, run: Run) -> Plain:
     if isinstance(policy, TokenPolicy):
         return _speaker(policy, cfg)
     if not isinstance(policy, Policy | QPolicy | Greedy):
-        raise UserError(f"algo={cfg.algo.name}: its policy is of a kind that is not exported ({type(policy).__name__})")
+        raise UserError(f"algo={cfg.algo.name}: policies of this kind cannot be exported ({type(policy).__name__})")
     tensors = {"q": run.state("table")["q"]} if isinstance(policy, Greedy) else dict(run.state("policy"))
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CRITIC)}
     envs = make_one(cfg.env)

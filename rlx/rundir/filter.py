@@ -99,7 +99,7 @@ def _condition(word: str, names: set[str]) -> Condition:
 
 
 def keys(entries: Iterable[Entry]) -> set[str]:
-    """Of all configurations and metrics."""
+    """All keys of the configurations and the metrics."""
     return {key for entry in entries for key in (*entry.config, *entry.row["metrics"])}
 
 

@@ -1,4 +1,4 @@
-"""What every run directory says of itself, kept beside the runs so that a thousand are listed in under a second.
+"""A cache of every run directory's summary, kept beside the runs so that a thousand are listed in under a second.
 
 `.rlx-index.json` in the directory that is listed (in the user's cache where that cannot be written) holds what was read
 of each run, with the inode, time and size of its files: what has changed since is read again, and so is every run that
@@ -121,7 +121,7 @@ def _load(root: Path) -> dict[str, Any]:
 
 
 def _save(root: Path, kept: dict[str, Any]) -> None:
-    """Without a word where that cannot be: it is only for speed."""
+    """Best effort: the index only saves time, so a failure is ignored."""
     text = json.dumps({"format": FORMAT, "runs": kept}, default=str).encode()
     beside, cache = files_of(root)
     for file in (beside, cache):

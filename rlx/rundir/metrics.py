@@ -50,7 +50,7 @@ class MetricsLog:
     def write(self, step: int, metrics: Numbers) -> None:
         """Append one line. On an OSError the line is absent, not torn, and the error is the caller's."""
         if "step" in metrics:
-            raise ValueError("metrics: the key 'step' is taken by the clock")
+            raise ValueError("metrics: the key 'step' is reserved for the clock")
         self._file.write(_to_json({"step": step, **metrics}).encode("ascii") + b"\n")
 
     def sync(self) -> int:
@@ -101,7 +101,7 @@ class MetricsTable:
 
 
 def is_number(value: Any) -> bool:
-    """Finite, and no bool."""
+    """Is it a finite number (a bool is none)?"""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -145,7 +145,7 @@ def equal_metrics(a: Iterable[Mapping[str, Any]], b: Iterable[Mapping[str, Any]]
 def _item(value: Any) -> Any:
     """A numpy or torch scalar as Python's."""
     if not hasattr(value, "item"):
-        raise TypeError(f"metrics: {value!r} is no number, string, bool or None")
+        raise TypeError(f"metrics: {value!r} is not a number, string, bool or None")
     return value.item()
 
 

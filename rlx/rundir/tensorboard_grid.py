@@ -25,7 +25,7 @@ NAMED = ("algo", "env", "task", "model")  # groups of conf/ whose choice a run k
 
 
 class Interval(NamedTuple):
-    """What a search draws from."""
+    """The interval that a search draws from."""
 
     low: float
     high: float

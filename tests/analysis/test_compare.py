@@ -73,25 +73,25 @@ def test_what_three_seeds_cannot_tell_is_said_with_the_seeds_that_could(tmp_path
     x, y = [480.0, 500.0, 470.0], [460.0, 475.0, 450.0]
     result = only(build.build([side(tmp_path / "a", x), side(tmp_path / "b", y)]))
     assert result.better is None and result.needed == statistics.difference(x, y).seeds_needed(3, 3)
-    assert result.verdict.startswith(f"not distinguishable with 3 seeds; about {result.needed} would do")
+    assert result.verdict.startswith(f"not distinguishable with 3 seeds; about {result.needed} seeds per side would")
 
 
 def test_a_difference_that_a_hundred_seeds_would_not_find_is_more_than_100(tmp_path: Path) -> None:
     x = [480.0, 500.0, 470.0]
     result = only(build.build([side(tmp_path / "a", x), side(tmp_path / "b", [each + 0.1 for each in x])]))
-    assert "; more than 100 would do" in result.verdict and result.needed is None
+    assert "; more than 100 seeds per side would settle it" in result.verdict and result.needed is None
 
 
 @pytest.mark.parametrize(
     "a, b, said",
     [
-        ([500.0], [400.0], "one seed says nothing of the spread"),
-        ([500.0], HIGH, "one seed says nothing of the spread"),
+        ([500.0], [400.0], "one seed does not show the spread"),
+        ([500.0], HIGH, "one seed does not show the spread"),
         ([500.0] * 3, [500.0] * 4, "equal: every seed scored 500"),
         ([500.0] * 2, [400.0] * 2, "not distinguishable with 2 seeds, which agree"),
         ([500.0] * 3, [400.0] * 3, "A is better than B (probability of improvement 1.00 ["),
         ([500.0] * 3, [400.0, 401.0, 399.0], "A is better than B"),
-        ([1.0, 2.0, 3.0], [3.0, 2.0, 1.0], "not distinguishable with 3 seeds: no difference was seen"),
+        ([1.0, 2.0, 3.0], [3.0, 2.0, 1.0], "not distinguishable with 3 seeds: the observed difference is 0"),
         ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 2.0, 2.1], "not distinguishable with 3 and 5 seeds; "),
     ],
 )
@@ -231,7 +231,7 @@ def test_a_side_of_several_configurations_says_so_and_is_stratified(tmp_path: Pa
     "words, said",
     [
         ([], "GLOB is missing"),
-        (["a"], "one side only"),
+        (["a"], "there is only one side"),
         (["nix", "a"], "nix: no such directory"),
         (["a", "nix*"], "nix*: no run matches"),
         (["a", "b", "--metric", "rollout/ep_rew"], "did you mean 'rollout/ep_rew_mean'?"),

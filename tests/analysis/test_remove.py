@@ -126,7 +126,7 @@ def test_a_grid_that_was_killed_before_its_first_job_ended_is_one(here: Path, fo
 
 def test_without_a_terminal_nothing_goes_unasked(here: Path, forks: Forks) -> None:
     done = forks("rm", "runs/a", "runs/b", cwd=here)
-    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1) and "2 runs would go; --yes" in done.err
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1) and "2 runs would be removed; --yes" in done.err
     assert left(here) == {"a", "b", "c", "sweeps"}
 
 

@@ -167,7 +167,7 @@ def test_what_the_world_lacks_is_one_line(words: str, named: tuple[str, ...], he
 @pytest.mark.parametrize("words", ["eval latest --prompts 3", "eval latest --k 3", "sample latest x"])
 def test_what_environments_lack_is_one_line(words: str, place: Path, forks: Forks) -> None:
     done = forks(*words.split(), cwd=place)
-    assert (done.code, done.err.count("\n")) == (2, 1) and "learns in an environment" in done.err
+    assert (done.code, done.err.count("\n")) == (2, 1) and "environment run" in done.err
 
 
 def test_curves_of_tasks_are_plotted_by_their_own_metric_and_axis(here: Path, forks: Forks) -> None:

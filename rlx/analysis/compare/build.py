@@ -39,7 +39,7 @@ def build(words: Sequence[str], metric: str = "eval", by: Sequence[str] = (), lo
     else:
         sides = [_side(i, word, paths, metric, notes) for i, (word, paths) in enumerate(zip(words, groups))]
     if len(sides) < 2:
-        raise UserError(f"compare {' '.join(words)}: one side only; name another one (rlx compare 'A*' 'B*')")
+        raise UserError(f"compare {' '.join(words)}: there is only one side; name another one (rlx compare 'A*' 'B*')")
     if all(not side.curves for side in sides):
         raise UserError(f"compare {' '.join(words)}: no finished run has {metric}; {'; '.join(notes)}")
     names = place_names(curve.place for side in sides for curve in side.curves)
@@ -109,11 +109,11 @@ def _result(a: Side, b: Side, place: Place, name: str, lower: bool) -> Result:
 
 
 def _fixed(x: list[float], y: list[float]) -> str:
-    """Of a difference whose spread nothing is known of."""
+    """The verdict on a difference whose spread is unknown."""
     if min(len(x), len(y)) == 1:
-        return "one seed says nothing of the spread between seeds; start with 5 a side (seed=1,2,3,4,5)"
+        return "one seed does not show the spread between seeds; start with 5 seeds per side (seed=1,2,3,4,5)"
     if max(x) > min(x) or max(y) > min(y):
-        return "no verdict: every run is a configuration of its own, so nothing is known of the spread between seeds"
+        return "no verdict: every configuration has a single run, so the spread between seeds is unknown"
     return f"equal: every seed scored {x[0]:g}" if x[0] == y[0] else "not distinguishable with 2 seeds, which agree"
 
 
@@ -140,11 +140,11 @@ def _verdict(result: Result, a: Side, b: Side, gain: float) -> str:
             improvement = Estimate(1 - improvement.value, 1 - (improvement.high or 0.0), 1 - (improvement.low or 0.0))
         return f"{result.better} is better than {other} (probability of improvement {interval(improvement)})"
     if not result.improvement.known:
-        return "no verdict: one seed somewhere says nothing of the spread between seeds"
+        return "no verdict: on some environment one side has a single seed, so the spread between seeds is unknown"
     if not gain:
-        return f"not distinguishable with {seeds}: no difference was seen"
-    needed = f"about {result.needed}" if result.needed else f"more than {statistics.CAP}"
-    return f"not distinguishable with {seeds}; {needed} would do, if the difference is what was seen"
+        return f"not distinguishable with {seeds}: the observed difference is 0"
+    needed = (f"about {result.needed}" if result.needed else f"more than {statistics.CAP}") + " seeds per side"
+    return f"not distinguishable with {seeds}; {needed} would settle it, if the true difference equals the observed one"
 
 
 def interval(estimate: Estimate) -> str:

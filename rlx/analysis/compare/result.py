@@ -49,7 +49,7 @@ class Result:
     improvement: Estimate
     difference: Difference | None
     better: str | None = None  # a name
-    needed: int | None = None  # seeds a side that would probably tell them apart; None beyond statistics.CAP
+    needed: int | None = None  # seeds per side for 80 % power at the observed difference; None beyond statistics.CAP
     verdict: str = ""
 
 

@@ -179,7 +179,7 @@ def _one(path: Path, seed: Any, metric: str) -> One:
     fallback = None if metric.endswith("loss") else last.get(metric)  # of a loss less is better
     value = fallback if status.score is None else status.score
     step = max(status.step, int(last.get("step", 0)))
-    silent = "its process ended without a word" if status.state == "killed" else status.damage
+    silent = "killed (no error recorded)" if status.state == "killed" else status.damage
     seconds = float(last.get("time/time_elapsed", 0.0))
     return One(path, seed, status.state, _line(status.error) or silent, value, step, seconds, Provenance.read(path))
 

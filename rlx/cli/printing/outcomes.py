@@ -77,7 +77,7 @@ def grid_summary(directory: Path, jobs: Sequence[Mapping[str, Any]], planned: in
     done = sum(job["error"] is None for job in jobs)
     count = max(planned or 0, len(jobs))
     if lost := count - len(jobs):
-        print(f"{lost} did not come to an end: {error or 'a worker was killed?'}")
+        print(f"{lost} did not finish: {error or 'was a worker killed?'}")
     print(f"{done} of {count} jobs finished")
     print(f"run: {near(directory)}")
     return done == count and error is None

@@ -28,7 +28,7 @@ def listing(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Sequence[An
 
 
 def jobs(summary: Mapping[str, Any]) -> None:
-    """`rlx show` of a grid or a search. What all jobs share is not said of each."""
+    """`rlx show` of a grid or a search. What all jobs share is left out."""
     study, many = summary["kind"] == "study", summary["jobs"]
     same = {key for job in many for key in job["params"] if len({str(one["params"].get(key)) for one in many}) == 1}
     lines = [("trial" if study else "job", "status", "score" if study else "eval", "", "")]

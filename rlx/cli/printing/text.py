@@ -17,7 +17,7 @@ def quoted(path: Path | str) -> str:
 
 
 def columns(rows: Iterable[tuple[str, str]]) -> None:
-    """Two of them, indented."""
+    """Print two indented columns."""
     rows = list(rows)
     width = max((len(key) for key, _ in rows), default=0)
     for key, value in rows:
@@ -32,7 +32,7 @@ def table(lines: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> None
 
 
 def score(row: Mapping[str, Any]) -> str:
-    """Of a run's last evaluation; "-" of one that has none."""
+    """The score of a run's last evaluation; "-" where there is none."""
     value = LastEvaluation.of(row["eval"]).value
     return "-" if value is None else f"{value:.{3 if 'task' in row else 2}f}"
 
@@ -56,5 +56,5 @@ def place_of(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def heading(places: Iterable[str]) -> str:
-    """Of a column of environments, tasks or both."""
+    """The heading of a column of environments, tasks or both."""
     return "/".join(sorted(set(places))) or "env"

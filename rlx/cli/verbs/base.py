@@ -63,7 +63,7 @@ def tour(
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, latest or latest:ALGO.")]
 Checkpoint = Annotated[str, typer.Option(help="latest, best, final or a step.")]
-Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def run_path(name: str) -> Path:

@@ -29,16 +29,16 @@ def diff(run: RunName, other: RunName, as_json: Json = False) -> None:
 def compare(
     sides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[GLOB]...", help="A side each: a directory, a run, or a quoted pattern of them."),
+        typer.Argument(metavar="[GLOB]...", help="One side each: a directory, a run, or a quoted pattern."),
     ] = None,
-    metric: Annotated[str, typer.Option(help="eval, or a key of metrics.jsonl: its last value.")] = "eval",
+    metric: Annotated[str, typer.Option(help="eval, or the last value of a key of metrics.jsonl.")] = "eval",
     by: Annotated[
         str,
         typer.Option(
             "--by",
             "--group-by",
             metavar="KEY,...",
-            help="All runs, a side for each value of these.",
+            help="Group all runs by these keys, one side per value.",
             show_default=False,
         ),
     ] = "",
@@ -47,7 +47,7 @@ def compare(
 ) -> None:
     """Is one side better than another: IQM and interval, probability of improvement, verdict.
 
-    rlx compare 'runs/cartpole/ppo/*' 'runs/cartpole/dqn/*'     Seeds are grouped by themselves.
+    rlx compare 'runs/cartpole/ppo/*' 'runs/cartpole/dqn/*'     Seeds are grouped automatically.
     """  # fmt: skip
     with errors():
         from rlx.analysis.compare import build

@@ -28,7 +28,7 @@ def dash(
     port: Annotated[
         int | None,
         typer.Option(
-            min=1, max=65535, help=f"Of the web page ({FIRST}, or the next one that is free).", show_default=False
+            min=1, max=65535, help=f"Port of the web page ({FIRST}, or the next free one).", show_default=False
         ),
     ] = None,
 ) -> None:
@@ -38,7 +38,7 @@ def dash(
             what = "not a directory" if directory.exists() else "no such directory"
             raise UserError(f"{directory}: {what} (rlx train makes runs/)")
         if port is not None and not _free(port):
-            raise UserError(f"--port={port}: is taken by another program (without --port a free one is found)")
+            raise UserError(f"--port={port}: is in use by another program (without --port a free one is used)")
         chosen = port or next((number for number in range(FIRST, FIRST + MANY) if _free(number)), None)
         if chosen is None:
             raise UserError(f"no free port from {FIRST} to {FIRST + MANY - 1} (--port=N takes another one)")
@@ -69,7 +69,7 @@ def _grids(directory: Path) -> list[Path]:
 
 
 def _serve(directory: Path, port: int) -> None:
-    """Run TensorBoard until it ends or is ended with Ctrl-C; its own words only where it fails."""
+    """Run TensorBoard until it ends or is ended with Ctrl-C; its output is shown only where it fails."""
     words = ["--logdir", str(directory), "--host", HOST, "--port", str(port)]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryFile() as output:
@@ -104,4 +104,4 @@ def _answers(child: subprocess.Popen, port: int) -> bool:
 
 def _last_line(output: IO[bytes]) -> str:
     output.seek(0)
-    return (output.read().decode(errors="replace").strip().splitlines() or ["(nothing said)"])[-1]
+    return (output.read().decode(errors="replace").strip().splitlines() or ["(no output)"])[-1]

@@ -22,12 +22,12 @@ def report(
     paths: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN|DIRECTORY|PATTERN]...", help="Runs, or where to look (runs).")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page, .html.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write, .html.")] = Path("report.html"),
     metric: Annotated[
-        str, typer.Option(help="Whose curves (those of learning and of evaluations).", show_default=False)
+        str, typer.Option(help="Metric to plot (the learning and evaluation curves).", show_default=False)
     ] = "",
-    title: Annotated[str, typer.Option(help="Of the page.", show_default=False)] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print its table of results, too.")] = False,
+    title: Annotated[str, typer.Option(help="Page title.", show_default=False)] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Also print the table of results.")] = False,
 ) -> None:
     """Everything about some runs, or a search, as one page that needs nothing else."""
     with errors():
@@ -52,14 +52,14 @@ def report(
 def export(
     run: RunName,
     to: Annotated[str, typer.Option(help="safetensors, onnx or folder.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to; a new file or directory.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="New file or directory to write.")] = None,
     checkpoint: Checkpoint = "latest",
     as_json: Json = False,
 ) -> None:
     """Write a run's policy for use without rlx: its tensors, an ONNX graph, or a folder with code that acts."""
     with errors():
         if to not in FORMS:
-            raise UserError(f"--to={shown(to)}: no such form{choices_hint(to, FORMS)}")
+            raise UserError(f"--to={shown(to)}: no such format{choices_hint(to, FORMS)}")
         path = run_path(run)
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ.setdefault(name, "1")

@@ -86,7 +86,7 @@ def plot(
     ] = None,
     metric: Annotated[
         str,
-        typer.Option(help="One of the keys of metrics.jsonl (the return, the reward or the loss).", show_default=False),
+        typer.Option(help="A key of metrics.jsonl (the return, the reward or the loss).", show_default=False),
     ] = "",
     by: Annotated[
         str,
@@ -94,18 +94,18 @@ def plot(
             "--by",
             "--group-by",
             metavar="KEY,...",
-            help="A line for each value of these, e.g. weight,lr.",
+            help="One line per value of these keys, e.g. weight,lr.",
             show_default=False,
         ),
     ] = "",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The picture: .png, .svg or .pdf (plot.png).")] = None,
-    smooth: Annotated[int, typer.Option(min=1, help="Mean of the last N log lines.")] = 1,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Picture: .png, .svg or .pdf (plot.png).")] = None,
+    smooth: Annotated[int, typer.Option(min=1, help="Average over the last N log lines.")] = 1,
     x: Annotated[str, typer.Option("--x", help="step or seconds.")] = "step",
-    stat: Annotated[str, typer.Option(help="What a line is of its seeds: mean or iqm.")] = "mean",
+    stat: Annotated[str, typer.Option(help="How a line summarises its seeds: mean or iqm.")] = "mean",
     profile: Annotated[
-        bool, typer.Option("--profile", help="Instead of curves the share of runs that score more than each level.")
+        bool, typer.Option("--profile", help="Plot the share of runs above each score, not curves.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the series; a picture only with --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the series; draw only with --out.")] = False,
 ) -> None:
     """Learning curves: one line a configuration, mean and band over its seeds.
 
@@ -139,7 +139,7 @@ def plot(
 def rm(
     names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Run directories, or a grid's.")] = None,
     where: Where = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -153,7 +153,7 @@ def rm(
             return
         if not (yes or dry_run):
             if not (sys.stdin.isatty() and sys.stdout.isatty()) or as_json:
-                raise UserError(f"rm: {remove.counted(plan)} would go; --yes does it without a terminal to ask on")
+                raise UserError(f"rm: {remove.counted(plan)} would be removed; --yes removes without asking")
             printing.doomed(plan)
             if not typer.confirm(f"remove {remove.counted(plan)}?"):
                 print("nothing removed")

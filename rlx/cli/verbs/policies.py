@@ -15,7 +15,7 @@ from rlx.cli import printing
 from rlx.cli.verbs.base import Checkpoint, Json, RunName, app, errors, run_path
 
 EPISODES, PROMPTS, SAMPLES = 10, 256, 8  # of an evaluation, where nothing else is said
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the environments played here, or of the prompts.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed for the evaluation environments or prompts.")]
 
 
 @app.command()
@@ -23,10 +23,10 @@ def eval(
     run: RunName,
     episodes: Annotated[
         int | None,
-        typer.Option(min=1, max=10**6, help=f"How many, in an environment ({EPISODES}).", show_default=False),
+        typer.Option(min=1, max=10**6, help=f"Episodes, for an environment run ({EPISODES}).", show_default=False),
     ] = None,
     prompts: Annotated[
-        int | None, typer.Option(min=1, max=10**6, help=f"How many, of a task ({PROMPTS}).", show_default=False)
+        int | None, typer.Option(min=1, max=10**6, help=f"Prompts, for a language run ({PROMPTS}).", show_default=False)
     ] = None,
     k: Annotated[
         int | None,
@@ -47,11 +47,11 @@ def eval(
             _refuse(
                 {"--episodes": episodes, "--stochastic": stochastic or None},
                 run,
-                "learns on a task; it takes --prompts N and --k K",
+                "is a language-model run; it takes --prompts N and --k K",
             )
             count, how = prompts or PROMPTS, {"k": k or SAMPLES}
         else:
-            _refuse({"--prompts": prompts, "--k": k}, run, "learns in an environment; it takes --episodes N")
+            _refuse({"--prompts": prompts, "--k": k}, run, "is an environment run; it takes --episodes N")
             count, how = episodes or EPISODES, {"stochastic": stochastic}
         _one_thread()
         from rlx.training import runner
@@ -71,7 +71,7 @@ def _on_task(path: Path) -> bool:
 
 
 def _refuse(options: dict[str, Any], run: str, instead: str) -> None:
-    """Options of the other world."""
+    """Reject options that only runs of the other world take. Raises UserError."""
     for name, value in options.items():
         if value is not None:
             option = name if value is True else f"{name}={value}"
@@ -84,14 +84,14 @@ def play(
     gif: Annotated[Path | None, typer.Option(help="Write the episode to this GIF.")] = None,
     seed: Seed = 0,
     checkpoint: Checkpoint = "latest",
-    steps: Annotated[int, typer.Option(min=1, help="At most this many.")] = 1000,
-    fps: Annotated[int, typer.Option(min=1, max=50, help="Frames a second of the GIF.")] = 25,
+    steps: Annotated[int, typer.Option(min=1, help="Maximum number of steps.")] = 1000,
+    fps: Annotated[int, typer.Option(min=1, max=50, help="Frames per second of the GIF.")] = 25,
 ) -> None:
     """Let a run's policy play one episode, in a window or with --gif to a picture."""
     with errors():
         path = run_path(run)
         if _on_task(path):
-            raise UserError(f"play {run}: the run learns on a task, and has nothing to film: rlx sample {run}")
+            raise UserError(f"play {run}: this is a language-model run; use rlx sample {run}")
         if gif is not None:
             check_out(gif, (".gif",), "--gif")
         _one_thread()
@@ -106,12 +106,12 @@ def play(
 def sample(
     run: RunName,
     prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Texts to complete (four held-out ones).")
+        list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Prompts to complete (four held-out ones).")
     ] = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, max=10_000, help="Completions of each.")] = 1,
-    greedy: Annotated[bool, typer.Option("--greedy", help="The likeliest token each time.")] = False,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=10_000, help="Completions per prompt.")] = 1,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always take the most likely token.")] = False,
     temperature: Annotated[
-        float | None, typer.Option(help="Of the samples (the run's own).", show_default=False)
+        float | None, typer.Option(help="Sampling temperature (the run's own).", show_default=False)
     ] = None,
     seed: Seed = 0,
     checkpoint: Checkpoint = "latest",
@@ -121,7 +121,7 @@ def sample(
     with errors():
         path = run_path(run)
         if not _on_task(path):
-            raise UserError(f"sample {run}: the run learns in an environment, and writes nothing: rlx play {run}")
+            raise UserError(f"sample {run}: this is an environment run; use rlx play {run}")
         if temperature is not None and not 0 < temperature < float("inf"):
             raise UserError(f"--temperature={temperature:g}: must be a finite number > 0 (--greedy: the limit 0)")
         _one_thread()

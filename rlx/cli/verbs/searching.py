@@ -60,7 +60,7 @@ def sweep(
         for name, value in options.items():
             if value is not None and name not in (ACTIONS[action] if action else START):
                 takes = [verb for verb, names in ACTIONS.items() if name in names]
-                raise UserError(f"{name}: rlx sweep{f' {action}' if action else ''} takes none ({_who(name, takes)})")
+                raise UserError(f"{name}: no option of rlx sweep{f' {action}' if action else ''} ({_who(name, takes)})")
         if action is None:
             _begin(arguments, config_dir, jobs)
         elif action == "resume":
@@ -69,7 +69,7 @@ def sweep(
             _show(_one(arguments, action), as_json)
         else:
             if seeds is not None and not train:
-                raise UserError("--seeds: of --train (rlx sweep best STUDY --train --seeds 5)")
+                raise UserError("--seeds can only be used with --train (rlx sweep best STUDY --train --seeds 5)")
             _best(_one(arguments, action), train, seeds or FRESH, as_json)
 
 
@@ -82,7 +82,7 @@ def _one(arguments: Sequence[str], action: str) -> str:
     if len(arguments) < 2:
         raise UserError(f"rlx sweep {action}: STUDY is missing: a directory, a name under runs/sweeps, or latest")
     if len(arguments) > 2:
-        raise UserError(f"rlx sweep {action}: too many words: {' '.join(arguments[2:])}")
+        raise UserError(f"rlx sweep {action}: unexpected argument: {' '.join(arguments[2:])}")
     return arguments[1]
 
 
@@ -107,7 +107,7 @@ def _resume(arguments: list[str], jobs: int | None) -> None:
     values, rest = settings.take(arguments, ("trials", "jobs", "storage"))
     if len(rest) > 1 or (rest and "=" in rest[0]):
         other = next(word for word in rest if "=" in word or word is not rest[0])
-        raise UserError(f"{other}: rlx sweep resume takes STUDY, trials=N, jobs=N, storage=URL; a study stays itself")
+        raise UserError(f"{other}: rlx sweep resume takes STUDY, trials=N, jobs=N, storage=URL; the rest is fixed")
     study = search.again(_one(["resume", *rest], "resume"), values.get("trials"), values.get("storage"))
     set_threads(study.asked["config"].get("threads"))
     _work(study, jobs or values.get("jobs") or 1)

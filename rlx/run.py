@@ -139,8 +139,8 @@ class Run:
             if name not in self._saved and getattr(thing, "may_be_missing", False):
                 continue
             if name not in self._saved:
-                there = ", ".join(self._saved) or "nothing more"
-                raise StateMismatch(f"the checkpoint holds no '{name}' (it holds: {there})")
+                names = ", ".join(self._saved) or "nothing more"
+                raise StateMismatch(f"the checkpoint holds no '{name}' (it holds: {names})")
             try:
                 thing.load_state_dict(self._saved.pop(name))
             except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:

@@ -88,7 +88,7 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
             total = preference.dpo(chosen, rejected, ref_chosen, ref_rejected, algo.beta).sum() / algo.batch_size
             with torch.no_grad():  # the rewards that the policy stands for (section 4)
                 won, lost = algo.beta * (chosen - ref_chosen), algo.beta * (rejected - ref_rejected)
-            told = {
+            diagnostics = {
                 "rewards/chosen": won,
                 "rewards/rejected": lost,
                 "rewards/margins": won - lost,
@@ -96,7 +96,7 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
                 "logps/chosen": chosen,
                 "logps/rejected": rejected,
             }
-            learner.add(total, {name: x.sum() / algo.batch_size for name, x in told.items()})
+            learner.add(total, {name: x.sum() / algo.batch_size for name, x in diagnostics.items()})
         info = learner.step(lr)
 
         run.step += 1

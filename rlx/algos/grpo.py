@@ -111,7 +111,7 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
 def sample(algo: Config, policy: TokenPolicy, ask: Generator, draw: Generator, ranks: Ranks) -> tuple[Groups, int]:
     """P groups, and how many completions were drawn for them. With dynamic sampling those of equal rewards, which
     teach nothing, are drawn anew with other prompts; after that many rounds they fill the batch."""
-    found: list[Groups] = []
+    useful: list[Groups] = []
     left, spare, rounds = algo.num_prompts, [], 0
     while left and rounds <= algo.dynamic_sampling:
         prompts = policy.task.prompts(ask, algo.num_prompts)
@@ -120,10 +120,10 @@ def sample(algo: Config, policy: TokenPolicy, ask: Generator, draw: Generator, r
         if not algo.dynamic_sampling:
             return groups, algo.num_prompts * algo.group_size
         differ = groups.reward.amax(-1) > groups.reward.amin(-1)
-        found.append(groups.select(differ.nonzero().squeeze(-1)[:left]))
+        useful.append(groups.select(differ.nonzero().squeeze(-1)[:left]))
         spare.append(groups.select((~differ).nonzero().squeeze(-1)))
-        left -= len(found[-1].prompts)
-    whole = join(policy, [*found, *spare]) if left else join(policy, found)
+        left -= len(useful[-1].prompts)
+    whole = join(policy, [*useful, *spare]) if left else join(policy, useful)
     kept = torch.arange(algo.num_prompts, device=whole.tokens.device)
     return whole.select(kept), rounds * algo.num_prompts * algo.group_size
 
@@ -185,5 +185,5 @@ def loss(
         means = {"entropy": entropy, "clip_ratio/low_mean": low, "clip_ratio/high_mean": high}
         if algo.kl_coef:
             means["kl"] = divergence
-        told = {name: x.masked_fill(~mask, 0.0).sum() / counts["num_tokens"] for name, x in means.items()}
-    return total, {**told, GAP: gap.max()}
+        diagnostics = {name: x.masked_fill(~mask, 0.0).sum() / counts["num_tokens"] for name, x in means.items()}
+    return total, {**diagnostics, GAP: gap.max()}

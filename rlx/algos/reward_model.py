@@ -117,11 +117,11 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
         for rows in parts(ranks.part(algo.batch_size), algo.micro_batch):
             groups = data.batch(index[rows])
             score = scorer.raw(groups)  # gain and bias are of no concern here; a run made longer has some already
-            told = {
+            diagnostics = {
                 "accuracy": accuracy(score, groups.reward, num_pairs),
                 "margin": (score[:, 0] - score[:, -1]).sum() / algo.batch_size,
             }
-            learner.add(loss(algo, score, groups.reward).sum() / algo.batch_size, told)
+            learner.add(loss(algo, score, groups.reward).sum() / algo.batch_size, diagnostics)
         info = learner.step(lr)
 
         run.step += 1

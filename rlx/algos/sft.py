@@ -64,8 +64,8 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
         answer, mask = policy.completions([policy.task.answer(prompt) for prompt in prompts])
 
         # Learn
-        num_tokens, mine = int(mask.sum()), ranks.part(algo.batch_size)
-        for rows in parts(mine, algo.micro_batch):
+        num_tokens, share = int(mask.sum()), ranks.part(algo.batch_size)
+        for rows in parts(share, algo.micro_batch):
             logits = policy.model(prompt[rows], None if prompt_mask is None else prompt_mask[rows], answer[rows, None])
             logits, tokens, inside = logits[:, 0], answer[rows], mask[rows]
             logprob = logprobs(logits, tokens)
@@ -105,5 +105,5 @@ class Goal:
 
 def sampled_accuracy(policy: TokenPolicy, rng: np.random.Generator, num: int, temperature: float) -> float:
     prompts = policy.task.prompts(rng, num, held_out=True)
-    found, texts = policy.generate(prompts, 1, rng, temperature)
-    return float(score(policy.task, prompts, texts, found.ended.tolist())["correct"].mean())
+    completions, texts = policy.generate(prompts, 1, rng, temperature)
+    return float(score(policy.task, prompts, texts, completions.ended.tolist())["correct"].mean())

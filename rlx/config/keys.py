@@ -70,8 +70,8 @@ def meaning(key: str, frozen: Collection[str] = ()) -> Meaning:
     section, _, name = key.partition(".")
     while key not in TABLE and key:
         key = key.rpartition(".")[0]
-    known = TABLE.get(key, OTHER)
-    return known._replace(resume=FIXED) if section == "algo" and name.partition(".")[0] in frozen else known
+    entry = TABLE.get(key, OTHER)
+    return entry._replace(resume=FIXED) if section == "algo" and name.partition(".")[0] in frozen else entry
 
 
 def identity(raw: Mapping[str, Any], frozen: Collection[str] = ()) -> dict[str, Any]:

@@ -9,7 +9,7 @@ environments nor tokens:
     ORIGINS, PATHS                      the keys that name other runs, and files
     sections(raw)                       the types of its sections
     check(cfg, module)                  what can only be seen by trying
-    inherit(raw, theirs, key, ...)      what a run takes over from the one that its `key` names
+    inherit(raw, saved, key, ...)       what a run takes over from the one that its `key` names
     evaluation(cfg, module, run)        at eval_every: rlx.run.Evaluation
     load_policy(cfg, module, run)       the policy that a checkpoint holds, as the algorithm restores it or most do
     report(policy, cfg, count, seed)    rlx eval; then play (rlx play) or sample (rlx sample)
@@ -98,8 +98,8 @@ def _names(value: str, known: Container[str] | None = None) -> list[str]:
 def _world(group: str, name: str, config_dir: Path | None) -> str | None:
     """The world of a file of a group; None where it does not say."""
     if group == "algo":
-        made = registry.values(group, name, config_dir).get("implementation")
-        return registry.world_name(made) if isinstance(made, str) and registry.module_name(made) else None
+        built_on = registry.values(group, name, config_dir).get("implementation")
+        return registry.world_name(built_on) if isinstance(built_on, str) and registry.module_name(built_on) else None
     if group == "model":  # only a language model has a name of its own
         return "language" if "name" in registry.values(group, name, config_dir) else "control"
     content = registry.load(registry.options(group, config_dir)[name])

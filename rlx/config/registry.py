@@ -141,10 +141,10 @@ def world(implementation: str) -> ModuleType:
 
 def serving(attribute: str, kind: str) -> list[str]:
     """The built-in implementations whose `actions` or `observations` include a kind of Gymnasium space."""
-    made = {name: facts(name) for name in implementations() if _built_in(name)}
+    built_in = {name: facts(name) for name in implementations() if _built_in(name)}
     return [
         name
-        for name, about in made.items()
+        for name, about in built_in.items()
         if about.world == "control" and ((kinds := getattr(about, attribute)) is None or kind in kinds)
     ]
 
@@ -160,8 +160,8 @@ def conf_dir() -> Path:
 
 def user_conf() -> Path | None:
     """./conf of the working directory, unless that is rlx's own or there is none."""
-    mine = (Path.cwd() / "conf").resolve()
-    return mine if mine.is_dir() and mine != conf_dir().resolve() else None
+    folder = (Path.cwd() / "conf").resolve()
+    return folder if folder.is_dir() and folder != conf_dir().resolve() else None
 
 
 def conf_dirs(extra: Path | None = None) -> list[Path]:
@@ -170,20 +170,20 @@ def conf_dirs(extra: Path | None = None) -> list[Path]:
     ./conf goes behind rlx's own where it holds a config.yaml or language.yaml: that belongs to some other program, or
     would replace rlx's.
     """
-    own, mine = conf_dir().resolve(), user_conf()
-    found = [own]
-    if mine:
-        replaces = any((mine / f"{name}.yaml").exists() for name in PRIMARY.values())
-        found.insert(1 if replaces else 0, mine)
+    own, user = conf_dir().resolve(), user_conf()
+    folders = [own]
+    if user:
+        replaces = any((user / f"{name}.yaml").exists() for name in PRIMARY.values())
+        folders.insert(1 if replaces else 0, user)
     for point in _entry_points("rlx.conf").values():
         try:
             spec = find_spec(point.value)
         except Exception:  # a broken plug-in must not break every command
             continue
-        found += [Path(place).resolve() for place in (spec.submodule_search_locations or [])] if spec else []
+        folders += [Path(place).resolve() for place in (spec.submodule_search_locations or [])] if spec else []
     if extra:
-        found.append(extra.resolve())
-    return list(dict.fromkeys(found))
+        folders.append(extra.resolve())
+    return list(dict.fromkeys(folders))
 
 
 def groups() -> list[str]:
@@ -193,11 +193,11 @@ def groups() -> list[str]:
 
 def options(group: str, extra: Path | None = None) -> dict[str, Path]:
     """The choices of a configuration group and the files they are read from."""
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for directory in conf_dirs(extra):
         for path in sorted((directory / group).glob("*.yaml")):
-            found.setdefault(path.stem, path)
-    return dict(sorted(found.items()))
+            paths.setdefault(path.stem, path)
+    return dict(sorted(paths.items()))
 
 
 def values(group: str, name: str, extra: Path | None = None, depth: int = 5) -> dict[str, Any]:
@@ -217,8 +217,8 @@ def load(path: Path) -> dict[str, Any]:
     import yaml
 
     with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
-        found = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        return found if isinstance(found, dict) else {}
+        content = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return content if isinstance(content, dict) else {}
     return {}
 
 
@@ -230,8 +230,8 @@ def default_choice(world: str, group: str) -> str:
 
 def algorithms_of(world: str, extra: Path | None = None) -> list[str]:
     """The choices of algo= in a world."""
-    made = {name: values("algo", name, extra).get("implementation") for name in options("algo", extra)}
-    return [name for name, built in made.items() if isinstance(built, str) and world_name(built) == world]
+    by_algorithm = {name: values("algo", name, extra).get("implementation") for name in options("algo", extra)}
+    return [name for name, built in by_algorithm.items() if isinstance(built, str) and world_name(built) == world]
 
 
 def first_comment(path: Path) -> str:

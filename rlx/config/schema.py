@@ -63,19 +63,19 @@ class Config:
 
 def implementation(raw: Mapping[str, Any], section: str = "algo", example: str = "algo=ppo") -> str:
     """The name of the implementation that a section of a configuration, still plain data, asks for."""
-    found = raw.get(section)
-    if not isinstance(found, Mapping) or not isinstance(found.get("implementation"), str):
+    part = raw.get(section)
+    if not isinstance(part, Mapping) or not isinstance(part.get("implementation"), str):
         raise ConfigError(
             f"{section}.implementation: missing (a section {section} with name and implementation, as in {example})"
         )
-    return found["implementation"]
+    return part["implementation"]
 
 
 def validate(raw: Mapping[str, Any], kind: type[Config], own: Mapping[str, type]) -> Config:
     """The typed configuration: a `kind` whose sections are `own` and `expect`. Raises ConfigError, one line for the
     first fault."""
-    if found := find_target(raw):
-        raise ConfigError(f"{found}: '_target_' is refused: configurations are data and run no code")
+    if target := find_target(raw):
+        raise ConfigError(f"{target}: '_target_' is refused: configurations are data and run no code")
     sections = {"expect": Expect, **own}
     parts = {name: _check(part, raw.get(name), name) for name, part in sections.items()}
     rest = {key: value for key, value in raw.items() if key not in sections}
@@ -104,8 +104,8 @@ def find_target(tree: Any, path: str = "") -> str | None:
             here = f"{path}.{key}" if path else str(key)
             if key == "_target_":
                 return here
-            if found := find_target(value, here):
-                return found
+            if target := find_target(value, here):
+                return target
     return None
 
 

@@ -70,9 +70,9 @@ def evaluate(
     if episodes < 1:
         return EvalResult()
     cfg = _whole_game(cfg)
-    made = [make_env(cfg) for _ in range(min(num_envs, episodes))]
-    limit = _limit(cfg, made[0], max_steps) or LONGEST
-    envs = _Evaluation(cfg.id, made, episodes=episodes, replay=False, seed=seed, domain=EVALUATION, limit=limit)
+    environments = [make_env(cfg) for _ in range(min(num_envs, episodes))]
+    limit = _limit(cfg, environments[0], max_steps) or LONGEST
+    envs = _Evaluation(cfg.id, environments, episodes=episodes, replay=False, seed=seed, domain=EVALUATION, limit=limit)
     try:
         obs = envs.reset()
         while None in envs.results:

@@ -73,11 +73,11 @@ def _fits_in_memory(cfg: ControlConfig[Algo], envs: Envs) -> None:
     """The observations of a rollout, its largest tensor, must fit into this machine's memory."""
     sizes = {name: getattr(cfg.algo, name) for name in ("num_envs", "num_steps") if hasattr(cfg.algo, name)}
     needed = math.prod(sizes.values()) * envs.obs.nbytes
-    if needed > (there := psutil.virtual_memory().total):
+    if needed > (memory := psutil.virtual_memory().total):
         words = ", ".join(f"algo.{name}={value}" for name, value in sizes.items())
         raise ConfigError(
             f"{words}: the observations of a rollout would take {needed / 1e9:,.0f} GB, and this machine has "
-            f"{there / 1e9:,.0f} GB"
+            f"{memory / 1e9:,.0f} GB"
         )
 
 
@@ -99,17 +99,17 @@ def load_policy(cfg: ControlConfig[Algo], module: ModuleType, run: Run) -> Any:
 def evaluation(cfg: ControlConfig[Algo], module: ModuleType, run: Run) -> Evaluation:
     """Whole episodes of environments and seeds of their own, and a short film of one."""
     policy = load_policy(cfg, module, run)
-    found = evaluate.evaluate(policy, cfg.env, cfg.eval_episodes, cfg.seed, num_envs=EVAL_ENVS)
-    mean, std = float(np.mean(found.returns)), float(np.std(found.returns))
+    episodes = evaluate.evaluate(policy, cfg.env, cfg.eval_episodes, cfg.seed, num_envs=EVAL_ENVS)
+    mean, std = float(np.mean(episodes.returns)), float(np.std(episodes.returns))
     metrics = {
         "eval/mean_reward": mean,
         "eval/std_reward": std,
-        "eval/mean_ep_length": float(np.mean(found.lengths)),
+        "eval/mean_ep_length": float(np.mean(episodes.lengths)),
     }
-    known = [success for success in found.successes if success is not None]
-    if known:
-        metrics["eval/success_rate"] = float(np.mean(known))
-    summary = {"score": mean, "mean_reward": mean, "std_reward": std, "episodes": len(found.returns)}
+    successes = [success for success in episodes.successes if success is not None]
+    if successes:
+        metrics["eval/success_rate"] = float(np.mean(successes))
+    summary = {"score": mean, "mean_reward": mean, "std_reward": std, "episodes": len(episodes.returns)}
     return Evaluation(metrics, summary, gif=_film(policy, cfg, run) if cfg.video else None)
 
 
@@ -129,8 +129,8 @@ def _film(policy: Any, cfg: ControlConfig[Algo], run: Run) -> tuple[bytes, int, 
 def report(policy: Any, cfg: ControlConfig[Algo], count: int, seed: int, stochastic: bool = False) -> dict[str, Any]:
     """{mean, std, n, returns} over `count` fresh episodes; deterministic unless `stochastic`."""
     rng = np.random.default_rng([seed, 3]) if stochastic else None
-    found = evaluate.evaluate(lambda obs: policy(obs, rng), cfg.env, count, seed, num_envs=EVAL_ENVS)
-    returns = [float(value) for value in found.returns]
+    episodes = evaluate.evaluate(lambda obs: policy(obs, rng), cfg.env, count, seed, num_envs=EVAL_ENVS)
+    returns = [float(value) for value in episodes.returns]
     return {"mean": float(np.mean(returns)), "std": float(np.std(returns)), "n": len(returns), "returns": returns}
 
 

@@ -200,8 +200,8 @@ class Rollout:
         """`into` [T, N, ...] with function(final observations) written where an episode was truncated."""
         if self._truncated:
             rows, columns, last = zip(*self._truncated, strict=True)
-            found = function(torch.from_numpy(np.stack(last)).to(self.device))
-            into[list(rows), list(columns)] = found.to(into.device)
+            values = function(torch.from_numpy(np.stack(last)).to(self.device))
+            into[list(rows), list(columns)] = values.to(into.device)
         return into
 
     def successors(self, obs: Tensor) -> Tensor:
@@ -240,10 +240,10 @@ class Rollout:
     def metrics(self) -> dict[str, float]:
         """Means over the last finished episodes, of raw rewards (nothing before the first one); over those of the last
         rollout alone (batch_), where it holds the whole episodes of one environment."""
-        found = episode_metrics(self.episodes)
+        metrics = episode_metrics(self.episodes)
         if self.whole_episodes and self.envs.num_envs == 1:  # with more, some behind the batch have ended, too
-            found["rollout/batch_rew_mean"] = sum(total for total, _, _ in self._finished) / len(self._finished)
-        return found
+            metrics["rollout/batch_rew_mean"] = sum(total for total, _, _ in self._finished) / len(self._finished)
+        return metrics
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -114,14 +114,14 @@ class Learner:
         if rows in self._tapes:
             return self._tapes[rows]
         try:
-            made = Tape(self._stacked, self._gather(batch, index, hyper), self.flat.params, self.flat.grads)
+            recorded = Tape(self._stacked, self._gather(batch, index, hyper), self.flat.params, self.flat.grads)
         except Untapeable as error:
             self._tapes.clear()
             self._trust.refuses(str(error))
             return None
         if len(self._tapes) == self.MOST_TAPES:
             del self._tapes[next(iter(self._tapes))]
-        tape = self._tapes[rows] = _Arrays(made, self._names, self._row_names, self._trust.calls(str(rows)))
+        tape = self._tapes[rows] = _Arrays(recorded, self._names, self._row_names, self._trust.calls(str(rows)))
         return tape
 
     def _feed(self, tape: _Arrays, batch: Mapping[str, Tensor], index: Index, hyper: Mapping[str, float]) -> None:
@@ -165,13 +165,13 @@ class Learner:
         tape.replay()
         got, want = self._results(tape.info.tolist(), tape.rows), self._torch_results(tape.inputs)
         same_names = self._names == tape.names
-        found = disagreement(got, want, partial(self._nudged, tape.inputs)) if same_names else None
+        gap = disagreement(got, want, partial(self._nudged, tape.inputs)) if same_names else None
         self.flat.grad.copy_(got[GRADIENTS])
         if not same_names:
             return f"the diagnostics were {tape.names} and are {self._names}"
-        if found is None:
+        if gap is None:
             return None
-        name, error = found
+        name, error = gap
         if name != VALUES:
             return f"{name} differ by {error:.1e} of the largest"
         worst = int(((got[VALUES] - want[VALUES]).abs() / (want[VALUES].abs() + 1)).nan_to_num(float("inf")).argmax())

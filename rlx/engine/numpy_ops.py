@@ -111,9 +111,9 @@ def _out_overload(func: Any) -> Any:
     for candidate in [*_OUT_NAMES.get(name, []), f"{name}_out", "out"]:
         if candidate in packet.overloads():
             overload = getattr(packet, candidate)
-            mine = [argument.name for argument in func._schema.arguments]
-            theirs = [argument.name for argument in overload._schema.arguments if not argument.is_out]
-            if mine == theirs and [a.name for a in overload._schema.arguments if a.is_out] in (["out"],):
+            names = [argument.name for argument in func._schema.arguments]
+            out_names = [argument.name for argument in overload._schema.arguments if not argument.is_out]
+            if names == out_names and [a.name for a in overload._schema.arguments if a.is_out] in (["out"],):
                 return overload
     return None
 

@@ -268,11 +268,11 @@ class Forward:
             return self._by_torch(tape.inputs)
         tape.replay()
         expected = self._by_torch(tape.inputs)
-        if (found := disagreement(_numbered(tape.outputs), _numbered(expected), partial(self._nudged, tape))) is None:
+        if (gap := disagreement(_numbered(tape.outputs), _numbered(expected), partial(self._nudged, tape))) is None:
             self._calls[key].agreed()
             return tape.outputs
         self._tapes.clear()
-        self._trust.disagrees(f"the replay differs by {found[1]:.1e}")
+        self._trust.disagrees(f"the replay differs by {gap[1]:.1e}")
         return expected
 
     def _nudged(self, tape: Tape, factor: float) -> dict[str, Tensor]:

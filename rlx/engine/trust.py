@@ -84,9 +84,9 @@ class Trust:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Also of an older checkpoint, that counted compared calls alone or nothing."""
-        made = state.get("calls", state.get("compared", {}))
-        for tape in {*self._calls, *made}:
-            self.calls(tape).reset(made.get(tape, 0))
+        counts = state.get("calls", state.get("compared", {}))
+        for tape in {*self._calls, *counts}:
+            self.calls(tape).reset(counts.get(tape, 0))
         if self.taping and not state.get("taping", True):
             self._stop(state.get("notice", ""))
 

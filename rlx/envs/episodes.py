@@ -26,9 +26,9 @@ def episode_metrics(episodes: Collection[Episode]) -> dict[str, float]:
         return {}
     returns, lengths, successes = zip(*episodes, strict=True)
     n = len(episodes)
-    found = {"rollout/ep_rew_mean": sum(returns) / n, "rollout/ep_len_mean": sum(lengths) / n}
+    metrics = {"rollout/ep_rew_mean": sum(returns) / n, "rollout/ep_len_mean": sum(lengths) / n}
     known = [success for success in successes if success is not None]
-    return {**found, "rollout/success_rate": sum(known) / len(known)} if known else found
+    return {**metrics, "rollout/success_rate": sum(known) / len(known)} if known else metrics
 
 
 class ActionLog:

@@ -94,9 +94,9 @@ class GridWorld(gym.Env):
                     self.P[s][a] = [(1.0, s, 0.0, True)]
                     continue
                 ways = [(1.0 - slip, a), (slip / 2, (a - 1) % 4), (slip / 2, (a + 1) % 4)]
-                there = [(p, self._neighbour(s, way)) for p, way in ways if p > 0]
+                arrivals = [(p, self._neighbour(s, way)) for p, way in ways if p > 0]
                 self.P[s][a] = [
-                    (p, t, rewards.get(cells[t], float(step_reward)), cells[t] in rewards) for p, t in there
+                    (p, t, rewards.get(cells[t], float(step_reward)), cells[t] in rewards) for p, t in arrivals
                 ]
         self.observation_space = OneHot(len(cells))
         self.action_space = spaces.Discrete(len(MOVES))

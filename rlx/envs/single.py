@@ -139,9 +139,9 @@ def explain(cfg: EnvConfig, error: Exception) -> EnvError:
     extra = _extra_of(cfg.id)
     if isinstance(error, ImportError | gym.error.DependencyNotInstalled):
         return EnvError(f"env.id={cfg.id}: {install_hint(extra) if extra else line}")
-    if (found := re.search(r"unexpected keyword argument '(\w+)'", line)) and found[1] in cfg.kwargs:
-        return EnvError(f"env.kwargs.{found[1]}: {cfg.id} takes no such argument{_arguments(cfg.id, found[1])}")
-    if (found := re.match(r"(\w+)=", line)) and found[1] in cfg.kwargs:  # what the environment itself says
+    if (match := re.search(r"unexpected keyword argument '(\w+)'", line)) and match[1] in cfg.kwargs:
+        return EnvError(f"env.kwargs.{match[1]}: {cfg.id} takes no such argument{_arguments(cfg.id, match[1])}")
+    if (match := re.match(r"(\w+)=", line)) and match[1] in cfg.kwargs:  # what the environment itself says
         return EnvError(f"env.kwargs.{line}")
     if isinstance(error, TypeError) and cfg.kwargs:
         return EnvError(f"env.kwargs={cfg.kwargs}: {line.partition(' was raised from the')[0]}")
@@ -155,10 +155,10 @@ def _arguments(id: str, name: str) -> str:
     """Those that the environment's constructor has, if that can be found out."""
     with contextlib.suppress(Exception):
         entry = gym.spec(id).entry_point
-        made = gym.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
-        taken = inspect.signature(made or object).parameters
-        known = [key for key in taken if key not in ("render_mode", "kwargs", "args")]
-        return choices_hint(name, known) if known else ""
+        creator = gym.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
+        taken = inspect.signature(creator or object).parameters
+        names = [key for key in taken if key not in ("render_mode", "kwargs", "args")]
+        return choices_hint(name, names) if names else ""
     return ""
 
 

@@ -72,16 +72,16 @@ class AsyncEnvs(Envs):
         atexit.register(self._at_exit)  # runs before multiprocessing's own, which would wait for them
         try:
             for lanes in self.ranges:
-                ours, theirs = context.Pipe()
+                pipe, worker_pipe = context.Pipe()
                 worker = context.Process(
                     target=_work,
-                    args=(theirs, cfg, lanes, seed, domain, memory),
+                    args=(worker_pipe, cfg, lanes, seed, domain, memory),
                     daemon=True,
                     name="rlx env worker",
                 )
                 worker.start()
-                theirs.close()  # so that a dead worker is an end of file here
-                self._pipes.append(ours)
+                worker_pipe.close()  # so that a dead worker is an end of file here
+                self._pipes.append(pipe)
                 self._workers.append(worker)
             self._answers(range(workers), max(START_SECONDS, self.timeout), "while starting")
             self.replayable = cfg.replay is not False
@@ -204,17 +204,17 @@ def _work(pipe: Connection, cfg: EnvConfig, lanes: range, seed: int, domain: int
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     gym.logger.min_level = gym.logger.ERROR  # the parent has shown the warnings
     shared = _arrays(memory)
-    mine = {name: array[lanes.start : lanes.stop] for name, array in shared.items()}
+    arrays = {name: array[lanes.start : lanes.stop] for name, array in shared.items()}
     envs: Any = None
     try:
         cfg.replay = cfg.replay is not False  # None: the parent asks one worker and tells the others
-        envs = make_lanes(cfg, lanes, seed, domain, mine)
+        envs = make_lanes(cfg, lanes, seed, domain, arrays)
         pipe.send((None, "ready"))
         while True:
             what, payload = pipe.recv()
             if what == "close":
                 break
-            pipe.send((None, _answer(envs, mine, what, payload)))
+            pipe.send((None, _answer(envs, arrays, what, payload)))
     except (EnvFault, EnvError) as error:
         _last_words(pipe, type(error), str(error))
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -232,12 +232,12 @@ def _last_words(pipe: Connection, kind: type[Exception], text: str) -> None:
         pipe.send((kind, text))
 
 
-def _answer(envs: Any, mine: dict[str, np.ndarray], what: str, payload: Any) -> Any:
+def _answer(envs: Any, arrays: dict[str, np.ndarray], what: str, payload: Any) -> Any:
     if what == "step":
-        *_, final = envs.step(mine["action"])
+        *_, final = envs.step(arrays["action"])
         ended = []
         for i, obs in final:
-            mine["final"][i] = obs
+            arrays["final"][i] = obs
             ended.append(envs.first_lane + i)
         return envs.pop_episodes() if envs.episodes else [], ended
     if what == "reset":

@@ -82,10 +82,10 @@ class FireReset(gym.Wrapper):
         return obs, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        found = self.env.step(self.fire if self.waits else action)
-        lives = found[-1].get("lives", self.lives)
+        transition = self.env.step(self.fire if self.waits else action)
+        lives = transition[-1].get("lives", self.lives)
         self.lives, self.waits = lives, self.fire is not None and 0 < lives < self.lives
-        return found
+        return transition
 
 
 def _atari(env: gym.Env) -> gym.Env:

@@ -26,22 +26,22 @@ def report(policy: TokenPolicy, cfg: LanguageConfig[Algo], prompts: int, seed: i
     """
     rng = np.random.default_rng([seed, 1])
     task = policy.task
-    asked = task.prompts(rng, prompts, held_out=True)
+    held_out = task.prompts(rng, prompts, held_out=True)
     temperature = getattr(cfg.algo, "temperature", 1.0)
     greedy, right, rewards, formed, lengths, ended, texts = [], [], [], [], [], [], []
     step = max(1, ROWS // k)
     for start in range(0, prompts, step):
-        some = asked[start : start + step]
-        found, said = policy.generate(some, 1, None)
-        greedy += score(task, some, said, found.ended.tolist())["correct"].tolist()
-        found, said = policy.generate(some, k, rng, temperature)
-        told = score(task, [prompt for prompt in some for _ in range(k)], said, found.ended.tolist())
-        right += told["correct"].tolist()
-        rewards += told["reward"].tolist()
-        formed += told["format"].tolist()
-        lengths += found.lengths.tolist()
-        ended += found.ended.tolist()
-        texts += said
+        some = held_out[start : start + step]
+        completions, answers = policy.generate(some, 1, None)
+        greedy += score(task, some, answers, completions.ended.tolist())["correct"].tolist()
+        completions, answers = policy.generate(some, k, rng, temperature)
+        scores = score(task, [prompt for prompt in some for _ in range(k)], answers, completions.ended.tolist())
+        right += scores["correct"].tolist()
+        rewards += scores["reward"].tolist()
+        formed += scores["format"].tolist()
+        lengths += completions.lengths.tolist()
+        ended += completions.ended.tolist()
+        texts += answers
     correct = np.array(right).reshape(prompts, k)
     written = [texts[i : i + k] for i in range(0, len(texts), k)]
     ks = [n for n in (2**i for i in range(20)) if n < k] + [k]
@@ -73,7 +73,7 @@ def majority(texts: Sequence[Sequence[str]], correct: np.ndarray, k: int) -> flo
     """Share of prompts whose most frequent completion among the first k is right (of equally frequent ones the
     first). Wang et al. 2022, arXiv:2203.11171."""
     won = 0.0
-    for said, right in zip(texts, correct):
-        best = Counter(said[:k]).most_common(1)[0][0]
-        won += right[list(said).index(best)]
+    for answers, right in zip(texts, correct):
+        best = Counter(answers[:k]).most_common(1)[0][0]
+        won += right[list(answers).index(best)]
     return float(won / len(texts))

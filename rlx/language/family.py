@@ -59,10 +59,10 @@ def check(cfg: LanguageConfig[Algo], module: ModuleType) -> None:
     task = _task(cfg.task)
     for need in registry.facts(cfg.algo.implementation).needs:
         if not hasattr(task, need):
-            there = ", ".join(_tasks_with(need)) or "none"
+            tasks = ", ".join(_tasks_with(need)) or "none"
             raise ConfigError(
                 f"task={cfg.task.name} has no {GIVES.get(need, need)} ({need}); {cfg.algo.name} needs them "
-                f"(tasks that have them: {there})"
+                f"(tasks that have them: {tasks})"
             )
     if cfg.model.path is not None:
         huggingface.check(cfg.model.path)
@@ -89,47 +89,47 @@ def _task(cfg: TaskConfig) -> Task:
 
 def _tasks_with(need: str) -> list[str]:
     """The names of the tasks that have something."""
-    found = []
+    names = []
     for name in registry.options("task"):
         try:
             module = task_module(str(registry.values("task", name).get("implementation")))
         except ConfigError:  # a broken plug-in
             continue
         if hasattr(module.Task, need):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
-def inherit(raw: dict[str, Any], theirs: Mapping[str, Any], key: str, where: str, words: Sequence[str]) -> None:
+def inherit(raw: dict[str, Any], saved: Mapping[str, Any], key: str, where: str, words: Sequence[str]) -> None:
     """Give a configuration what it takes over from that of the run that its `key` names: with init the network.
 
     `words`: the command, where another network may have been asked for. Raises ConfigError if the two do not fit.
     """
-    scores = registry.facts(str(theirs["algo"].get("implementation"))).scores
+    scores = registry.facts(str(saved["algo"].get("implementation"))).scores
     if scores != (key == "algo.reward_model"):
-        kind = "scores completions and writes none" if scores else f"is a policy of {theirs['algo'].get('name')}"
+        kind = "scores completions and writes none" if scores else f"is a policy of {saved['algo'].get('name')}"
         raise ConfigError(f"{where}: the network of that run {kind}; {key} needs a run of another algorithm")
     if key == "init":
-        _same_network(raw["model"], theirs["model"], where, words)
-        raw["model"] = {**theirs["model"]}
-    _same_shape(raw["model"], theirs["model"], where)
-    if theirs["model"]["path"] is not None:  # its tokenizer is its own, and reads any text
+        _same_network(raw["model"], saved["model"], where, words)
+        raw["model"] = {**saved["model"]}
+    _same_shape(raw["model"], saved["model"], where)
+    if saved["model"]["path"] is not None:  # its tokenizer is its own, and reads any text
         return
-    mine, other = (_of(part, where) for part in (raw, theirs))
-    if mine.alphabet != other.alphabet:
+    task, other = (_of(part, where) for part in (raw, saved))
+    if task.alphabet != other.alphabet:
         raise ConfigError(
-            f"{where}: its alphabet {shown(other.alphabet)} (task={theirs['task']['name']}) is not that of "
-            f"task={raw['task']['name']}, {shown(mine.alphabet)}"
+            f"{where}: its alphabet {shown(other.alphabet)} (task={saved['task']['name']}) is not that of "
+            f"task={raw['task']['name']}, {shown(task.alphabet)}"
         )
-    reach = theirs["model"]["context"] or needed(other)
-    if reach < needed(mine):
+    reach = saved["model"]["context"] or needed(other)
+    if reach < needed(task):
         raise ConfigError(
-            f"{where}: its network reads {reach} tokens; task={raw['task']['name']} needs {needed(mine)} "
-            f"(train that one with model.context={needed(mine)})"
+            f"{where}: its network reads {reach} tokens; task={raw['task']['name']} needs {needed(task)} "
+            f"(train that one with model.context={needed(task)})"
         )
-    own = raw["model"]["context"] or needed(mine)
+    own = raw["model"]["context"] or needed(task)
     if key == "init":
-        raw["model"]["context"] = None if reach == needed(mine) else reach
+        raw["model"]["context"] = None if reach == needed(task) else reach
     elif reach != own:
         raise ConfigError(f"{where}: its network reads {reach} tokens, this run's {own}; they share their weights")
 
@@ -143,24 +143,24 @@ def _of(raw: Mapping[str, Any], where: str) -> Task:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def _same_network(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: str, words: Sequence[str]) -> None:
+def _same_network(model: Mapping[str, Any], saved: Mapping[str, Any], where: str, words: Sequence[str]) -> None:
     for word in words:
         section, dot, key = word.lstrip("+").partition("=")[0].partition(".")
-        for name in [key] if dot else mine:
-            if section == "model" and mine.get(name) != theirs.get(name):
+        for name in [key] if dot else model:
+            if section == "model" and model.get(name) != saved.get(name):
                 raise ConfigError(
-                    f"model.{name}={shown(mine.get(name))}: {where} has a network with "
-                    f"model.{name}={shown(theirs.get(name))}, which comes with its weights"
+                    f"model.{name}={shown(model.get(name))}: {where} has a network with "
+                    f"model.{name}={shown(saved.get(name))}, which comes with its weights"
                 )
 
 
-def _same_shape(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: str) -> None:
+def _same_shape(model: Mapping[str, Any], saved: Mapping[str, Any], where: str) -> None:
     """A network that judges begins as the policy's copy: both have one shape."""
     for name in SHAPE:
-        if mine.get(name) != theirs.get(name):
+        if model.get(name) != saved.get(name):
             raise ConfigError(
-                f"{where}: has a network with model.{name}={shown(theirs.get(name))}, this run one with "
-                f"{shown(mine.get(name))}; they must be of one shape"
+                f"{where}: has a network with model.{name}={shown(saved.get(name))}, this run one with "
+                f"{shown(model.get(name))}; they must be of one shape"
             )
 
 
@@ -175,21 +175,21 @@ def load_policy(cfg: LanguageConfig[Algo], module: ModuleType, run: Run) -> Any:
 def evaluation(cfg: LanguageConfig[Algo], module: ModuleType, run: Run) -> Evaluation:
     """Held-out prompts, and some completions to look at. Draws nothing from the run's own generators."""
     if own := getattr(module, "evaluate", None):  # generating is not what it learns
-        found = own(cfg, run, cfg.eval_prompts, cfg.seed)
-        summary = {"score": found.get("score", next(iter(found.values()))), **found}
-        return Evaluation(_metrics(found), summary)
+        values = own(cfg, run, cfg.eval_prompts, cfg.seed)
+        summary = {"score": values.get("score", next(iter(values.values()))), **values}
+        return Evaluation(_metrics(values), summary)
     policy = load_policy(cfg, module, run)
-    found = _numbers(evaluate.report(policy, cfg, cfg.eval_prompts, cfg.seed, k=1))
-    score = found["greedy_accuracy" if hasattr(policy.task, "answer") else "reward"]
-    return Evaluation(_metrics(found), {"score": score, **found}, text=_samples(policy, cfg) if cfg.samples else None)
+    values = _numbers(evaluate.report(policy, cfg, cfg.eval_prompts, cfg.seed, k=1))
+    score = values["greedy_accuracy" if hasattr(policy.task, "answer") else "reward"]
+    return Evaluation(_metrics(values), {"score": score, **values}, text=_samples(policy, cfg) if cfg.samples else None)
 
 
-def _metrics(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"eval/{name}": value for name, value in _numbers(found).items() if name not in COUNTS}
+def _metrics(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"eval/{name}": value for name, value in _numbers(values).items() if name not in COUNTS}
 
 
-def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in found.items() if isinstance(value, int | float)}
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 
 def _samples(policy: Any, cfg: LanguageConfig[Algo]) -> str:
@@ -197,9 +197,9 @@ def _samples(policy: Any, cfg: LanguageConfig[Algo]) -> str:
     rng = np.random.default_rng([cfg.seed, 4])
     prompts = policy.task.prompts(rng, cfg.samples, held_out=True)
     lines = []
-    for prompt, said in zip(prompts, policy.complete(prompts, rng, temperature(cfg))):
-        reward = policy.task.reward(prompt, said.text, said.ended)
-        line = f"{reward:7.3f}  {prompt}{said.text}{'' if said.ended else ' (cut)'}"
+    for prompt, completion in zip(prompts, policy.complete(prompts, rng, temperature(cfg))):
+        reward = policy.task.reward(prompt, completion.text, completion.ended)
+        line = f"{reward:7.3f}  {prompt}{completion.text}{'' if completion.ended else ' (cut)'}"
         lines.append(line.replace("\n", "\\n"))
     return "\n".join(lines)
 
@@ -227,14 +227,14 @@ def sample(
     temperature: [{prompt, completions: [{text, logprob, ended}]}]. Raises UserError for a prompt that cannot be read.
     """
     rng = np.random.default_rng([seed, 5])
-    asked = list(prompts) or policy.task.prompts(rng, 4, held_out=True)
+    prompts = list(prompts) or policy.task.prompts(rng, 4, held_out=True)
     most = policy.model.context - policy.task.max_new - 1
-    if cfg.model.path is None and (long := next((prompt for prompt in asked if len(prompt) > most), None)):
+    if cfg.model.path is None and (long := next((prompt for prompt in prompts if len(prompt) > most), None)):
         raise UserError(f"{shown(long)}: a prompt of {len(long)} characters; this run's network reads {most} at most")
-    found = policy.complete(
-        [prompt for prompt in asked for _ in range(count)],
+    completions = policy.complete(
+        [prompt for prompt in prompts for _ in range(count)],
         None if greedy else rng,
         temperature(cfg) if heat is None else heat,
     )
-    rows = [{"text": said.text, "logprob": said.logprob, "ended": said.ended} for said in found]
-    return [{"prompt": prompt, "completions": rows[i * count : (i + 1) * count]} for i, prompt in enumerate(asked)]
+    rows = [{"text": one.text, "logprob": one.logprob, "ended": one.ended} for one in completions]
+    return [{"prompt": prompt, "completions": rows[i * count : (i + 1) * count]} for i, prompt in enumerate(prompts)]

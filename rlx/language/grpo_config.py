@@ -88,8 +88,8 @@ class Config(AdamW):
             f"kl_estimator={self.kl_estimator}: in the reward it can point away from the gradient of the KL "
             "(k1 there, or kl_in=loss)": charged and self.kl_estimator != "k1",
         }
-        for fault, found in faults.items():
-            if found:
+        for fault, present in faults.items():
+            if present:
                 raise ValueError(fault)
 
 

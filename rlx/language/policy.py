@@ -102,19 +102,19 @@ class TokenPolicy:
         """`size` completions of each prompt, drawn from `rng` or (None) the likeliest token each time; as text too."""
         uniform = None if rng is None else noise(rng, len(prompts) * size, self.task.max_new)
         ids, mask = self.prompts(prompts)
-        found = generate(
+        completions = generate(
             self.model, ids, mask, size=size, max_new=self.task.max_new, end=self.tokenizer.end,
             uniform=uniform, temperature=temperature,
         )  # fmt: skip
-        return found, self.decode(found)
+        return completions, self.decode(completions)
 
-    def decode(self, found: Completions) -> list[str]:
+    def decode(self, completions: Completions) -> list[str]:
         """The texts, without end tokens."""
-        return self.tokenizer.decode(found.tokens.cpu(), (found.lengths - found.ended.long()).cpu())
+        return self.tokenizer.decode(completions.tokens.cpu(), (completions.lengths - completions.ended.long()).cpu())
 
     def complete(
         self, prompts: Sequence[str], rng: np.random.Generator | None = None, temperature: float = 1.0
     ) -> list[Completion]:
         """One completion of each prompt. UserError for one that is too long or has an unknown character."""
-        found, texts = self.generate(prompts, 1, rng, temperature)
-        return [Completion(*row) for row in zip(texts, found.logprob.sum(-1).tolist(), found.ended.tolist())]
+        completions, texts = self.generate(prompts, 1, rng, temperature)
+        return [Completion(*x) for x in zip(texts, completions.logprob.sum(-1).tolist(), completions.ended.tolist())]

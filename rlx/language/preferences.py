@@ -56,13 +56,13 @@ class Preferences:
 def ranked(policy: TokenPolicy, rng: np.random.Generator, num: int, size: int, temperature: float) -> Preferences:
     """`num` prompts with `size` samples of the policy each, ranked by the task's reward. Where all are worth the same
     nothing was compared: another prompt takes its place. UserError where that never ends."""
-    found: list[Groups] = []
+    useful: list[Groups] = []
     missing = num
     for _ in range(TRIES):
         groups = collect(policy, policy.task.prompts(rng, num), size, rng, temperature, Ranks())
         differ = groups.reward.amax(-1) > groups.reward.amin(-1)
-        found.append(groups.select(differ.nonzero().squeeze(-1)[:missing]))
-        missing -= len(found[-1].prompts)
+        useful.append(groups.select(differ.nonzero().squeeze(-1)[:missing]))
+        missing -= len(useful[-1].prompts)
         if not missing:
             break
     else:
@@ -70,7 +70,7 @@ def ranked(policy: TokenPolicy, rng: np.random.Generator, num: int, size: int, t
             f"task={policy.task.name}: of {TRIES * num} prompts only {num - missing} had samples of different reward; "
             "there is nothing to compare (a policy that is sometimes right is needed: init=latest:sft)"
         )
-    groups = join(policy, found)
+    groups = join(policy, useful)
     order = torch.argsort(groups.reward, dim=-1, descending=True, stable=True)
     columns = order.unsqueeze(-1).expand_as(groups.tokens)
     whole = torch.ones_like(groups.prompt, dtype=torch.bool) if groups.prompt_mask is None else groups.prompt_mask

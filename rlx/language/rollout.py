@@ -73,26 +73,26 @@ def collect(
     all of them afterwards."""
     task, prompts = policy.task, list(prompts)
     ids, mask = policy.prompts(prompts)
-    mine = ranks.part(len(prompts))
+    share = ranks.part(len(prompts))
     uniform = noise(rng, len(prompts) * size, task.max_new)
-    found = generate(
-        policy.model, ids[mine], None if mask is None else mask[mine], size=size, max_new=task.max_new,
-        end=policy.tokenizer.end, uniform=uniform[:, mine.start * size : mine.stop * size], temperature=temperature,
+    completions = generate(
+        policy.model, ids[share], None if mask is None else mask[share], size=size, max_new=task.max_new,
+        end=policy.tokenizer.end, uniform=uniform[:, share.start * size : share.stop * size], temperature=temperature,
     )  # fmt: skip
     if ranks.count > 1:
-        missing = task.max_new - found.tokens.shape[1]
-        drawn = (found.tokens, found.mask, found.logprob)
+        missing = task.max_new - completions.tokens.shape[1]
+        drawn = (completions.tokens, completions.mask, completions.logprob)
         tokens, inside, logprob = (ranks.gather(pad(x, (0, missing))) for x in drawn)
-        longest = int(inside.sum(-1).max())
-        found = Completions(tokens[:, :longest], inside[:, :longest], logprob[:, :longest], ranks.gather(found.ended))
-    texts = policy.decode(found)
-    told = score(task, [prompt for prompt in prompts for _ in range(size)], texts, found.ended.tolist())
+        L = int(inside.sum(-1).max())
+        completions = Completions(tokens[:, :L], inside[:, :L], logprob[:, :L], ranks.gather(completions.ended))
+    texts = policy.decode(completions)
+    scores = score(task, [prompt for prompt in prompts for _ in range(size)], texts, completions.ended.tolist())
 
     def groups(x: Tensor) -> Tensor:
         return x.unflatten(0, (len(prompts), size))
 
-    reward, correct = (torch.from_numpy(told[name]).float().to(policy.device) for name in ("reward", "correct"))
-    columns = (found.tokens, found.mask, found.logprob, found.ended, reward, correct)
+    reward, correct = (torch.from_numpy(scores[name]).float().to(policy.device) for name in ("reward", "correct"))
+    columns = (completions.tokens, completions.mask, completions.logprob, completions.ended, reward, correct)
     return Groups(prompts, texts, ids, mask, *map(groups, columns))
 
 
@@ -135,11 +135,11 @@ def forward_logprobs(model: Any, groups: Groups, temperature: float, most: int =
     """Log-probs of all tokens under another model, or this one as it is now: [P, G, L], without a gradient, `most`
     groups at a time (0: all)."""
     with torch.no_grad():
-        found = [
+        chunks = [
             logprobs(model(*groups.rows(some)), groups.tokens[some], temperature)
             for some in parts(slice(0, len(groups.tokens)), most)
         ]
-    return torch.cat(found) if len(found) > 1 else found[0]
+    return torch.cat(chunks) if len(chunks) > 1 else chunks[0]
 
 
 def completion_metrics(groups: Groups) -> dict[str, float]:

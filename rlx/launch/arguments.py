@@ -87,8 +87,8 @@ def split(argv: list[str]) -> Words:
             words.flags[flag] = value if equals else _value(flag, rest)
             _check_value(flag, words.flags[flag])
         else:
-            known = [*SWITCHES, *VALUED]
-            close = closest(typed.lstrip("-"), [name[2:] for name in known]) if len(typed) > 3 else None
+            flags = [*SWITCHES, *VALUED]
+            close = closest(typed.lstrip("-"), [name[2:] for name in flags]) if len(typed) > 3 else None
             raise ConfigError(
                 f"{typed}: no such flag{f'; did you mean --{close}?' if close else ''} (rlx train --help)"
             )
@@ -130,18 +130,18 @@ def overrides(words: list[str], multirun: bool = False, config_dir: Path | None 
     """The overrides, parsed and checked as far as that goes without composing. Raises ConfigError."""
     groups = registry.groups()
     parser = OverridesParser.create()
-    found = []
+    parsed = []
     for word in words:
         _check_form(word, groups)
         override = _parse(parser, word)
-        found.append(override)
+        parsed.append(override)
         if override.key_or_group == "hydra.output_subdir":
             raise ConfigError(f"{word}: rlx writes the configuration itself, into the run's directory")
         if override.is_sweep_override() and not multirun:
             raise ConfigError(f"{word}: several values make a grid: rlx train -m {word}")
         if override.key_or_group in groups:
             _check_choice(override, word, config_dir)
-    return found
+    return parsed
 
 
 def _check_form(word: str, groups: list[str]) -> None:
@@ -187,7 +187,7 @@ def _unreadable(word: str) -> str:
 def _check_choice(override: Override, word: str, config_dir: Path | None) -> None:
     """What Hydra would not refuse, or not by name."""
     group = override.key_or_group
-    known = registry.options(group, config_dir)
+    names = registry.options(group, config_dir)
     if override.is_delete():
         raise ConfigError(f"{word}: a run needs one (for the default, leave the word out)")
     if override.package is not None:
@@ -197,11 +197,11 @@ def _check_choice(override: Override, word: str, config_dir: Path | None) -> Non
             several = ",".join(str(one) for one in value)
             raise ConfigError(f"{word}: needs one name (one run for each: -m {group}={several})")
         if not isinstance(value, str | dict) or not value:
-            raise ConfigError(f"{word}: needs a name{choices_hint(str(value or ''), known)}")
+            raise ConfigError(f"{word}: needs a name{choices_hint(str(value or ''), names)}")
         if isinstance(value, str) and ".." in value.split("/"):
-            raise ConfigError(f"{word}: must be a name, not a path{choices_hint(value, known)}")
-        if group == "preset" and isinstance(value, str) and value not in known and "$" not in value:
-            raise ConfigError(f"preset={value}: no such preset{choices_hint(value, known)}")
+            raise ConfigError(f"{word}: must be a name, not a path{choices_hint(value, names)}")
+        if group == "preset" and isinstance(value, str) and value not in names and "$" not in value:
+            raise ConfigError(f"preset={value}: no such preset{choices_hint(value, names)}")
 
 
 def _values(override: Override) -> list[Any]:

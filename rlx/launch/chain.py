@@ -36,7 +36,7 @@ class Stage:
 
     def filled(self, runs: Mapping[str, str]) -> list[str]:
         """Its words with the runs of the earlier stages in them."""
-        return [PLACE.sub(lambda found: runs.get(found[1], found[0]), word) for word in self.words]
+        return [PLACE.sub(lambda match: runs.get(match[1], match[0]), word) for word in self.words]
 
 
 def find(given: arguments.Words) -> str | None:
@@ -114,13 +114,13 @@ def run(name: str, given: arguments.Words, start: Start) -> None:
             runner.ready(raw, stage.filled(planned))
         except ConfigError as error:
             raise ConfigError(f"{stage.name}: {error}") from None
-    made: dict[str, str] = {}
+    runs: dict[str, str] = {}
     for i, stage in enumerate(stages):
         try:
-            filled = stage.filled(made)
-            made[stage.name] = quoted(start(_compose(filled, given), ["rlx", "train", *filled]))
+            filled = stage.filled(runs)
+            runs[stage.name] = quoted(start(_compose(filled, given), ["rlx", "train", *filled]))
         except BaseException as error:
-            _say_how_to_go_on(stages, i, made, getattr(error, "path", None))
+            _say_how_to_go_on(stages, i, runs, getattr(error, "path", None))
             raise
 
 
@@ -139,10 +139,10 @@ def quoted(path: Path) -> str:
     return f"'{escaped}'"
 
 
-def _say_how_to_go_on(stages: list[Stage], i: int, made: Mapping[str, str], path: Path | None) -> None:
+def _say_how_to_go_on(stages: list[Stage], i: int, finished: Mapping[str, str], path: Path | None) -> None:
     """The commands of the rest of the chain."""
     rest = stages[i + 1 :] if path else stages[i:]
-    runs = {**{stage.name: f"latest:{stage.name}" for stage in stages}, **made}
+    runs = {**{stage.name: f"latest:{stage.name}" for stage in stages}, **finished}
     commands = [shlex.join(["rlx", "train", *stage.filled(runs)]) for stage in rest]
     if path:
         commands.insert(0, f"rlx resume {shlex.quote(str(path))}")

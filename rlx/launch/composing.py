@@ -35,10 +35,10 @@ class RlxSearchPath(SearchPathPlugin):
     extra: ClassVar[Path | None] = None  # --config-dir
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        own, mine = registry.conf_dir().resolve(), registry.user_conf()
+        own, user = registry.conf_dir().resolve(), registry.user_conf()
         before = True
         for path in registry.conf_dirs(self.extra):
-            provider = "user" if path == mine else "plug-in"
+            provider = "user" if path == user else "plug-in"
             if path == own:
                 before = False
             elif before:
@@ -94,9 +94,9 @@ def compose_all(given: Words | None = None) -> Iterator[Callable[[list[str]], Di
 def compose(overrides: list[str]) -> dict[str, Any]:
     """The configuration these words compose to, unresolved (missing values are ???). Raises ConfigError."""
     with one_line(overrides), compose_all() as composing:
-        found = OmegaConf.to_container(composing(overrides), resolve=False)
-    assert isinstance(found, dict)
-    return {str(key): value for key, value in found.items() if key != "hydra"}
+        raw = OmegaConf.to_container(composing(overrides), resolve=False)
+    assert isinstance(raw, dict)
+    return {str(key): value for key, value in raw.items() if key != "hydra"}
 
 
 def compose_in(directory: Path, overrides: list[str]) -> dict[str, Any]:
@@ -118,8 +118,8 @@ def check_hydra(settings: DictConfig) -> None:
         if not target.startswith(PLUGINS):
             raise ConfigError(f"hydra.{key}._target_={target}: not an installed Hydra plug-in")
     rest = {str(key): value for key, value in tree.items() if key not in ("launcher", "sweeper")}
-    if found := find_target(rest, "hydra"):
-        raise ConfigError(f"{found}: '_target_' is refused: configurations are data and run no code")
+    if name := find_target(rest, "hydra"):
+        raise ConfigError(f"{name}: '_target_' is refused: configurations are data and run no code")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -129,9 +129,9 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
             names = ", ".join(f"{group}.{key}" for key in inside)
             raise ConfigError(f"{names}: a file in {group}/ needs the first line '# @package _global_'")
     keys = [str(key) for key in cfg if key not in (*GLOBAL, "hydra")]
-    found = OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True, throw_on_missing=True)
-    assert isinstance(found, dict)
-    return found  # type: ignore[return-value]
+    raw = OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True, throw_on_missing=True)
+    assert isinstance(raw, dict)
+    return raw  # type: ignore[return-value]
 
 
 def set_threads(count: Any) -> None:

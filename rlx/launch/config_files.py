@@ -41,8 +41,8 @@ def not_utf8(error: UnicodeDecodeError, config_dir: Path | None) -> str:
     for path in _files(config_dir):
         try:
             path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as found:
-            return f"{near(path)}: not UTF-8 (byte {found.start}); save the file as UTF-8"
+        except UnicodeDecodeError as damage:
+            return f"{near(path)}: not UTF-8 (byte {damage.start}); save the file as UTF-8"
     return f"a configuration file is not UTF-8 (byte {error.start})"
 
 
@@ -50,19 +50,19 @@ def not_keys(config_dir: Path | None) -> str:
     """For a file that is YAML, but neither empty nor a section."""
     for path in _files(config_dir):
         with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError, OSError):
-            found = yaml.safe_load(path.read_text(encoding="utf-8"))
-            if not isinstance(found, dict | None):
-                kind = "list" if isinstance(found, list) else "single value"
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if not isinstance(content, dict | None):
+                kind = "list" if isinstance(content, list) else "single value"
                 return f"{near(path)}: must be keys with values, not a {kind}"
     return "a configuration file must be keys with values, not a single value"
 
 
 def source(message: str, overrides: list[str], config_dir: Path | None) -> str:
     """' [FILE]' where the key that a message begins with stands in a file of the user's or of a plug-in's."""
-    found = re.match(r"[A-Za-z_][\w.]*", message)
-    if found is None or any(word.lstrip("+").startswith(found[0]) for word in overrides):
+    match = re.match(r"[A-Za-z_][\w.]*", message)
+    if match is None or any(word.lstrip("+").startswith(match[0]) for word in overrides):
         return ""
-    section, _, key = found[0].rpartition(".")
+    section, _, key = match[0].rpartition(".")
     group = section.partition(".")[0]
     chosen = dict(word.split("=", 1) for word in overrides if "=" in word).get(group or "experiment", "")
     files = [path for path in _files(config_dir) if path.stem == chosen]

@@ -42,11 +42,11 @@ class Grid:
 
     def jobs(self) -> list[dict[str, Any]]:
         """The jobs that came to an end, in order: {job, run, overrides, error}; of one that was continued, its last."""
-        found: dict[int, dict[str, Any]] = {}
+        by_number: dict[int, dict[str, Any]] = {}
         for job in grids.jobs(self.directory):
             if isinstance(job["job"], int):
-                found[job["job"]] = job
-        return [found[number] for number in sorted(found)]
+                by_number[job["job"]] = job
+        return [by_number[number] for number in sorted(by_number)]
 
     def started(self) -> bool:
         return (self.directory / "multirun.yaml").exists()
@@ -63,8 +63,8 @@ def record(grid: Path, number: int, name: str, overrides: list[str], error: str 
 
 def earlier(grid: Path, name: str) -> Path | None:
     """The run of a job that was started before, where its grid is continued."""
-    found = [path for path in (grid / name, *grid.glob(f"{name}_again*")) if (path / "config.yaml").is_file()]
-    return max(found, key=reader.changed) if found else None
+    runs = [path for path in (grid / name, *grid.glob(f"{name}_again*")) if (path / "config.yaml").is_file()]
+    return max(runs, key=reader.changed) if runs else None
 
 
 def free(grid: Path, name: str) -> str:
@@ -94,12 +94,12 @@ def check(given: arguments.Words, parsed: list[Override], command: list[str]) ->
         directory = Path(settings.sweep.dir).absolute()
     planned = math.prod(len(values) for values in grid) if own else None
     keys = [override.get_key_element() for override in (*extra, *parsed) if override.is_sweep_override()]
-    asked = [word for word in given.overrides if not word.lstrip("+").startswith("hydra")]
-    if "--continue" in given.flags and (found := _same(directory, asked)):
-        write_json(found / "sweep.json", {**_said(found), "process": process.me()})
-        return Grid(found, planned, keys)
+    overrides = [word for word in given.overrides if not word.lstrip("+").startswith("hydra")]
+    if "--continue" in given.flags and (previous := _same(directory, overrides)):
+        write_json(previous / "sweep.json", {**_about(previous), "process": process.me()})
+        return Grid(previous, planned, keys)
     _make(directory)
-    about = {"asked": asked, "keys": keys, "planned": planned, "started": process.now(), "command": command}
+    about = {"asked": overrides, "keys": keys, "planned": planned, "started": process.now(), "command": command}
     write_json(directory / "sweep.json", {**about, "process": process.me()})
     if drawn:
         values = {word[0].partition("=")[0].lstrip("+"): [one.partition("=")[2] for one in word] for word in grid}
@@ -108,16 +108,16 @@ def check(given: arguments.Words, parsed: list[Override], command: list[str]) ->
     return Grid(directory, planned, keys)
 
 
-def _same(directory: Path, asked: list[str]) -> Path | None:
+def _same(directory: Path, overrides: list[str]) -> Path | None:
     """The newest grid of the same words, where `directory` is or would be. Raises ConfigError where it still runs."""
-    found = []
+    matches = []
     for file in {directory / "sweep.json", *directory.parent.glob("*/sweep.json")}:
-        said = _said(file.parent)
-        if said.get("asked") == asked and (file.parent == directory or not directory.exists()):
-            found.append((str(said.get("started")), file.parent))
-    if not found:
+        about = _about(file.parent)
+        if about.get("asked") == overrides and (file.parent == directory or not directory.exists()):
+            matches.append((str(about.get("started")), file.parent))
+    if not matches:
         return None
-    path = max(found)[1]
+    path = max(matches)[1]
     if process.lives(who := _owner(path)):
         raise ConfigError(f"--continue: the grid {path} is still running (process {who['pid']})")
     for run in reader.find(path):
@@ -126,7 +126,7 @@ def _same(directory: Path, asked: list[str]) -> Path | None:
     return path
 
 
-def _said(grid: Path) -> dict[str, Any]:
+def _about(grid: Path) -> dict[str, Any]:
     """sweep.json; {} where it is missing or damaged."""
     try:
         return guarded.json_object(grid / "sweep.json")
@@ -136,7 +136,7 @@ def _said(grid: Path) -> dict[str, Any]:
 
 def _owner(grid: Path) -> dict[str, Any]:
     """The process that runs a grid, as sweep.json has it."""
-    who = _said(grid).get("process")
+    who = _about(grid).get("process")
     return who if isinstance(who, dict) else {}
 
 

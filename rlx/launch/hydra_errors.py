@@ -116,13 +116,13 @@ def _missing_file(error: MissingConfigException) -> str:
 
 def _unknown_key(error: OmegaConfBaseException) -> str:
     full, parent, key = str(error.full_key), error.parent_node, str(error.key)
-    there = [str(name) for name in parent if name != "hydra"] if isinstance(parent, Mapping | DictConfig) else []
-    if isinstance(parent, DictConfig) and key in there:
+    keys = [str(name) for name in parent if name != "hydra"] if isinstance(parent, Mapping | DictConfig) else []
+    if isinstance(parent, DictConfig) and key in keys:
         if isinstance(section := parent._get_node(key), DictConfig):
             return f"{full}: is a section, with the keys {', '.join(map(str, section))}"
         return f"{full}: {_first_line(error)}"
     within = full.rpartition(".")[0]
-    if within and not there:
+    if within and not keys:
         add = f"; to add one: +{full}=VALUE" if within.endswith("kwargs") else ""
         return f"{full}: no such key ({within} has no keys{add})"
     if not within and isinstance(parent, DictConfig):
@@ -132,9 +132,9 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
             if isinstance(parent.get(group), DictConfig)
             for name in parent[group]
         }
-        if not closest(key, there) and (found := closest(key, inner, cutoff=0.75)):
-            return f"{full}: no such key; did you mean '{inner[found]}'?"
-    return f"{full}: no such key{choices_hint(key, there, f'{within}.' if within else '')}"
+        if not closest(key, keys) and (close := closest(key, inner, cutoff=0.75)):
+            return f"{full}: no such key; did you mean '{inner[close]}'?"
+    return f"{full}: no such key{choices_hint(key, keys, f'{within}.' if within else '')}"
 
 
 def _interpolation(error: OmegaConfBaseException) -> str:
@@ -146,21 +146,21 @@ def _interpolation(error: OmegaConfBaseException) -> str:
     text = _first_line(error)
     if "Recursive interpolation" in text:
         return f"{where}: refers to itself"
-    if found := re.search(r"raised while resolving interpolation: \"?(.*?)\"?$", text):
-        return f"{where}: {found.group(1)}"
-    if found := re.search(r"Interpolation key '([^']+)' not found", text):
-        return f"{where}: there is no key '{found.group(1)}' to take the value from"
-    if found := re.search(r"Unsupported interpolation type (\S+)", text):
-        return f"{where}: there is no resolver '{found.group(1)}'"
+    if match := re.search(r"raised while resolving interpolation: \"?(.*?)\"?$", text):
+        return f"{where}: {match.group(1)}"
+    if match := re.search(r"Interpolation key '([^']+)' not found", text):
+        return f"{where}: there is no key '{match.group(1)}' to take the value from"
+    if match := re.search(r"Unsupported interpolation type (\S+)", text):
+        return f"{where}: there is no resolver '{match.group(1)}'"
     return f"{where}: {text}"
 
 
 def _hydra_text(text: str, overrides: list[str]) -> str:
     """Hydra's own line, where it says what was typed; else a better one."""
-    if found := re.match(r"Could not override '([^']+)'", text):
-        return _unknown_group(found.group(1).split("@")[0])
-    if found := re.match(r"Could not (?:append to config|delete from config).*'([^']+)'", text):
-        key = found.group(1)
+    if match := re.match(r"Could not override '([^']+)'", text):
+        return _unknown_group(match.group(1).split("@")[0])
+    if match := re.match(r"Could not (?:append to config|delete from config).*'([^']+)'", text):
+        key = match.group(1)
         word = next((item for item in overrides if item.lstrip("+~").split("=")[0] == key), key)
         if "append" in text:
             return f"{word}: '{key}' is there already; to change it: {word.lstrip('+')}"

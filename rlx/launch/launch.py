@@ -200,10 +200,10 @@ def _isolated(raw: dict[str, Any], command: list[str], grid: Path, name: str) ->
             for stream in (1, 2):
                 os.dup2(log.fileno(), stream)
     if path := grids.earlier(grid, name):
-        _, found = runner.resume(path, read_config(path), command, lambda *_: None)
+        _, results = runner.resume(path, read_config(path), command, lambda *_: None)
     else:
-        path, found = runner.start(raw, command, lambda *_: None, parent=grid, name=grids.free(grid, name))
-    return path.name, LastEvaluation.of(found["evaluation"]).value
+        path, results = runner.start(raw, command, lambda *_: None, parent=grid, name=grids.free(grid, name))
+    return path.name, LastEvaluation.of(results["evaluation"]).value
 
 
 # -- one run -----------------------------------------------------------------------------------------------------

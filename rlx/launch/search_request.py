@@ -44,18 +44,18 @@ class Question:
     def to_json(self, command: list[str]) -> dict[str, Any]:
         """What study.json says, but for its name."""
         place = next(place for place in registry.WORLDS.values() if place in self.config)
-        asked = self.settings
+        chosen = self.settings
         return {
-            "name": asked.study,
+            "name": chosen.study,
             "command": command,
             "algo": self.algo,
             place: self.config[place]["name"],
-            "trials": asked.trials,
-            "seeds": asked.seeds,
+            "trials": chosen.trials,
+            "seeds": chosen.seeds,
             "seed": self.config["seed"],
-            "sampler": asked.sampler,
-            "pruner": asked.pruner,
-            "storage": asked.storage,
+            "sampler": chosen.sampler,
+            "pruner": chosen.pruner,
+            "storage": chosen.storage,
             "overrides": self.words,
             "space": self.space,
             "notes": self.notes,
@@ -65,8 +65,8 @@ class Question:
 
 def ask(argv: Iterable[str], config_dir: Path | None = None, jobs: int | None = None) -> Question:
     """What the words ask for. Raises ConfigError, one line, for all that can be known before the first trial."""
-    found, rest = settings.take(argv)
-    asked = Settings(**{**found, **({"jobs": jobs} if jobs else {})})
+    values, rest = settings.take(argv)
+    chosen = Settings(**{**values, **({"jobs": jobs} if jobs else {})})
     if config_dir is not None and not config_dir.is_dir():
         raise ConfigError(f"--config-dir={config_dir}: no such directory")
     given = arguments.split([*(["--config-dir", str(config_dir)] if config_dir else []), *rest])
@@ -75,10 +75,10 @@ def ask(argv: Iterable[str], config_dir: Path | None = None, jobs: int | None = 
     _check_keys(given.overrides)
     if name := chain.find(given):
         raise ConfigError(f"experiment={name}: is a chain of several runs; a search is of one")
-    fixed, ranges, sources = _sorted(given, asked)
+    fixed, ranges, sources = _sorted(given, chosen)
     check_size(given.config_dir)
     kind.choose(fixed, given.config_dir)
-    question = Question(asked, fixed, {}, ranges, [])
+    question = Question(chosen, fixed, {}, ranges, [])
     with one_line(fixed, given.config_dir), compose_all(given) as compose:
         raw = _decide(question, plain(compose(fixed)))
         set_threads(raw.get("threads"))
@@ -90,12 +90,12 @@ def ask(argv: Iterable[str], config_dir: Path | None = None, jobs: int | None = 
             question.space = ranges = _without_fixed(more, fixed)
         with _from(sources), one_line(fixed, given.config_dir):
             _check_keys_of(question, raw, lambda words: plain(compose(words)))
-    for key, found in ranges.items():
+    for key, range_ in ranges.items():
         with _from(sources):
-            _check_range(key, found, question)
-    last = question.config["seed"] + asked.seeds
+            _check_range(key, range_, question)
+    last = question.config["seed"] + chosen.seeds
     if last > 2**32 - 1:
-        raise ConfigError(f"seed={question.config['seed']}: seeds={asked.seeds} from there go beyond {2**32 - 1}")
+        raise ConfigError(f"seed={question.config['seed']}: seeds={chosen.seeds} from there go beyond {2**32 - 1}")
     return question
 
 
@@ -113,7 +113,7 @@ def _check_keys(overrides: Iterable[str]) -> None:
 
 
 def _sorted(
-    given: arguments.Words, asked: Settings
+    given: arguments.Words, chosen: Settings
 ) -> tuple[list[str], dict[str, search_space.Range], dict[str, Path]]:
     """The overrides without a range; the ranges; and the files that those are from."""
     parsed = _parsed(given.overrides, given.config_dir)
@@ -123,26 +123,26 @@ def _sorted(
         if item.partition("=")[0] in ranges:  # with a + it makes the key that is searched
             raise ConfigError(f"{item}: is searched, too, by another word; say one of them")
     sources: dict[str, Path] = {}
-    if asked.sweep is not None:
-        more, sources = _file(asked.sweep, given.config_dir)
+    if chosen.sweep is not None:
+        more, sources = _file(chosen.sweep, given.config_dir)
         ranges = _without_fixed({**more, **ranges}, fixed)
     return fixed, ranges, sources
 
 
 def _parsed(overrides: Iterable[str], config_dir: Path | None) -> list[Override]:
-    found: list[Override] = []
+    parsed: list[Override] = []
     for item in overrides:
         try:
-            found += arguments.overrides([item], True, config_dir)
+            parsed += arguments.overrides([item], True, config_dir)
         except ConfigError as error:
             if re.match(r"[^=]*=\s*(tag|interval|range|choice|int|float|sort|shuffle)\b", item):
                 raise ConfigError(f"cannot read '{item}': {GRAMMAR}") from None
             raise error
-    return found
+    return parsed
 
 
 def _ranges(overrides: Iterable[Override]) -> dict[str, search_space.Range]:
-    found: dict[str, search_space.Range] = {}
+    ranges: dict[str, search_space.Range] = {}
     for override in overrides:
         key, item = override.key_or_group, str(override.input_line)
         if key in WHAT_IS_LEARNT:
@@ -152,44 +152,44 @@ def _ranges(overrides: Iterable[Override]) -> dict[str, search_space.Range]:
             raise ConfigError(f"{item}: {why}")
         if override.type != OverrideType.CHANGE:
             raise ConfigError(f"{item}: a range is of a key that is there; without the '+': {item.lstrip('+')}")
-        found[key] = search_space.read(override)
-    return found
+        ranges[key] = search_space.read(override)
+    return ranges
 
 
 # -- conf/sweep ------------------------------------------------------------------------------------------------
 
 
-def _from_file(algo: str, made: str, given: arguments.Words) -> tuple[dict[str, search_space.Range], dict[str, Path]]:
+def _from_file(algo: str, base: str, given: arguments.Words) -> tuple[dict[str, search_space.Range], dict[str, Path]]:
     """The ranges of conf/sweep/ALGO.yaml, or of the implementation that the algorithm is a variant of."""
-    known = registry.options("sweep", given.config_dir)
-    for name in (algo, made):
-        if name in known:
+    files = registry.options("sweep", given.config_dir)
+    for name in (algo, base):
+        if name in files:
             return _file(name, given.config_dir)
     raise ConfigError(
         f"algo={algo}: no range to search, e.g. 'algo.lr=tag(log, interval(1e-5, 1e-2))', and there is no "
-        f"conf/sweep/{algo}.yaml (sweep=NAME takes another: {', '.join(known)})"
+        f"conf/sweep/{algo}.yaml (sweep=NAME takes another: {', '.join(files)})"
     )
 
 
 def _file(name: str, config_dir: Path | None) -> tuple[dict[str, search_space.Range], dict[str, Path]]:
-    known = registry.options("sweep", config_dir)
-    if name not in known:
-        raise ConfigError(f"sweep={shown(name)}: no such file of ranges{choices_hint(name, known)}")
-    path = known[name]
+    files = registry.options("sweep", config_dir)
+    if name not in files:
+        raise ConfigError(f"sweep={shown(name)}: no such file of ranges{choices_hint(name, files)}")
+    path = files[name]
     content = registry.load(path)
     if not content:
         raise ConfigError(f"{near(path)}: must be keys with ranges (algo.lr: tag(log, interval(1e-5, 1e-2)))")
     try:
-        parsed = _parsed([f"{key}={_said(key, value)}" for key, value in content.items()], config_dir)
+        parsed = _parsed([f"{key}={_text(key, value)}" for key, value in content.items()], config_dir)
         if single := next((item for item in parsed if not item.is_sweep_override()), None):
             raise ConfigError(f"{single.input_line}: {GRAMMAR}")
-        found = _ranges(parsed)
+        ranges = _ranges(parsed)
     except ConfigError as error:
         raise ConfigError(f"{error} [{near(path)}]") from None
-    return found, dict.fromkeys(found, path)
+    return ranges, dict.fromkeys(ranges, path)
 
 
-def _said(key: Any, value: Any) -> str:
+def _text(key: Any, value: Any) -> str:
     if isinstance(value, Mapping):
         raise ConfigError(f"{key}: ranges are written {key}.{next(iter(value), 'KEY')}: RANGE")
     if isinstance(value, list):
@@ -200,8 +200,8 @@ def _said(key: Any, value: Any) -> str:
 
 def _without_fixed(ranges: Mapping[str, search_space.Range], fixed: Iterable[str]) -> dict[str, search_space.Range]:
     """What the command line sets is not searched."""
-    said = {item.partition("=")[0].lstrip("+") for item in fixed}
-    if ranges and not (left := {key: found for key, found in ranges.items() if key not in said}):
+    keys = {item.partition("=")[0].lstrip("+") for item in fixed}
+    if ranges and not (left := {key: range_ for key, range_ in ranges.items() if key not in keys}):
         raise ConfigError(f"{', '.join(ranges)}: the command line sets them all, nothing is left to search")
     return left if ranges else {}
 
@@ -211,16 +211,16 @@ def _without_fixed(ranges: Mapping[str, search_space.Range], fixed: Iterable[str
 
 def _decide(question: Question, raw: dict[str, Any]) -> dict[str, Any]:
     """About five evaluations a run, and no films, where nothing else is said. Raises ConfigError."""
-    said = {item.partition("=")[0] for item in question.words}
+    keys = {item.partition("=")[0] for item in question.words}
     steps, every = raw["total_steps"], raw["eval_every"]
     if every == 0:
         raise ConfigError("eval_every=0: a search judges runs by their evaluations")
     decided: dict[str, Any] = {}
     numbers = isinstance(steps, int) and isinstance(every, int) and steps > 0
-    if numbers and "eval_every" not in said and not FEW <= steps / every <= MANY:
+    if numbers and "eval_every" not in keys and not FEW <= steps / every <= MANY:
         decided["eval_every"] = every = max(1, steps // EVALUATIONS)
         question.notes.append(f"eval_every={every:,}: {EVALUATIONS} evaluations a run, to judge and to prune by")
-    if raw.get("video") is True and "video" not in said:
+    if raw.get("video") is True and "video" not in keys:
         decided["video"] = False
         question.notes.append("video=false: no films of the trials")
     question.words += [params.word(key, value) for key, value in decided.items()]
@@ -230,24 +230,24 @@ def _decide(question: Question, raw: dict[str, Any]) -> dict[str, Any]:
 def _check_keys_of(question: Question, raw: Mapping[str, Any], compose: Any) -> None:
     """Compose with all that is searched moved: are the keys there, and does no other follow one of them? Raises
     ConfigError."""
-    moved = {key: search_space.probes(found)[-1] for key, found in question.space.items()}
+    moved = {key: search_space.probes(range_)[-1] for key, range_ in question.space.items()}
     composed = compose([*question.words, *(params.word(key, value) for key, value in moved.items())])
     if other := _beside(params.placed(raw, moved), composed):
         raise ConfigError(f"{other}: is computed from what is searched, which a search cannot follow; set it, too")
 
 
-def _check_range(key: str, found: search_space.Range, question: Question) -> None:
+def _check_range(key: str, range_: search_space.Range, question: Question) -> None:
     """Validate its ends, or each choice, as `rlx train` does. Raises ConfigError."""
     from rlx.training import runner
 
-    for number, value in enumerate(search_space.probes(found)):
+    for number, value in enumerate(search_space.probes(range_)):
         item = params.word(key, value)
         try:
             raw = params.placed(question.config, {key: value})
             runner.ready(raw, [*question.words, item], trying=not key.startswith("algo."))
         except ConfigError as error:
             whole_numbers = number == 2 and "whole number" in str(error)
-            hint = f"; int(interval({found['low']:g}, {found['high']:g})) searches those" if whole_numbers else ""
+            hint = f"; int(interval({range_['low']:g}, {range_['high']:g})) searches those" if whole_numbers else ""
             raise ConfigError(f"{error}{hint}") from None
 
 
@@ -261,11 +261,11 @@ def _from(sources: Mapping[str, Path]) -> Iterator[None]:
         raise ConfigError(f"{error}{file}") from None
 
 
-def _beside(ours: Any, theirs: Any, path: str = "") -> str | None:
+def _beside(one: Any, other: Any, path: str = "") -> str | None:
     """The first key in which two configurations differ."""
-    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        for key in dict.fromkeys([*ours, *theirs]):
-            if found := _beside(ours.get(key), theirs.get(key), f"{path}.{key}" if path else str(key)):
-                return found
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in dict.fromkeys([*one, *other]):
+            if differing := _beside(one.get(key), other.get(key), f"{path}.{key}" if path else str(key)):
+                return differing
         return None
-    return None if ours == theirs else path
+    return None if one == other else path

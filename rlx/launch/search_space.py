@@ -96,8 +96,8 @@ def _range(value: RangeSweep) -> Range:
 def _choice(override: Override, value: ChoiceSweep) -> Range:
     if value.tags:
         raise ValueError("a list of choices has no tags")
-    found = [Override._convert_value(item) for item in override.sweep_iterator(Transformer.identity)]  # type: ignore[arg-type]
-    choices = [item.text if isinstance(item, QuotedString) else item for item in found]
+    items = [Override._convert_value(item) for item in override.sweep_iterator(Transformer.identity)]  # type: ignore[arg-type]
+    choices = [item.text if isinstance(item, QuotedString) else item for item in items]
     if any(isinstance(choice, float) and not math.isfinite(choice) for choice in choices):
         raise ValueError("numbers must be finite")
     if any(one == other for one, other in itertools.combinations(choices, 2)):
@@ -105,11 +105,11 @@ def _choice(override: Override, value: ChoiceSweep) -> Range:
     return {"type": "choice", "choices": choices}
 
 
-def probes(found: Range) -> list[Any]:
+def probes(range_: Range) -> list[Any]:
     """The values that are checked before a search begins: each choice; of numbers the ends, and one between."""
-    if found["type"] == "choice":
-        return list(found["choices"])
-    low, high = found["low"], found["high"]
-    if found["type"] == "float" and "step" not in found:
+    if range_["type"] == "choice":
+        return list(range_["choices"])
+    low, high = range_["low"], range_["high"]
+    if range_["type"] == "float" and "step" not in range_:
         return [low, high, low + INNER * (high - low)]
     return list(dict.fromkeys([low, high]))

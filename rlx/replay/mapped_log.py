@@ -115,8 +115,8 @@ class Segments:
         return self.directory / f"{self.name}_{k:06d}.bin"
 
     def _files(self) -> list[tuple[int, Path]]:
-        found = [(path.stem.removeprefix(f"{self.name}_"), path) for path in self.directory.glob(f"{self.name}_*.bin")]
-        return sorted((int(number), path) for number, path in found if number.isdigit())
+        files = [(path.stem.removeprefix(f"{self.name}_"), path) for path in self.directory.glob(f"{self.name}_*.bin")]
+        return sorted((int(number), path) for number, path in files if number.isdigit())
 
     def _whole(self, k: int, count: int) -> Any:
         """The first `count` records of a file that must be there."""

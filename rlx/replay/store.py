@@ -186,8 +186,8 @@ class Disk:
     def _drop(self, first: int) -> None:
         """Delete the files that neither this state nor a checkpoint in the run's directory needs: the periodic ones,
         and the newest of any kind. (An old best one is for evaluation, which needs no buffer.)"""
-        found = [CHECKPOINT.fullmatch(path.name) for path in self.directory.parent.glob("checkpoints/*")]
-        saved = [(int(name[2]), name[1]) for name in found if name]
+        matches = [CHECKPOINT.fullmatch(path.name) for path in self.directory.parent.glob("checkpoints/*")]
+        saved = [(int(match[2]), match[1]) for match in matches if match]
         newest = max(saved, default=None)
         needed = [step for step, kind in saved if kind != "best" or (step, kind) == newest]
         oldest = max(0, min([first, *(step // self.lanes - self.slots for step in needed)]))

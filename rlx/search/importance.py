@@ -10,6 +10,6 @@ def importance(directory: Path | str) -> dict[str, float] | None:
     nothing to say yet. Without Optuna what importance.json says. Raises UserError."""
     from rlx.search import study, trials
 
-    found = study.load(Path(directory))
-    known = trials.read_importance(found)
-    return known if known is not None else trials.importance(found)
+    loaded = study.load(Path(directory))
+    saved = trials.read_importance(loaded)
+    return saved if saved is not None else trials.importance(loaded)

@@ -76,8 +76,8 @@ def storage(study: Study) -> Any:
 
 def whole(url: str) -> str:
     """The URL as it is from any working directory."""
-    found = re.fullmatch(r"(sqlite[\w+]*:///)([^/].*)", url)
-    return f"{found[1]}{Path(found[2]).absolute()}" if found else url
+    match = re.fullmatch(r"(sqlite[\w+]*:///)([^/].*)", url)
+    return f"{match[1]}{Path(match[2]).absolute()}" if match else url
 
 
 def _journal(file: Path) -> Any:
@@ -132,9 +132,9 @@ def check_free(name: str, where: Any) -> None:
 
 def check_records(study: Study, where: Any) -> None:
     """Raises ConfigError where trials came to their end and the storage knows nothing of the study."""
-    if (known := len(done(study.rows()))) and study.name not in need().get_all_study_names(where):
+    if (count := len(done(study.rows()))) and study.name not in need().get_all_study_names(where):
         place = study.directory / "journal.log" if study.asked["storage"] == "journal" else study.asked["storage"]
-        raise ConfigError(f"{study.directory}: the records of its {known} trials are gone from {place}")
+        raise ConfigError(f"{study.directory}: the records of its {count} trials are gone from {place}")
 
 
 def ensure(study: Study) -> Any:
@@ -184,7 +184,7 @@ def check_sampler(name: str, space: dict[str, Any]) -> None:
             import cmaes  # noqa: F401
         except ImportError:
             raise ConfigError(f"sampler=cmaes: needs cmaes: {extras.install('sweep')}") from None
-        if sum(found["type"] != "choice" for found in space.values()) < 2:
+        if sum(range_["type"] != "choice" for range_ in space.values()) < 2:
             raise ConfigError("sampler=cmaes: needs two ranges of numbers at least (sampler=tpe takes any)")
 
 
@@ -206,26 +206,26 @@ def pruner(study: Study) -> Any:
 
 def suggest(trial: Any, space: dict[str, Any]) -> dict[str, Any]:
     """The trial's point: what it has already, and what is drawn now."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     with quiet():
         for key, one in space.items():
             if one["type"] == "choice":
                 labels = {_label(choice): choice for choice in one["choices"]}
-                found[key] = labels[trial.suggest_categorical(key, list(labels))]
+                values[key] = labels[trial.suggest_categorical(key, list(labels))]
             elif one["type"] == "int":
-                found[key] = trial.suggest_int(key, one["low"], one["high"], step=one["step"], log=one["log"])
+                values[key] = trial.suggest_int(key, one["low"], one["high"], step=one["step"], log=one["log"])
             else:
-                found[key] = trial.suggest_float(key, one["low"], one["high"], step=one.get("step"), log=one["log"])
-    return found
+                values[key] = trial.suggest_float(key, one["low"], one["high"], step=one.get("step"), log=one["log"])
+    return values
 
 
 def params(trial: Any, space: dict[str, Any]) -> dict[str, Any]:
     """The point of a trial as it was recorded."""
-    found = dict(trial.params)
+    values = dict(trial.params)
     for key, one in space.items():
-        if key in found and one["type"] == "choice":
-            found[key] = {_label(choice): choice for choice in one["choices"]}[found[key]]
-    return {key: found[key] for key in space if key in found}
+        if key in values and one["type"] == "choice":
+            values[key] = {_label(choice): choice for choice in one["choices"]}[values[key]]
+    return {key: values[key] for key in space if key in values}
 
 
 def _label(choice: Any) -> Any:

@@ -13,14 +13,14 @@ NOT_TEXTS = ("null", "true", "false", "nan", "inf")
 
 def placed(config: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with these dotted keys set."""
-    found = copy.deepcopy(dict(config))
+    filled = copy.deepcopy(dict(config))
     for key, value in params.items():
         *sections, name = key.split(".")
-        part = found
+        part = filled
         for section in sections:
             part = part[section]
         part[name] = copy.deepcopy(value)
-    return found
+    return filled
 
 
 def word(key: str, value: Any) -> str:
@@ -37,14 +37,14 @@ def text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, str) and (not re.fullmatch(r"[A-Za-z_][\w./-]*", value) or value.lower() in NOT_TEXTS):
-        escaped = re.sub(r"(\\*)(?:(')|$)", lambda found: 2 * found[1] + (found[2] and "\\'" or ""), value)
+        escaped = re.sub(r"(\\*)(?:(')|$)", lambda match: 2 * match[1] + (match[2] and "\\'" or ""), value)
         return f"'{escaped}'"
     return str(value)
 
 
-def said(found: Mapping[str, Any]) -> str:
+def said(range_: Mapping[str, Any]) -> str:
     """A range in words."""
-    if found["type"] == "choice":
-        return ", ".join(map(text, found["choices"]))
-    step = f", each {found['step']:g}" if found.get("step", 1) != 1 else ""
-    return f"{found['low']:g} to {found['high']:g}{', log' if found['log'] else ''}{step}"
+    if range_["type"] == "choice":
+        return ", ".join(map(text, range_["choices"]))
+    step = f", each {range_['step']:g}" if range_.get("step", 1) != 1 else ""
+    return f"{range_['low']:g} to {range_['high']:g}{', log' if range_['log'] else ''}{step}"

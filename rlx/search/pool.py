@@ -34,27 +34,27 @@ def run(study: Study, jobs: int, look: Callable[[], Any]) -> int:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    with _counted() as asked:
+    with _counted() as received:
         pids = {_fork(study, index): index + 1 for index in range(jobs)}
-        code, told = 0, float("-inf")
+        code, sent_at = 0, float("-inf")
         while pids:
             look()
-            if asked and time.monotonic() - told > AGAIN:
-                told = time.monotonic()
+            if received and time.monotonic() - sent_at > AGAIN:
+                sent_at = time.monotonic()
                 _signal(pids, signal.SIGTERM)
-            if len(asked) > 1 and asked[-1] == signal.SIGINT:  # at once: nothing that was saved is lost
+            if len(received) > 1 and received[-1] == signal.SIGINT:  # at once: nothing that was saved is lost
                 _signal(pids, signal.SIGKILL)
             for pid in list(pids):
-                found, status = os.waitpid(pid, os.WNOHANG)
-                if found:
+                gone, status = os.waitpid(pid, os.WNOHANG)
+                if gone:
                     ended, index = os.waitstatus_to_exitcode(status), pids.pop(pid)
-                    if ended not in (0, 128 + signal.SIGTERM) and not asked:
+                    if ended not in (0, 128 + signal.SIGTERM) and not received:
                         code = 1
                         if ended < 0:
                             print(f"rlx: warning: worker {index} was killed by {name_of(-ended)}", file=sys.stderr)
             time.sleep(LOOK)
         look()
-    return 128 + asked[0] if asked else code
+    return 128 + received[0] if received else code
 
 
 def _signal(pids: Any, number: int) -> None:
@@ -66,10 +66,10 @@ def _signal(pids: Any, number: int) -> None:
 @contextmanager
 def _counted() -> Iterator[list[int]]:
     """The signals that have come, in their order."""
-    asked: list[int] = []
-    before = {number: signal.signal(number, lambda number, _frame: asked.append(number)) for number in STOPPING}
+    received: list[int] = []
+    before = {number: signal.signal(number, lambda number, _frame: received.append(number)) for number in STOPPING}
     try:
-        yield asked
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

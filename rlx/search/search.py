@@ -31,11 +31,11 @@ def begin(asked: dict[str, Any]) -> Study:
     is_new = not (directory / "study.json").is_file()
     if url and is_new:
         optuna_storage.check_free(name, optuna_storage.database(url))
-    with studies.made(directory) as there:
-        if there is not None:
-            there.url = url
-            studies.check_same(there, asked)
-            study = there
+    with studies.made(directory) as existing:
+        if existing is not None:
+            existing.url = url
+            studies.check_same(existing, asked)
+            study = existing
         else:
             study = Study(directory, asked, url)
             write_json(directory / "study.json", asked)
@@ -64,9 +64,9 @@ def _columns(study: Study) -> None:
     from rlx.rundir import tensorboard_grid
 
     columns: dict[str, Any] = {}
-    for key, found in study.asked["space"].items():
-        low_and_high = (float(found["low"]), float(found["high"])) if "low" in found else None
-        columns[key] = tensorboard_grid.Interval(*low_and_high) if low_and_high else found["choices"]
+    for key, range_ in study.asked["space"].items():
+        low_and_high = (float(range_["low"]), float(range_["high"])) if "low" in range_ else None
+        columns[key] = tensorboard_grid.Interval(*low_and_high) if low_and_high else range_["choices"]
     metrics = registry.facts(study.asked["config"]["algo"]["implementation"]).metrics
     tensorboard_grid.columns(study.directory, columns, metrics)
 

@@ -34,15 +34,15 @@ NAMES = tuple(Settings.__dataclass_fields__)
 
 def take(words: Iterable[str], allowed: Iterable[str] = NAMES) -> tuple[dict[str, Any], list[str]]:
     """The settings among the words, checked, and the other words. Raises ConfigError."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     rest: list[str] = []
     for word in words:
         key, equals, value = word.partition("=")
         if equals and key in allowed:
-            found[key] = checked(key, value)
+            values[key] = checked(key, value)
         else:
             rest.append(word)
-    return found, rest
+    return values, rest
 
 
 def checked(key: str, value: str) -> Any:

@@ -166,30 +166,30 @@ def _check_empty(directory: Path) -> None:
 def check_same(study: Study, asked: Mapping[str, Any]) -> None:
     """Raises ConfigError where a study of that name is another one."""
     for key in SAME:
-        ours, theirs = asked.get(key), study.asked.get(key)
-        if ours == theirs:
+        new, old = asked.get(key), study.asked.get(key)
+        if new == old:
             continue
         detail = ""
-        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-            key, ours, theirs = _first(ours, theirs, "" if key == "config" else key)
+        if isinstance(new, Mapping) and isinstance(old, Mapping):
+            key, new, old = _first(new, old, "" if key == "config" else key)
             detail = "a search of " if key.startswith("space.") else ""
             key = key.removeprefix("space.")
-        has, wanted = (_short(value) for value in (theirs, ours))
+        has, wanted = (_short(value) for value in (old, new))
         raise ConfigError(
             f"study={study.name}: is there already, with {detail}{key}={has}, not {wanted} (another name: another; "
             f"rlx sweep resume {study.name} goes on with this one)"
         )
 
 
-def _first(ours: Mapping[str, Any], theirs: Mapping[str, Any], path: str) -> tuple[str, Any, Any]:
-    for key in dict.fromkeys([*theirs, *ours]):
+def _first(new: Mapping[str, Any], old: Mapping[str, Any], path: str) -> tuple[str, Any, Any]:
+    for key in dict.fromkeys([*old, *new]):
         here = f"{path}.{key}".lstrip(".")
-        one, other = ours.get(key), theirs.get(key)
+        one, other = new.get(key), old.get(key)
         if one != other:
             if isinstance(one, Mapping) and isinstance(other, Mapping) and not here.startswith("space"):
                 return _first(one, other, here)
             return here, one, other
-    return path, ours, theirs
+    return path, new, old
 
 
 def _short(value: Any) -> str:
@@ -229,17 +229,17 @@ def _newest(directories: list[Path]) -> Study:
 
 def find(name: str, root: Path = ROOT) -> Study:
     """A study by its path, its name under runs/sweeps, or `latest`. Raises UserError."""
-    known = sorted(file.parent for file in root.glob("*/study.json"))
+    directories = sorted(file.parent for file in root.glob("*/study.json"))
     if name == "latest":
-        if not known:
+        if not directories:
             raise UserError(f"latest: there is no study under {root} yet (rlx sweep algo=ppo env=cartpole makes one)")
-        return _newest(known)
+        return _newest(directories)
     for path in (Path(name), root / name):
         if name and (path / "study.json").is_file():
             return load(path)
-    there = Path(name).is_dir() or (root / name).is_dir()
-    what = "not a study (no study.json)" if name and there else "no such study"
-    raise UserError(f"{shown(name)}: {what}{choices_hint(name, [path.name for path in known])}")
+    is_directory = Path(name).is_dir() or (root / name).is_dir()
+    what = "not a study (no study.json)" if name and is_directory else "no such study"
+    raise UserError(f"{shown(name)}: {what}{choices_hint(name, [path.name for path in directories])}")
 
 
 def state_of_run(path: Path) -> str | None:

@@ -95,11 +95,11 @@ def lives(study: Study, trial: Any) -> bool:
     owner = trial.user_attrs.get("owner")
     if not owner:
         return False
-    found = [Status.read(path) for path in run_paths(study, trial.number)]
-    beats = [str(status.heartbeat) for status in found if status.host == owner.get("host")]
+    statuses = [Status.read(path) for path in run_paths(study, trial.number)]
+    beats = [str(status.heartbeat) for status in statuses if status.host == owner.get("host")]
     if process.lives({**owner, "heartbeat": max([str(owner.get("heartbeat")), *beats])}):
         return True
-    return any(status.state == "running" for status in found)
+    return any(status.state == "running" for status in statuses)
 
 
 def others_work(study: Study, parent: int) -> bool:
@@ -183,19 +183,19 @@ def refresh(study: Study, records: Any = None) -> list[dict[str, Any]]:
 
 def rows(study: Study) -> list[dict[str, Any]]:
     """The trials as they are now. The storage, and Optuna, are asked only while some are not over."""
-    found = study.rows()
-    if len(found) >= study.asked["trials"] and all(one["state"] in OVER for one in found):
-        return found
-    if found and not os.access(study.directory, os.W_OK):  # somebody else's: as of the last change
-        return found
+    written = study.rows()
+    if len(written) >= study.asked["trials"] and all(one["state"] in OVER for one in written):
+        return written
+    if written and not os.access(study.directory, os.W_OK):  # somebody else's: as of the last change
+        return written
     with study.locked():
         return refresh(study)
 
 
 def run_paths(study: Study, number: int) -> list[Path]:
     """The runs of a trial that have begun, in the order of their seeds."""
-    found = [study.run(number, seed) for seed in study.seeds]
-    return [path for path in found if (path / "config.yaml").is_file()]
+    paths = [study.run(number, seed) for seed in study.seeds]
+    return [path for path in paths if (path / "config.yaml").is_file()]
 
 
 def row(study: Study, trial: Any) -> dict[str, Any]:
@@ -227,17 +227,17 @@ def importance(study: Study) -> dict[str, float] | None:
         return None
     with optuna_storage.quiet(), contextlib.suppress(ValueError, RuntimeError, ZeroDivisionError):
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-        found = optuna.importance.get_param_importances(records, evaluator=evaluator)
-        if found and all(math.isfinite(share) for share in found.values()):
-            return {str(key): float(share) for key, share in found.items()}
+        shares = optuna.importance.get_param_importances(records, evaluator=evaluator)
+        if shares and all(math.isfinite(share) for share in shares.values()):
+            return {str(key): float(share) for key, share in shares.items()}
     return None
 
 
 def write_importance(study: Study) -> Mapping[str, float] | None:
     """importance.json, for those who read a study without Optuna."""
-    found = importance(study)
-    write_json(study.directory / "importance.json", found)
-    return found
+    shares = importance(study)
+    write_json(study.directory / "importance.json", shares)
+    return shares
 
 
 def read_importance(study: Study) -> dict[str, float] | None:

@@ -17,20 +17,20 @@ from rlx.search.study import Study, done, leader, state_of_run
 
 def best(study: Study, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The winner: {study, trial, score, params, seeds, runs, command, trials}. Raises UserError where there is none."""
-    found = leader(rows)
-    if found is None:
+    trial = leader(rows)
+    if trial is None:
         raise UserError(
             f"{study.name}: no trial is complete yet ({len(done(rows))} of {study.asked['trials']} have ended; "
             f"rlx sweep show {study.name})"
         )
     return {
         "study": str(study.directory),
-        "trial": found["number"],
-        "score": found["score"],
-        "params": found["params"],
-        "scores": [_score(study.directory / name) for name in found["runs"]],
-        "runs": found["runs"],
-        "command": shlex.join(worker.command(study, found["params"])),
+        "trial": trial["number"],
+        "score": trial["score"],
+        "params": trial["params"],
+        "scores": [_score(study.directory / name) for name in trial["runs"]],
+        "runs": trial["runs"],
+        "command": shlex.join(worker.command(study, trial["params"])),
         "complete": sum(row["state"] == "complete" for row in rows),
         "trials": study.asked["trials"],
     }
@@ -40,9 +40,9 @@ def _score(path: Path) -> float | None:
     return Status.read(path).score
 
 
-def train(study: Study, found: dict[str, Any], count: int, say: Any) -> dict[str, Any]:
+def train(study: Study, winner: dict[str, Any], count: int, say: Any) -> dict[str, Any]:
     """Train the winner on the `count` seeds after those of the study, as ordinary runs under best/. Those that are
-    finished are read, others go on. Returns `found` with {fresh: {seeds, scores, mean, failed}, difference}.
+    finished are read, others go on. Returns `winner` with {fresh: {seeds, scores, mean, failed}, difference}.
 
     `say(path, score, error)` is called after each. Raises Interrupted.
     """
@@ -50,29 +50,29 @@ def train(study: Study, found: dict[str, Any], count: int, say: Any) -> dict[str
     (study.directory / "best").mkdir(exist_ok=True)
     scores: list[float | None] = []
     for seed in fresh:
-        path = study.directory / "best" / f"trial_{found['trial']:04d}_s{seed}"
+        path = study.directory / "best" / f"trial_{winner['trial']:04d}_s{seed}"
         error = None
         if state_of_run(path) != "finished":
             try:
-                apart(lambda seed=seed, path=path: _run(study, found, seed, path))  # type: ignore[misc]
+                apart(lambda seed=seed, path=path: _run(study, winner, seed, path))  # type: ignore[misc]
             except (RunFailed, UserError, Died) as failure:
                 error = str(failure)
         scores.append(_score(path) if error is None else None)
         say(path, scores[-1], error)
-    known = [score for score in scores if score is not None]
-    mean = sum(known) / len(known) if known else None
+    scored = [score for score in scores if score is not None]
+    mean = sum(scored) / len(scored) if scored else None
     result = {
-        **found,
-        "fresh": {"seeds": fresh, "scores": scores, "mean": mean, "failed": len(scores) - len(known)},
-        "difference": None if mean is None else mean - found["score"],
+        **winner,
+        "fresh": {"seeds": fresh, "scores": scores, "mean": mean, "failed": len(scores) - len(scored)},
+        "difference": None if mean is None else mean - winner["score"],
     }
     write_json(study.directory / "best" / "best.json", result)
     return result
 
 
-def _run(study: Study, found: dict[str, Any], seed: int, path: Path) -> None:
+def _run(study: Study, winner: dict[str, Any], seed: int, path: Path) -> None:
     worker.quietly(study)
-    worker.begin(study, found["trial"], found["params"], seed, path, lambda *_: None)
+    worker.begin(study, winner["trial"], winner["params"], seed, path, lambda *_: None)
 
 
 def check_seeds(study: Study, count: int) -> None:

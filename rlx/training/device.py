@@ -30,11 +30,11 @@ def choose(name: str, large: bool = False) -> tuple[torch.device, str]:
     arithmetic. For a `large` one it is a GPU where there is one. Raises DeviceError naming the value and the choices.
     """
     if name == "auto":
-        found = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+        gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
         if large:
-            why = "large networks are fastest there" if found else "there is no CUDA device"
-            return torch.device("cuda" if found else "cpu"), f"{'cuda' if found else 'cpu'} (auto: {why})"
-        seen = f"; {', '.join(found)} there on request: device=cuda" if found else ""
+            why = "large networks are fastest there" if gpus else "there is no CUDA device"
+            return torch.device("cuda" if gpus else "cpu"), f"{'cuda' if gpus else 'cpu'} (auto: {why})"
+        seen = f"; {', '.join(gpus)} there on request: device=cuda" if gpus else ""
         return torch.device("cpu"), f"cpu (auto: small networks are fastest there{seen})"
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdigit())):

@@ -65,9 +65,9 @@ def agree(number: int) -> int:
     """The leader's number, on every rank."""
     if count() == 1 or not dist.is_initialized():
         return number
-    found = torch.tensor([number])
-    dist.broadcast(found, 0)
-    return int(found)
+    shared = torch.tensor([number])
+    dist.broadcast(shared, 0)
+    return int(shared)
 
 
 def _broadcast(text: str) -> str:

@@ -28,30 +28,30 @@ def resolve(raw: Mapping[str, Any], world: ModuleType, command: list[str]) -> tu
 
     Raises ConfigError in one line for a run that is missing, has not finished or does not fit.
     """
-    found: dict[str, Any] = copy.deepcopy(dict(raw))
+    config: dict[str, Any] = copy.deepcopy(dict(raw))
     for key in world.PATHS:  # a resume may be typed somewhere else
         section, _, name = key.rpartition(".")
-        if isinstance(path := found[section].get(name), str):
-            found[section][name] = str(Path(path).absolute())
+        if isinstance(path := config[section].get(name), str):
+            config[section][name] = str(Path(path).absolute())
     origins: dict[str, Any] = {}
     for key in world.ORIGINS:
         section, _, name = key.rpartition(".")
-        part = found[section] if section else found
+        part = config[section] if section else config
         value = part.get(name)
         if value is None or str(value).startswith(PLANNED):
             continue
         where = f"{key}={shown(value)}"
-        path = _find(str(value), where, name, found, world.NAME)
-        theirs = _open(path, where, world.NAME)
+        path = _find(str(value), where, name, config, world.NAME)
+        source = _open(path, where, world.NAME)
         part[name] = str(path)
-        world.inherit(found, theirs.config, key, where, command)
+        world.inherit(config, source.config, key, where, command)
         origins[name] = {
             "run": str(path),
-            "algo": theirs.config["algo"]["name"],
-            "step": theirs.step,
-            "weights_sha256": theirs.weights_sha256,
+            "algo": source.config["algo"]["name"],
+            "step": source.step,
+            "weights_sha256": source.weights_sha256,
         }
-    return found, origins
+    return config, origins
 
 
 def saved(path: str) -> Saved:
@@ -63,9 +63,9 @@ def saved(path: str) -> Saved:
     if not files:
         raise ConfigError(f"{path}: has no final checkpoint (rlx resume {path} finishes it)")
     try:
-        found = checkpoint.load(files[0])
-        tracked = found["state"]["run"]["tracked"]
-        return Saved(read_config(directory), tracked, int(found["step"]), str(found["weights_sha256"]))
+        content = checkpoint.load(files[0])
+        tracked = content["state"]["run"]["tracked"]
+        return Saved(read_config(directory), tracked, int(content["step"]), str(content["weights_sha256"]))
     except (CheckpointError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -82,10 +82,10 @@ def _find(value: str, where: str, name: str, raw: Mapping[str, Any], place: str)
         algo = name
     root = Path(raw["runs_dir"])
     for path in reader.newest_first(root):
-        known = Provenance.read(path)
+        provenance = Provenance.read(path)
         if (
-            getattr(known, place) == raw[place]["name"]
-            and algo in ("", known.algo)
+            getattr(provenance, place) == raw[place]["name"]
+            and algo in ("", provenance.algo)
             and reader.state(path) == "finished"
         ):
             return path.resolve()

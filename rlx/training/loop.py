@@ -70,14 +70,14 @@ class Loop:
         self._beat = self._since = time.perf_counter()
         self._state: dict[str, Any] | None = None  # of the run, at this step
 
-    def execute(self, found: Found | None) -> dict[str, Any]:
+    def execute(self, checkpoint: Found | None) -> dict[str, Any]:
         """Train to the end; returns the last evaluation, the last metrics, the hash of the weights.
 
         Raises RunFailed, Interrupted, Pruned, or a UserError if the checkpoint does not fit.
         """
         devices.prepare(self.cfg.threads)
         try:
-            self._open(found)
+            self._open(checkpoint)
             try:
                 return self._train()
             except (UserError, Interrupted, Pruned, KeyboardInterrupt):
@@ -89,7 +89,7 @@ class Loop:
                 self.dashboard.close()
                 self.log.close()
         except UserError as error:
-            if found is None:
+            if checkpoint is None:
                 self._last_words("failed", error=str(error))
             raise
         except (Interrupted, Pruned) as stop:
@@ -108,19 +108,19 @@ class Loop:
             self._last_words("failed", error=message, traceback=text)
             raise RunFailed(message, self.path) from error
 
-    def _open(self, found: Found | None) -> None:
-        state = found.state if found else None
-        mine = state["runner"] if state else {}
-        self.best = mine.get("best")
-        self.evaluation = LastEvaluation.of(mine["evaluation"]) if mine.get("evaluation") else None
-        self.metrics: dict[str, Any] = mine.get("metrics", {})
-        self.elapsed = mine.get("elapsed", 0.0)
+    def _open(self, checkpoint: Found | None) -> None:
+        state = checkpoint.state if checkpoint else None
+        own = state["runner"] if state else {}
+        self.best = own.get("best")
+        self.evaluation = LastEvaluation.of(own["evaluation"]) if own.get("evaluation") else None
+        self.metrics: dict[str, Any] = own.get("metrics", {})
+        self.elapsed = own.get("elapsed", 0.0)
         self._state = state.pop("run") if state else None  # it goes as soon as the run moves on
         self.run = Run(self.path, self.device, self.cfg.seed, self._state, init_from.saved)
-        self.saved = (found.kind, found.step) if found else None
+        self.saved = (checkpoint.kind, checkpoint.step) if checkpoint else None
         self.step = self.first = self.run.step
         try:
-            self.log = MetricsLog(self.path / "metrics.jsonl", offset=mine.get("metrics_offset", 0))
+            self.log = MetricsLog(self.path / "metrics.jsonl", offset=own.get("metrics_offset", 0))
         except ValueError as error:
             raise UserError(str(error)) from None
         began = any(self.path.glob("events.out.tfevents.*"))
@@ -135,11 +135,11 @@ class Loop:
         self._alive(now=True)
 
     def _describe(self, raw: Mapping[str, Any]) -> None:
-        known = Provenance.load(self.path)
-        listed = "\n".join(f"    {name} {version}" for name, version in (known.versions or {}).items())
+        recorded = Provenance.load(self.path)
+        listed = "\n".join(f"    {name} {version}" for name, version in (recorded.versions or {}).items())
         text = provenance.scrub(yaml.safe_dump(dict(raw), sort_keys=False))
         self.dashboard.text("config", f"```yaml\n{text}\n```")
-        self.dashboard.text("command", f"    {' '.join(known.command or [])}")
+        self.dashboard.text("command", f"    {' '.join(recorded.command or [])}")
         self.dashboard.text("versions", listed)
 
     def _train(self) -> dict[str, Any]:
@@ -215,24 +215,24 @@ class Loop:
         self.dashboard.scalars(step, metrics)
 
     def _evaluate(self, step: int) -> None:
-        found = self.world.evaluation(self.cfg, self.module, self.run)
-        self.evaluation = LastEvaluation.of({"step": step, **found.summary})
-        self._write(step, found.metrics)
-        if found.gif:
-            gif, width, height = found.gif
+        evaluation = self.world.evaluation(self.cfg, self.module, self.run)
+        self.evaluation = LastEvaluation.of({"step": step, **evaluation.summary})
+        self._write(step, evaluation.metrics)
+        if evaluation.gif:
+            gif, width, height = evaluation.gif
             self.dashboard.image_gif("eval/video", gif, width, height, step)
             self._film(gif, step)
-        kept = [] if found.text is None else [("samples", f"{step:012d}.txt", found.text, _verbatim(found.text))]
+        kept = [] if (text := evaluation.text) is None else [("samples", f"{step:012d}.txt", text, _verbatim(text))]
         if self.run.exhibit and (shown := self.run.exhibit()):
             kept.append(("completions", f"step_{step:09d}.html", shown.html, shown.markdown))
         for tag, name, text, markdown in kept:
             (self.path / "samples").mkdir(exist_ok=True)
             write_atomically(self.path / "samples" / name, f"{text}\n".encode(), durable=False)
             self.dashboard.text(tag, markdown, step)
-        if self.best is None or found.summary["score"] > self.best:
-            self.best = found.summary["score"]
+        if self.best is None or evaluation.summary["score"] > self.best:
+            self.best = evaluation.summary["score"]
             self._checkpoint("best", step)
-        if found.gif:
+        if evaluation.gif:
             films.keep(self.path, (step, *self.checkpoints.steps("best")))
 
     def _film(self, gif: bytes, step: int) -> None:
@@ -254,7 +254,7 @@ class Loop:
             offset = self.log.sync()
         except OSError as error:
             raise CannotWrite(self.log.path, 0, error) from error
-        mine = {
+        own = {
             "best": self.best,
             "evaluation": self._evaluated(),
             "metrics": self.metrics,
@@ -264,7 +264,7 @@ class Loop:
         if drawing := getattr(self.module, "drawing", None):
             self._draw(drawing(self.cfg, self.run), step)
         weights = weights_sha256(self.run.parameters())
-        self.checkpoints.save(kind, step, {"run": self._state, "runner": mine}, weights_sha256=weights, rlx=__version__)
+        self.checkpoints.save(kind, step, {"run": self._state, "runner": own}, weights_sha256=weights, rlx=__version__)
         self.saved = kind, step
         self._alive(now=True)
 

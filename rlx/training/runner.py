@@ -106,10 +106,10 @@ def follow(cfg: Config, module: ModuleType, device: torch.device, checkpoints: C
     path = Path(distributed.wait())
     if path == Path():
         raise SystemExit(0)  # the leader has said why
-    found = checkpoints.load() if checkpoints else None
+    checkpoint = checkpoints.load() if checkpoints else None
     with Signals():  # the leader decides what becomes of them
         devices.prepare(cfg.threads)
-        run = Run(path, device, cfg.seed, found.state["run"] if found else None, init_from.saved)
+        run = Run(path, device, cfg.seed, checkpoint.state["run"] if checkpoint else None, init_from.saved)
         with contextlib.closing(module.train(cfg, run)) as steps:
             for step, _ in steps:
                 if distributed.agree(0) and step < cfg.total_steps:
@@ -143,16 +143,16 @@ def resume(
         return follow(cfg, module, device, checkpoints)
     device = devices.claim(device, wait=_of_several(path.parent))
     with distributed.leading() as go, Signals() as signals, layout.locked(path) as status:
-        found = _newest(path, checkpoints, status)
-        step = found.step if found else 0
+        checkpoint = _newest(path, checkpoints, status)
+        step = checkpoint.step if checkpoint else 0
         if "total_steps" in changes and cfg.total_steps < step:  # (unchanged: a last rollout goes beyond it)
             raise ConfigError(f"total_steps={cfg.total_steps}: the run is at step {step} already")
-        if found and found.kind == "final" and not changes and status.status == "finished":
+        if checkpoint and checkpoint.kind == "final" and not changes and status.status == "finished":
             layout.put_back(path, status)
             early = f" (it stopped by itself before {cfg.total_steps:,})" if step < cfg.total_steps else ""
             say(f"note: finished at step {step:,}{early}: nothing is left to do")
-            mine = found.state["runner"]
-            kept = {key: mine[key] for key in ("evaluation", "metrics")}
+            state = checkpoint.state["runner"]
+            kept = {key: state[key] for key in ("evaluation", "metrics")}
             return path, {**kept, "weights_sha256": status.weights_sha256}
         if note := provenance.add_resume(path, command, str(device), step, changes):
             say(f"note: {note}")
@@ -162,7 +162,7 @@ def resume(
             announce(cfg, path, _chosen(cfg)[1])
         go(str(path))
         try:
-            return path, Loop(path, cfg, module, device, checkpoints, progress, signals).execute(found)
+            return path, Loop(path, cfg, module, device, checkpoints, progress, signals).execute(checkpoint)
         except UserError:  # the checkpoint does not fit what was asked: the run stays what it was
             if changes:
                 layout.write_config(path, before)
@@ -179,17 +179,17 @@ def _newest(path: Path, checkpoints: Checkpoints, status: Status) -> Found | Non
     """The checkpoint to go on from, with a warning for each newer one that is bad. None, and a line that says so,
     where the run was stopped before its first one. Raises ConfigError where there should be one."""
     try:
-        found = checkpoints.load()
+        checkpoint = checkpoints.load()
     except CheckpointError as error:
         raise ConfigError(f"{path}: {error}") from None
-    if found is None:
+    if checkpoint is None:
         if status.checkpoint is not None:
             raise ConfigError(f"{path}: its checkpoints are gone (there was one of step {status.checkpoint})")
         say("note: the run was stopped before its first checkpoint: it starts from the beginning")
         return None
-    for warning in found.warnings:
+    for warning in checkpoint.warnings:
         say(f"warning: {warning}")
-    return found
+    return checkpoint
 
 
 def open_run(path: Path, which: str = "latest", device: str | None = None) -> tuple[Config, ModuleType, Run]:
@@ -199,14 +199,14 @@ def open_run(path: Path, which: str = "latest", device: str | None = None) -> tu
     try:
         chosen, _ = devices.choose(device or "cpu")
         devices.prepare(cfg.threads)
-        found = _checkpoints(path, cfg, raw).load(which)
+        checkpoint = _checkpoints(path, cfg, raw).load(which)
     except (devices.DeviceError, CheckpointError) as error:
         raise ConfigError(f"{path}: {error}") from None
-    if found is None:
+    if checkpoint is None:
         raise ConfigError(f"{path}: the run has no checkpoint yet (rlx resume {path} goes on with it)")
-    for warning in found.warnings:
+    for warning in checkpoint.warnings:
         say(f"warning: {warning}")
-    return cfg, module, Run(path, chosen, cfg.seed, found.state["run"])
+    return cfg, module, Run(path, chosen, cfg.seed, checkpoint.state["run"])
 
 
 def open_policy(path: Path, which: str = "latest", device: str | None = None) -> tuple[Config, Any]:

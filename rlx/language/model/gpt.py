@@ -167,11 +167,11 @@ class GPT(nn.Module):
             pq, pk, pv = (_prompts(part[:rows], num) for part in (q, k, v))
             cq, ck, cv = (_completions(part[rows:], num, size) for part in (q, k, v))
             seen = _attend(pq, pk, pv, bias, causal)
-            told = _attend_both(cq, ck, cv, pk, pv, bias, own_bias)
+            attended = _attend_both(cq, ck, cv, pk, pv, bias, own_bias)
             mixed = torch.cat(
                 [
                     seen.permute(0, 2, 1, 3).reshape(rows, -1),
-                    told.permute(0, 2, 3, 1, 4).reshape(len(x) - rows, self.d),
+                    attended.permute(0, 2, 3, 1, 4).reshape(len(x) - rows, self.d),
                 ]
             )
             x = self._finish(layer, x, mixed)
@@ -227,8 +227,8 @@ class GPT(nn.Module):
                 q, k = self._turn(q, turn), self._turn(k, turn)
             q, k, v = (part.unflatten(0, (num, size)).permute(3, 0, 2, 1) for part in (q, k, v))  # [d_head, P, H, G]
             keys[new], values[new] = k, v
-            told = _decode(q.contiguous(), keys[: new + 1], values[: new + 1], bias)
-            x = self._finish(layer, x, told.permute(1, 3, 2, 0).reshape(len(x), -1))
+            attended = _decode(q.contiguous(), keys[: new + 1], values[: new + 1], bias)
+            x = self._finish(layer, x, attended.permute(1, 3, 2, 0).reshape(len(x), -1))
         return _norm(x.view(num, size, self.d))
 
     # -- parts of a layer ------------------------------------------------------------------------------------------
@@ -299,8 +299,8 @@ def _attend_both(
     past = _scores(q.reshape(num, heads, size * steps, d), pk, own.new_zeros(1, 1))
     past = (past if bias is None else past + bias).view(num, heads, size, steps, pk.shape[2])
     weight = torch.cat([past, _scores(q, k, own)], -1).softmax(-1)
-    seen, told = weight.split([pk.shape[2], steps], -1)
-    return (seen.reshape(num, heads, size * steps, pk.shape[2]) @ pv).view_as(q) + told @ v
+    seen, own_weight = weight.split([pk.shape[2], steps], -1)
+    return (seen.reshape(num, heads, size * steps, pk.shape[2]) @ pv).view_as(q) + own_weight @ v
 
 
 def _decode(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:

@@ -80,20 +80,20 @@ class HFModel(nn.Module):
     def begin(self, prompt: Tensor, mask: Tensor | None, size: int, length: int) -> tuple[Tensor, Any]:
         """As `GPT.begin`: the prompts are read once and their keys repeated for the group."""
         seen = _all(prompt) if mask is None else mask
-        found = self._body(input_ids=prompt, attention_mask=seen.long(), position_ids=_positions(seen), use_cache=True)
-        keys = found.past_key_values
+        output = self._body(input_ids=prompt, attention_mask=seen.long(), position_ids=_positions(seen), use_cache=True)
+        keys = output.past_key_values
         keys.batch_repeat_interleave(size)
-        return found.last_hidden_state[:, -1:], [keys, seen.repeat_interleave(size, 0)]
+        return output.last_hidden_state[:, -1:], [keys, seen.repeat_interleave(size, 0)]
 
     def extend(self, cache: Any, token: Tensor, t: int) -> Tensor:
         keys, seen = cache
         seen = torch.cat([seen, _all(seen[:, :1])], 1)
         cache[1] = seen
-        found = self._body(
+        output = self._body(
             input_ids=token.reshape(-1, 1), attention_mask=seen.long(), position_ids=_positions(seen)[:, -1:],
             past_key_values=keys, use_cache=True,
         )  # fmt: skip
-        return found.last_hidden_state[:, 0].view(*token.shape, self.d)
+        return output.last_hidden_state[:, 0].view(*token.shape, self.d)
 
     def _body(self, **inputs: Any) -> Any:
         with torch.autocast(inputs["input_ids"].device.type, self.dtype, enabled=self.dtype != torch.float32):
@@ -146,10 +146,10 @@ class HFTokenizer:
         return self._own.batch_decode(rows, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def _encode(self, text: str) -> list[int]:
-        found: list[int] = self._own(text, add_special_tokens=False)["input_ids"]
-        if self._own.unk_token_id is not None and self._own.unk_token_id in found:
+        tokens: list[int] = self._own(text, add_special_tokens=False)["input_ids"]
+        if self._own.unk_token_id is not None and self._own.unk_token_id in tokens:
             raise UserError(f"{shown(text)}: has a character that the model's tokenizer does not know")
-        return found
+        return tokens
 
 
 def _all(tokens: Tensor) -> Tensor:

@@ -59,8 +59,8 @@ def of_pairs(
     parts = []
     for pair in range(min(len(groups.tokens), -(-cfg.samples // 2))):
         here = (pair, torch.arange(2, device=groups.tokens.device))
-        ours, theirs = (fresh(model, groups, *here, cfg.algo.temperature) for model in (policy.model, reference))
-        token = cfg.algo.beta * (ours - theirs).masked_fill(~groups.mask[here], 0.0)
+        logprob, ref_logprob = (fresh(net, groups, *here, cfg.algo.temperature) for net in (policy.model, reference))
+        token = cfg.algo.beta * (logprob - ref_logprob).masked_fill(~groups.mask[here], 0.0)
         columns = {
             "preferred": ["chosen", "rejected"],
             "implicit reward": [f"{x:+.3f}" for x in token.sum(-1).tolist()],
@@ -75,16 +75,16 @@ def of_pairs(
 def choose(reward: Tensor, num: int) -> list[tuple[int, list[int]]]:
     """Which `num` completions of rewards [P, G] are shown: groups and some of their members, the best first. Of a
     group that does not fit whole, members from the best to the worst."""
-    found = []
+    chosen = []
     spread = reward.amax(-1) - reward.amin(-1)
     for group in torch.argsort(spread, descending=True, stable=True).tolist():
         order = torch.argsort(reward[group], descending=True, stable=True).tolist()
         size = min(num, len(order))
         if not size:
             break
-        found.append((group, [order[i * (len(order) - 1) // max(1, size - 1)] for i in range(size)]))
+        chosen.append((group, [order[i * (len(order) - 1) // max(1, size - 1)] for i in range(size)]))
         num -= size
-    return found
+    return chosen
 
 
 @torch.no_grad()
@@ -100,18 +100,18 @@ def rows(
     numbers: Mapping[str, Tensor],
 ) -> list[CompletionRow]:  # fmt: skip
     """Some completions of a group with what is known of each of them, and of each token [members, L]."""
-    found = []
+    built = []
     for i, member in enumerate(members.tolist()):
         length = int(groups.mask[group, member].sum())
         ids = groups.tokens[group, member, :length].cpu()
         ended = bool(length) and int(ids[-1]) == policy.tokenizer.end
         tokens = policy.tokenizer.decode(ids[:, None], [1] * length)
         (text,) = policy.tokenizer.decode(ids[None], [length - ended])
-        known = {name: values[i] for name, values in columns.items()}
-        known |= {"ended": "yes" if ended else "no", "length": str(length)}
+        facts = {name: values[i] for name, values in columns.items()}
+        facts |= {"ended": "yes" if ended else "no", "length": str(length)}
         heat = {name: x[i, :length].tolist() for name, x in numbers.items()}
-        found.append(CompletionRow(text, tokens, ended, known, heat))
-    return found
+        built.append(CompletionRow(text, tokens, ended, facts, heat))
+    return built
 
 
 def page(cfg: LanguageConfig[Sampling], run: Run, metrics: Mapping[str, Any], parts: Sequence[Part]) -> Exhibit | None:

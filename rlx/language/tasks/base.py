@@ -104,12 +104,12 @@ class Task(ABC):
         """n prompts, drawn with replacement, of the side of the split that is asked for."""
         if not self.splits:
             return self.draw(rng, n)
-        found: list[str] = []
+        prompts: list[str] = []
         for _ in range(TRIES):
-            found += [prompt for prompt in self.draw(rng, max(n, HELD_OUT)) if is_held_out(prompt) == held_out]
-            if len(found) >= n:
-                return found[:n]
-        raise UserError(f"task={self.name}: its prompts hardly split: {len(found)} of {n} found; it should not split")
+            prompts += [prompt for prompt in self.draw(rng, max(n, HELD_OUT)) if is_held_out(prompt) == held_out]
+            if len(prompts) >= n:
+                return prompts[:n]
+        raise UserError(f"task={self.name}: its prompts hardly split: {len(prompts)} of {n} found; it should not split")
 
 
 class AnswerTask(Task):

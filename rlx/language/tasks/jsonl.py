@@ -52,7 +52,7 @@ class Task(base.AnswerTask):
         self._prompts = list(self.answers)
         self._preferences = [(row["prompt"], row["chosen"], row["rejected"]) for row in rows if "chosen" in row]
         written = {key: sorted({c for row in rows for c in row.get(key, "")}) for key in KEYS[:4]}
-        alphabet = cfg.alphabet or "".join(sorted({c for found in written.values() for c in found}))
+        alphabet = cfg.alphabet or "".join(sorted({c for text in written.values() for c in text}))
         super().__init__(
             cfg,
             alphabet=alphabet,
@@ -73,8 +73,8 @@ class Task(base.AnswerTask):
     def correct(self, prompt: str, completion: str, ended: bool) -> bool:
         if not ended:
             return False
-        verify, known = VERIFIERS[self.verifier], self.patterns if self.verifier == "regex" else self.answers
-        return any(verify(right, completion) for right in known[prompt])
+        verify, answers = VERIFIERS[self.verifier], self.patterns if self.verifier == "regex" else self.answers
+        return any(verify(right, completion) for right in answers[prompt])
 
     def dense(self, prompt: str, completion: str, ended: bool) -> float:
         if self.correct(prompt, completion, ended):
@@ -86,8 +86,8 @@ class Task(base.AnswerTask):
 
     def pairs(self, rng: np.random.Generator, n: int) -> list[tuple[str, str, str]]:
         """The file's preferences of training prompts if it has any, else answers and what comes of changing them."""
-        mine = [pair for pair in self._preferences if not (self.splits and base.is_held_out(pair[0]))]
-        return [mine[i] for i in rng.integers(len(mine), size=n).tolist()] if mine else super().pairs(rng, n)
+        pairs = [pair for pair in self._preferences if not (self.splits and base.is_held_out(pair[0]))]
+        return [pairs[i] for i in rng.integers(len(pairs), size=n).tolist()] if pairs else super().pairs(rng, n)
 
 
 def same_number(a: str, b: str) -> bool:

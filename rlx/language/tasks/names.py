@@ -52,14 +52,14 @@ class Task(base.Task):
 
     def pairs(self, rng: np.random.Generator, n: int) -> list[tuple[str, str, str]]:
         """Two names of the corpus, the better one first."""
-        found: list[tuple[str, str, str]] = []
-        while len(found) < n:
+        pairs: list[tuple[str, str, str]] = []
+        while len(pairs) < n:
             names = self.text(rng, 2 * n)
             for a, b in zip(names[:n], names[n:]):
                 x, y = self.reward("", a, True), self.reward("", b, True)
                 if x != y:
-                    found.append(("", a, b) if x > y else ("", b, a))
-        return found[:n]
+                    pairs.append(("", a, b) if x > y else ("", b, a))
+        return pairs[:n]
 
     def dense(self, prompt: str, completion: str, ended: bool) -> float:
         if not self.well_formed(prompt, completion, ended):

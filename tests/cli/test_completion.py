@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 from command_line import Forks, command, environment
-from rlx.base.nested import flatten
 
 from rlx.cli import completion
 from rlx.cli.completion import candidates
 from rlx.config import registry
+from rlx.config.nested import flatten
 
 
 @pytest.mark.parametrize(

@@ -139,8 +139,9 @@ class Forks:
 
 
 def texts(place: Path, index: int = 0) -> list[str]:
-    """What a command has printed to stdout and to stderr."""
-    return [(place / f"{name}{index}").read_text() for name in ("out", "err")]
+    """What a command has printed to stdout and to stderr; of one that has not begun yet, nothing."""
+    paths = [place / f"{name}{index}" for name in ("out", "err")]
+    return [path.read_text() if path.exists() else "" for path in paths]
 
 
 class Begun:

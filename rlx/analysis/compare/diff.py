@@ -22,7 +22,7 @@ ORIGIN = ("device", "threads", "host", "machine", "versions", "git")
 def build(first: Path, second: Path) -> dict[str, Any]:
     """{a, b, config, same_config, same_seed, origin, outcome, same_weights}; each difference is [of a, of b].
 
-    same_config: nothing differs but the seed and what never changes a result (rundir.keys). same_weights: bit for
+    same_config: nothing differs but the seed and what never changes a result (config.keys). same_weights: bit for
     bit, null where one has none. Raises UserError.
     """
     configs = [query.raw_config(path) for path in (first, second)]

@@ -25,7 +25,7 @@ class Curve:
     """One metric of one run."""
 
     path: Path
-    config: dict[str, Any]  # flat, what makes a curve: see rundir.keys
+    config: dict[str, Any]  # flat, what makes a curve: see config.keys
     seed: Any
     x: list[float]
     y: list[float]

@@ -217,7 +217,7 @@ def test_a_card_holds_no_line_of_another_kind() -> None:
     "words, said",
     [
         (["--to", "onx"], "--to=onx: no such format; did you mean 'onnx'?"),
-        (["--to", "folder", "--out", "afile"], "--out=afile: exists already"),
+        (["--to", "folder", "--out", "afile"], "--out=afile: already exists"),
         (["--to", "folder", "--out", "nix/a"], "the directory nix does not exist"),
         (["--to", "safetensors", "--checkpoint", "7"], "no checkpoint '7'"),
         ([], "to is missing"),

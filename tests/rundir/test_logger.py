@@ -99,7 +99,7 @@ def test_a_metric_cannot_be_called_step_nor_be_an_object(tmp_path):
     log = MetricsLog(tmp_path / "m.jsonl")
     with pytest.raises(ValueError, match="'step'"):
         log.write(1, {"step": 2})
-    with pytest.raises(TypeError, match="no number"):
+    with pytest.raises(TypeError, match="not a number"):
         log.write(1, {"x": object()})
     assert log.sync() == 0
 

@@ -23,7 +23,7 @@ def measured(metrics: Metrics) -> Values:
 
 
 def means(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of each number, its mean over the steps; {} where there was none."""
+    """The mean of each number over the steps; {} where there was none."""
     return {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]} if steps else {}
 
 
@@ -87,7 +87,7 @@ class Run:
         self.exhibit: Callable[[], Exhibit | None] | None = None  # set by the algorithm, called at evaluations
         self.tracked: dict[str, Stateful] = {}
         self._rngs: dict[str, np.random.Generator] = {}
-        # Of the checkpoint, what nobody has asked for yet. It is let go piece by piece: a buffer is not held twice.
+        # The part of the checkpoint not yet restored. It is released piece by piece: a buffer is not held twice.
         self._saved: dict[str, Any] = dict(state["tracked"]) if state else {}
         self._saved_rngs: dict[str, Any] = dict(state["rngs"]) if state else {}
         self._resumed = state is not None

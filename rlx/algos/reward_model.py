@@ -66,7 +66,7 @@ class Config(AdamW):
 
 
 def loss(algo: Config, score: Tensor, reward: Tensor) -> Tensor:
-    """Of each ranking: scores and rewards [P, K], the best first -> [P]."""
+    """The loss of each ranking: scores and rewards [P, K], the best first -> [P]."""
     if algo.loss == "plackett_luce":
         return preference.plackett_luce(score)
     if algo.loss == "best_of":
@@ -76,7 +76,7 @@ def loss(algo: Config, score: Tensor, reward: Tensor) -> Tensor:
 
 
 def pairs(score: Tensor, reward: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Of [P, K], the best first: which of the K (K - 1) / 2 pairs differ in reward, and the scores of both sides."""
+    """Which of the K (K - 1) / 2 pairs of [P, K] (the best first) differ in reward, and the scores of both sides."""
     i, j = torch.triu_indices(score.shape[-1], score.shape[-1], offset=1, device=score.device)
     return (reward[..., i] > reward[..., j]).to(score.dtype), (score[..., i], score[..., j])
 

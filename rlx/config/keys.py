@@ -66,7 +66,7 @@ ORIGINS = tuple(key for key, meaning in TABLE.items() if meaning.curve == ORIGIN
 
 
 def meaning(key: str, frozen: Collection[str] = ()) -> Meaning:
-    """Of a dotted key."""
+    """The meaning of a dotted key."""
     section, _, name = key.partition(".")
     while key not in TABLE and key:
         key = key.rpartition(".")[0]

@@ -192,7 +192,7 @@ def describe(hint: Any) -> str:
         return f"a list [a, b, ...], each {describe(args[0])}"
     if origin is dict or hint is dict:
         return "a mapping {key: value, ...}"
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", type(None): "null"}
     return words.get(hint, f"a {getattr(hint, '__name__', hint)}")
 
 

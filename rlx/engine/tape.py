@@ -14,7 +14,7 @@ in bookkeeping. A `Tape` removes the bookkeeping and leaves the function as it w
    tape is thrown away, a notice says so, and ordinary torch is used from then on.
 
 What cannot be taped falls back to ordinary torch: other devices and dtypes, random operations, operations whose
-result depends on data (`.item()`, boolean indexing), writing into a tensor that was there before (running statistics).
+result depends on data (`.item()`, boolean indexing), writing into a tensor that existed before (running statistics).
 It is refused before it runs: nothing is written and no random number is drawn once more than torch would.
 Python numbers are baked into the tape, so a hyper-parameter that changes from call to call must be passed as an input;
 a tensor bound anew (`self.scale = 2 * self.scale`) is not seen either (`self.scale.mul_(2)` is). Only the check finds
@@ -86,7 +86,7 @@ class _Recorder(TorchDispatchMode):
         if unsure or torch.Tag.nondeterministic_seeded in func.tags or torch.Tag.data_dependent_output in func.tags:
             raise Untapeable(f"{func} cannot be replayed")
         if any(storage(tensor) not in self.made for tensor in _written(func, args, kwargs)):
-            raise Untapeable(f"{func} writes into a tensor that was there before")
+            raise Untapeable(f"{func} writes into a tensor that existed before")
 
 
 def _arguments(args: tuple, kwargs: dict) -> list[Tensor]:

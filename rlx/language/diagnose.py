@@ -42,7 +42,7 @@ class Seen(NamedTuple):
         return self.rows[-1][name]
 
     def least(self, name: str) -> float:
-        """Of the last iterations; NaN, which compares as False, where one of them does not know it."""
+        """The least of the last iterations; NaN, which compares as False, where one of them lacks it."""
         return min(self._all(name))
 
     def most(self, name: str) -> float:
@@ -181,7 +181,7 @@ def sampler_disagrees(seen: Seen) -> str | None:
 
 
 def kl_explodes(seen: Seen) -> str | None:
-    """Of rlhf_ppo, unless it was asked for none to be kept."""
+    """The KL of rlhf_ppo, unless kl_coef=0 keeps none."""
     algo = seen.cfg.algo
     if not (hasattr(algo, "kl_target") and algo.kl_coef):
         return None

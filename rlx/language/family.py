@@ -205,7 +205,7 @@ def _samples(policy: Any, cfg: LanguageConfig[Algo]) -> str:
 
 
 def temperature(cfg: LanguageConfig[Algo]) -> float:
-    """At which the run samples."""
+    """The temperature at which the run samples."""
     return float(getattr(cfg.algo, "temperature", 1.0))
 
 

@@ -52,7 +52,7 @@ class Config(AdamW):
             f"num_minibatches={self.num_minibatches}: must be at most num_prompts={self.num_prompts}": (
                 self.num_minibatches > self.num_prompts
             ),
-            "group_size=1: there is no other completion to compare one with (baseline=none scale=none does not)": (
+            "group_size=1: there is no other completion to compare with (baseline=none scale=none needs none)": (
                 self.group_size == 1 and self.baseline == "group" and not process
             ),
             f"dynamic_sampling={self.dynamic_sampling}: the rewards of a group_size=1 never differ": (
@@ -64,8 +64,8 @@ class Config(AdamW):
             "supervision=process: the rewards of a group's steps are standardised (baseline=group scale=group)": (
                 process and (self.baseline, self.scale) != ("group", "group")
             ),
-            "supervision=process: a KL in the reward has no place among the steps' (kl_in=loss)": process and charged,
-            "overlong=soft: is paid by a completion; supervision=process has rewards of steps": (
+            "supervision=process: a KL in the reward does not fit step rewards (kl_in=loss)": process and charged,
+            "overlong=soft: penalises whole completions; supervision=process rewards steps": (
                 process and self.overlong == "soft"
             ),
             "ratio=sequence: needs one advantage a completion; supervision=process, or a KL in the reward with "
@@ -106,6 +106,6 @@ def check(cfg: LanguageConfig[Config], task: Task) -> None:
         longest = max((len(answer(prompt)) + 1 for prompt in prompts if answer), default=0)
         if free < longest:
             raise ConfigError(
-                f"algo.overlong=soft: with overlong_cache={algo.overlong_cache} and task.max_new={task.max_new} right "
-                f"answers of task={name} would pay too: they take up to {longest} tokens, {max(0, free)} are free"
+                f"algo.overlong=soft: overlong_cache={algo.overlong_cache} is too large for task.max_new={task.max_new}"
+                f": correct answers of task={name} need up to {longest} tokens, but the penalty starts at {max(0, free)}"
             )

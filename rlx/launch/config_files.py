@@ -47,7 +47,7 @@ def not_utf8(error: UnicodeDecodeError, config_dir: Path | None) -> str:
 
 
 def not_keys(config_dir: Path | None) -> str:
-    """For a file that is YAML, but neither empty nor a section."""
+    """The error for a file that is YAML, but neither empty nor a section."""
     for path in _files(config_dir):
         with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError, OSError):
             content = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -174,7 +174,7 @@ def _grid(parsed: list[Override], own: bool) -> list[list[str]]:
             override.config_loader = GlobalHydra.instance().config_loader()  # glob() asks it for names
             grid[key] = [f"{key}={value!s}" for value in override.sweep_string_iterator()]
             if not grid[key]:
-                raise ConfigError(f"{override.input_line}: no value at all, so there is nothing to run")
+                raise ConfigError(f"{override.input_line}: no values, so there is nothing to run")
         elif own:
             raise ConfigError(f"{override.input_line}: a grid takes lists and ranges (a,b,c or range(1,4))")
     return list(grid.values())

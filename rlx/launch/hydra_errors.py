@@ -163,7 +163,7 @@ def _hydra_text(text: str, overrides: list[str]) -> str:
         key = match.group(1)
         word = next((item for item in overrides if item.lstrip("+~").split("=")[0] == key), key)
         if "append" in text:
-            return f"{word}: '{key}' is there already; to change it: {word.lstrip('+')}"
+            return f"{word}: '{key}' exists already; to change it: {word.lstrip('+')}"
         return f"{word}: there is no such key to delete"
     if "Multiple values for" in text or "append" in text and "defaults list" in text:
         key = (re.search(r"['\"]?([a-z_/]+)['\"]?\.", text) or re.search(r"for ([a-z_/]+)", text) or [None, "it"])[1]

@@ -20,7 +20,7 @@ from rlx.launch.hydra_errors import one_line
 from rlx.search import params, settings
 from rlx.search.settings import Settings
 
-EVALUATIONS = 5  # of a run, where nothing is said
+EVALUATIONS = 5  # of a run, by default
 FEW, MANY = 3, 10  # what a preset asks for stays where it is between
 WHAT_IS_LEARNT = ("algo", "env", "task", "preset", "experiment", "as", "env.id", "env.name", "task.name", "algo.name",
                   "algo.implementation")  # fmt: skip
@@ -74,7 +74,7 @@ def ask(argv: Iterable[str], config_dir: Path | None = None, jobs: int | None = 
         raise ConfigError(f"{flags[0]}: only rlx train takes it (rlx sweep --help)")
     _check_keys(given.overrides)
     if name := chain.find(given):
-        raise ConfigError(f"experiment={name}: is a chain of several runs; a search is of one")
+        raise ConfigError(f"experiment={name}: is a chain of several runs; a search takes a single one")
     fixed, ranges, sources = _sorted(given, chosen)
     check_size(given.config_dir)
     kind.choose(fixed, given.config_dir)
@@ -100,7 +100,7 @@ def ask(argv: Iterable[str], config_dir: Path | None = None, jobs: int | None = 
 
 
 def _check_keys(overrides: Iterable[str]) -> None:
-    """What would be taken for a key of the run, and is none."""
+    """Refuse words that look like keys of the run and are none. Raises ConfigError."""
     top = {key for name in registry.PRIMARY.values() for key in registry.load(registry.conf_dir() / f"{name}.yaml")}
     for item in overrides:
         key = item.partition("=")[0].lstrip("+")
@@ -121,7 +121,7 @@ def _sorted(
     ranges = _ranges(item for item in parsed if item.is_sweep_override())
     for item in fixed:
         if item.partition("=")[0] in ranges:  # with a + it makes the key that is searched
-            raise ConfigError(f"{item}: is searched, too, by another word; say one of them")
+            raise ConfigError(f"{item}: is also given a range; keep one of the two")
     sources: dict[str, Path] = {}
     if chosen.sweep is not None:
         more, sources = _file(chosen.sweep, given.config_dir)
@@ -146,12 +146,12 @@ def _ranges(overrides: Iterable[Override]) -> dict[str, search_space.Range]:
     for override in overrides:
         key, item = override.key_or_group, str(override.input_line)
         if key in WHAT_IS_LEARNT:
-            raise ConfigError(f"{item}: a search is of one {key}, its scores must compare (rlx train -m {item})")
+            raise ConfigError(f"{item}: a search has one {key}, or its scores would not compare (rlx train -m {item})")
         if key in registry.groups() or "." not in key:
             why = "each trial has seeds=N of them" if key == "seed" else "only keys of a section are searched (algo.lr)"
             raise ConfigError(f"{item}: {why}")
         if override.type != OverrideType.CHANGE:
-            raise ConfigError(f"{item}: a range is of a key that is there; without the '+': {item.lstrip('+')}")
+            raise ConfigError(f"{item}: a range needs an existing key; without the '+': {item.lstrip('+')}")
         ranges[key] = search_space.read(override)
     return ranges
 
@@ -210,7 +210,7 @@ def _without_fixed(ranges: Mapping[str, search_space.Range], fixed: Iterable[str
 
 
 def _decide(question: Question, raw: dict[str, Any]) -> dict[str, Any]:
-    """About five evaluations a run, and no films, where nothing else is said. Raises ConfigError."""
+    """About five evaluations a run, and no films, by default. Raises ConfigError."""
     keys = {item.partition("=")[0] for item in question.words}
     steps, every = raw["total_steps"], raw["eval_every"]
     if every == 0:
@@ -233,7 +233,7 @@ def _check_keys_of(question: Question, raw: Mapping[str, Any], compose: Any) -> 
     moved = {key: search_space.probes(range_)[-1] for key, range_ in question.space.items()}
     composed = compose([*question.words, *(params.word(key, value) for key, value in moved.items())])
     if other := _beside(params.placed(raw, moved), composed):
-        raise ConfigError(f"{other}: is computed from what is searched, which a search cannot follow; set it, too")
+        raise ConfigError(f"{other}: is computed from a key that is searched, and would not follow it; set it as well")
 
 
 def _check_range(key: str, range_: search_space.Range, question: Question) -> None:

@@ -101,7 +101,7 @@ def _choice(override: Override, value: ChoiceSweep) -> Range:
     if any(isinstance(choice, float) and not math.isfinite(choice) for choice in choices):
         raise ValueError("numbers must be finite")
     if any(one == other for one, other in itertools.combinations(choices, 2)):
-        raise ValueError("a choice stands there twice")
+        raise ValueError("a choice is listed twice")
     return {"type": "choice", "choices": choices}
 
 

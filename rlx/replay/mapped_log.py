@@ -80,7 +80,7 @@ class Segments:
         for k in range(first // self.per_file, last + bool(rest)):
             self._digest = hashlib.sha256(self._whole(k, rest if k == last else self.per_file))
             if self._digest.hexdigest() != (state["open"] if k == last else hashes.get(k)):
-                raise ValueError(f"{self._path(k)} is damaged (it does not have the sha256 it should)")
+                raise ValueError(f"{self._path(k)} is damaged (its sha256 does not match)")
         if not rest:
             self._digest = hashlib.sha256()
         self._hashes = {k: value for k, value in hashes.items() if k >= first // self.per_file}

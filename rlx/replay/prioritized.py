@@ -36,7 +36,7 @@ class SumTree:
         return self.nodes[self.first : self.first + self.size]
 
     def set(self, index: Array, weight: Array | float) -> None:
-        """Of an index that comes twice the last weight counts."""
+        """Set the weights; where an index comes twice, its last weight counts."""
         if not len(index):
             return
         self.leaves[index] = weight

@@ -92,7 +92,7 @@ class Memory:
 
     def load(self, state: Mapping[str, Any], first: int, t: int) -> None:
         if "obs" not in state:
-            raise ValueError("the buffer was saved on disk, here it is to be in RAM (buffer_ram_mb)")
+            raise ValueError("the buffer was saved on disk, but this run keeps it in RAM (buffer_ram_mb)")
         slots = np.arange(first, t) % self.slots
         if len(state["reward"]) != len(slots):
             raise ValueError(f"{len(slots)} rows needed, {len(state['reward'])} saved")
@@ -173,7 +173,7 @@ class Disk:
 
     def load(self, state: Mapping[str, Any], first: int, t: int) -> None:
         if "rows" not in state:
-            raise ValueError("the buffer was saved in RAM, here it is to be on disk (buffer_ram_mb)")
+            raise ValueError("the buffer was saved in RAM, but this run keeps it on disk (buffer_ram_mb)")
         self.log.load(state["rows"], first)
         self.beside.load(state["aside"], int(state["first_aside"]))
         for start, block in self.log.blocks(first, t):

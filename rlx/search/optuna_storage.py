@@ -44,7 +44,7 @@ def quiet() -> Iterator[None]:
 
 
 class _Lock:
-    """Of the journal, by the operating system: Optuna's own is left behind by a kill -9, and then waited for."""
+    """The journal's lock, held by the operating system: Optuna's own outlives a kill -9 and blocks the others."""
 
     def __init__(self, path: Path) -> None:
         self._lock = filelock.FileLock(path)
@@ -66,11 +66,11 @@ def storage(study: Study) -> Any:
         try:
             return optuna.storages.JournalStorage(_journal(file))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(f"{file}: is damaged, a line of it is no record ({type(error).__name__})") from None
+            raise ConfigError(f"{file}: is damaged: a line is not a record ({type(error).__name__})") from None
         except OSError as error:
             raise ConfigError(f"{file}: cannot be opened: {error.strerror or error}") from None
     if "***@" in place:
-        raise ConfigError(f"storage={place}: its password is not kept in study.json: say storage=URL again")
+        raise ConfigError(f"storage={place}: its password is not kept in study.json: give storage=URL again")
     return database(place)
 
 
@@ -127,7 +127,7 @@ def database(url: str) -> Any:
 def check_free(name: str, where: Any) -> None:
     """Raises ConfigError where a database has a study of that name."""
     if name in need().get_all_study_names(where):
-        raise ConfigError(f"study={name}: the storage has a study of that name, of another directory")
+        raise ConfigError(f"study={name}: the storage already has a study of that name, from another directory")
 
 
 def check_records(study: Study, where: Any) -> None:
@@ -160,7 +160,7 @@ def open_study(study: Study, where: Any = None, number: int = 0) -> Any:
 
 
 def sampler(study: Study, number: int) -> Any:
-    """Of a trial, with a seed of its own: no two workers draw the same, nor does one that was killed and began anew."""
+    """A trial's sampler, with a seed of its own: no two workers draw the same, nor does one restarted after a kill."""
     optuna = need()
     name = study.asked["sampler"]
     seed = int(np.random.SeedSequence([study.asked["seed"], number]).generate_state(1)[0])
@@ -189,7 +189,7 @@ def check_sampler(name: str, space: dict[str, Any]) -> None:
 
 
 def pruner(study: Study) -> Any:
-    """In positions of a trial: steps over all its seeds (see `trials.position`)."""
+    """The pruner. It counts in positions of a trial: steps over all its seeds (see `trials.position`)."""
     optuna = need()
     name, first = study.asked["pruner"], study.eval_every
     with quiet():

@@ -61,12 +61,12 @@ def checked(key: str, value: str) -> Any:
             "letter or digit, 100 at most"
         )
     if key == "study" and value == "latest":
-        raise ConfigError("study=latest: means the newest study (rlx sweep show latest), and is no study's name")
+        raise ConfigError("study=latest: means the newest study (rlx sweep show latest) and cannot be a study's name")
     if key == "storage" and value != JOURNAL and not re.match(r"[a-z][\w+]*://.", value):
         raise ConfigError(
             f"storage={shown(value)}: must be {JOURNAL} (a file in the study's directory) or the URL of a database "
             "(sqlite:///FILE, postgresql://HOST/NAME, mysql://HOST/NAME)"
         )
     if key == "storage" and re.match(r"sqlite\S*://(/?:memory:.*)?$", value):
-        raise ConfigError(f"storage={value}: is gone when the process ends, and other workers never see it")
+        raise ConfigError(f"storage={value}: is lost when the process ends, and other workers cannot see it")
     return value

@@ -47,12 +47,12 @@ class Study:
 
     @property
     def seeds(self) -> list[int]:
-        """Those of each trial."""
+        """The seeds of each trial."""
         return list(range(self.asked["seed"], self.asked["seed"] + self.asked["seeds"]))
 
     @property
     def total_steps(self) -> int:
-        """Of one run."""
+        """The steps of one run."""
         return int(self.asked["config"]["total_steps"])
 
     @property
@@ -130,7 +130,7 @@ def leader(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def path_of(asked: Mapping[str, Any]) -> Path:
-    """Where a study that is asked for has its directory."""
+    """The directory of a study with these settings."""
     return Path(asked["config"]["runs_dir"]).absolute() / "sweeps" / str(asked["name"])
 
 
@@ -160,7 +160,7 @@ def made(directory: Path) -> Iterator[Study | None]:
 def _check_empty(directory: Path) -> None:
     names = {path.name for path in directory.iterdir()} if directory.is_dir() else {"a file"}
     if "study.json" not in names and any(name != ".lock" and not name.startswith(TEMPORARY) for name in names):
-        raise ConfigError(f"study={directory.name}: {directory} is there already, and is no study (no study.json)")
+        raise ConfigError(f"study={directory.name}: {directory} exists already and is not a study (no study.json)")
 
 
 def check_same(study: Study, asked: Mapping[str, Any]) -> None:
@@ -176,8 +176,8 @@ def check_same(study: Study, asked: Mapping[str, Any]) -> None:
             key = key.removeprefix("space.")
         has, wanted = (_short(value) for value in (old, new))
         raise ConfigError(
-            f"study={study.name}: is there already, with {detail}{key}={has}, not {wanted} (another name: another; "
-            f"rlx sweep resume {study.name} goes on with this one)"
+            f"study={study.name}: exists already, with {detail}{key}={has}, not {wanted} (use another name; "
+            f"rlx sweep resume {study.name} continues this one)"
         )
 
 
@@ -207,15 +207,15 @@ def load(directory: Path) -> Study:
         asked = guarded.json_object(file)
     except guarded.Damaged as error:
         reason = str(error).rpartition("(")[2].rstrip(")")
-        raise UserError(f"{file}: not what was asked of a study ({reason})") from None
+        raise UserError(f"{file}: not the settings of a study ({reason})") from None
     for key, kind in ASKED.items():
         if not isinstance(asked.get(key), kind):
-            raise UserError(f"{file}: not what was asked of a study ({key}={shown(asked.get(key))})")
+            raise UserError(f"{file}: not the settings of a study ({key}={shown(asked.get(key))})")
     return Study(directory.absolute(), asked)
 
 
 def _newest(directories: list[Path]) -> Study:
-    """That of the newest of them that can be read. Raises UserError."""
+    """The newest study that can be read. Raises UserError."""
     studies, error = [], UserError()
     for directory in directories:
         try:

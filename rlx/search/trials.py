@@ -28,7 +28,7 @@ NAMES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING"
 
 @dataclass
 class Trial:
-    """One that this process has taken."""
+    """A trial that this process has taken."""
 
     study: Study
     number: int

@@ -107,7 +107,7 @@ class Oracle:
         self._value = 0.0
 
     def metrics(self, policy: np.ndarray) -> dict[str, float]:
-        """Of a deterministic policy [S]."""
+        """The exact value, optimum and regret of a deterministic policy [S]."""
         if self.mdp is None:
             return {}
         if self._policy is None or not np.array_equal(policy, self._policy):

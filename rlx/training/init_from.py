@@ -59,7 +59,7 @@ def saved(path: str) -> Saved:
     directory = Path(path)
     files = sorted((directory / "checkpoints").glob("final_*.safetensors"), reverse=True)
     if not directory.is_dir():
-        raise ConfigError(f"{path}: is gone; this run has no checkpoint yet, and begins with its weights")
+        raise ConfigError(f"{path}: is gone, and this run, without a checkpoint yet, needs its weights")
     if not files:
         raise ConfigError(f"{path}: has no final checkpoint (rlx resume {path} finishes it)")
     try:

@@ -187,7 +187,7 @@ class Loop:
         saved = self.saved[1] if self.saved else None
         if saved != step:
             back = f"the checkpoint of step {saved:,}" if saved is not None else "the beginning"
-            text += f" (its environments cannot be saved between two checkpoints: a resume repeats from {back})"
+            text += f" (these environments cannot be saved mid-interval; resume restarts from {back})"
         raise Interrupted(number, self.path, text, saved)
 
     # -- what is written ---------------------------------------------------------------------------------------

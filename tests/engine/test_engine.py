@@ -236,7 +236,7 @@ def test_a_loss_that_writes_does_so_once_a_step_and_is_ordinary_torch(name: str)
         for _ in range(12):
             learner.step(points(), None, 1e-2)
         states.append(model.state_dict())
-        assert ("writes into a tensor that was there before" in learner.notice) == (engine == "tape")
+        assert ("writes into a tensor that existed before" in learner.notice) == (engine == "tape")
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 

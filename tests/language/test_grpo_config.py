@@ -23,7 +23,7 @@ PLAIN = {"baseline": "none", "scale": "none"}
         ({"baseline": "none"}, "scale=group: baseline=none takes the reward as it is"),
         ({"supervision": "process", "scale": "loo"}, "supervision=process: the rewards of a group's steps"),
         ({"supervision": "process", **K1}, "supervision=process: a KL"),
-        ({"supervision": "process", "overlong": "soft"}, "overlong=soft: is paid by a completion"),
+        ({"supervision": "process", "overlong": "soft"}, "overlong=soft: penalises whole completions"),
         ({"supervision": "process", "ratio": "sequence"}, "ratio=sequence: needs one advantage a completion"),
         ({**PLAIN, **K1, "ratio": "sequence"}, "ratio=sequence: needs one advantage a completion"),
         ({"objective": "cispo", "ratio": "sequence"}, "ratio=sequence: objective=cispo weighs single tokens"),
@@ -53,9 +53,9 @@ def test_step_rewards_are_asked_of_the_task_and_room_for_its_answers_of_the_pena
         check("add2", algo("algo=grpo_process"))
     soft = algo("algo=dapo", overlong="soft", overlong_cache=2)
     check("add2", soft, max_new=6)
-    with pytest.raises(ConfigError, match="^algo.overlong=soft: .* task.max_new=5 .* up to 4 tokens, 3 are free$"):
+    with pytest.raises(ConfigError, match="^algo.overlong=soft: .* task.max_new=5: .* to 4 tokens, .* starts at 3$"):
         check("add2", soft, max_new=5)
-    with pytest.raises(ConfigError, match="up to 4 tokens, 2 are free$"):
+    with pytest.raises(ConfigError, match="up to 4 tokens, but the penalty starts at 2$"):
         check("add2", soft)
 
 

@@ -115,8 +115,8 @@ OK = {"prompt": "1+1=", "answer": "2"}
         ([OK, {"answer": "2"}], {}, "line 2: no prompt (task.verifier=exact needs prompt, answer)"),
         ([{"prompt": "x"}], {}, "line 1: no answer"),
         ([OK], {"verifier": "regex"}, "line 1: no pattern (task.verifier=regex needs prompt, answer, pattern)"),
-        ([{"prompt": "x", "answer": 2}], {}, "line 1: answer=2: must be a text in quotes"),
-        ([{"prompt": None, "answer": "2"}], {}, "line 1: prompt=null: must be a text"),
+        ([{"prompt": "x", "answer": 2}], {}, "line 1: answer=2: must be a string in quotes"),
+        ([{"prompt": None, "answer": "2"}], {}, "line 1: prompt=null: must be a string"),
         ([{**OK, "chosen": "2"}], {}, "line 1: has chosen alone"),
         (
             [OK, {**OK, "prompt": "10+1="}],

@@ -206,5 +206,5 @@ def test_prompts_that_do_not_split_end_in_an_error_not_a_loop() -> None:
             return ["00+01="] * n
 
     it = Stuck(config("add2"))
-    with pytest.raises(UserError, match="^task=add2: its prompts hardly split: 0 of 5 found"):
+    with pytest.raises(UserError, match=r"^task=add2: one side of its split has too few prompts \(0 of 5\)$"):
         it.prompts(rng(), 5, held_out=not is_held_out("00+01="))

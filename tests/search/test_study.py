@@ -390,7 +390,7 @@ def test_a_database_serves_as_well_and_its_password_is_not_kept(
         begin(tmp_path, name="other", storage="postgresql://me:hush@localhost/x")
     assert "hush" not in str(error.value) and not (tmp_path / "runs" / "sweeps" / "other").exists()
     kept = Study(study.directory, {**study.asked, "storage": "postgresql://***@localhost/x"})
-    with pytest.raises(ConfigError, match="say storage=URL again"):
+    with pytest.raises(ConfigError, match="give storage=URL again"):
         optuna_storage.storage(kept)
 
 
@@ -398,7 +398,7 @@ def test_a_database_that_has_the_study_for_another_directory_refuses_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(tmp_path / "one", storage=f"sqlite:///{tmp_path}/x.db")
-    with pytest.raises(ConfigError, match="of another directory"):
+    with pytest.raises(ConfigError, match="from another directory"):
         begin(tmp_path / "two", storage=f"sqlite:///{tmp_path}/x.db")
     assert not (tmp_path / "two").exists()
 

@@ -27,7 +27,7 @@ class Tokenizer:
         twice = next((c for i, c in enumerate(alphabet) if c in alphabet[:i]), None)
         if not alphabet or twice is not None:
             fault = f"has {twice!r} twice" if alphabet else "is empty"
-            raise UserError(f"alphabet={shown(alphabet)}: {fault}; it must be a text of different characters")
+            raise UserError(f"alphabet={shown(alphabet)}: {fault}; it must be a string of different characters")
         self.alphabet = alphabet
         self.end = len(alphabet)
         self.begin = len(alphabet) + 1

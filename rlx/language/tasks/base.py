@@ -109,7 +109,7 @@ class Task(ABC):
             prompts += [prompt for prompt in self.draw(rng, max(n, HELD_OUT)) if is_held_out(prompt) == held_out]
             if len(prompts) >= n:
                 return prompts[:n]
-        raise UserError(f"task={self.name}: its prompts hardly split: {len(prompts)} of {n} found; it should not split")
+        raise UserError(f"task={self.name}: one side of its split has too few prompts ({len(prompts)} of {n})")
 
 
 class AnswerTask(Task):

@@ -141,7 +141,7 @@ def _row(cfg: Config, line: str) -> dict[str, str]:
     row = {key: row[key] for key in KEYS if key in row}
     for key, value in row.items():
         if not isinstance(value, str):
-            raise ValueError(f"{key}={shown(value)}: must be a text in quotes")
+            raise ValueError(f"{key}={shown(value)}: must be a string in quotes")
     if ("chosen" in row) != ("rejected" in row):
         raise ValueError(f"has {'chosen' if 'chosen' in row else 'rejected'} alone; chosen and rejected go together")
     if "chosen" in row:

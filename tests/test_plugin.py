@@ -30,7 +30,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(PLUGIN, here / "source", ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run(
-        [*pip, "--target", str(here / "site"), str(here / "source")], check=True, capture_output=True, env=environment()
+        [*pip, "--target", str(here / "site"), str(here / "source")],
+        check=True,
+        capture_output=True,
+        env=environment(PYTHONWARNINGS=""),
     )
     return here / "site"
 

@@ -106,6 +106,6 @@ def check(cfg: LanguageConfig[Config], task: Task) -> None:
         longest = max((len(answer(prompt)) + 1 for prompt in prompts if answer), default=0)
         if free < longest:
             raise ConfigError(
-                f"algo.overlong=soft: overlong_cache={algo.overlong_cache} is too large for task.max_new={task.max_new}"
-                f": correct answers of task={name} need up to {longest} tokens, but the penalty starts at {max(0, free)}"
+                f"algo.overlong=soft: overlong_cache={algo.overlong_cache} is too large at task.max_new={task.max_new}:"
+                f" correct answers of task={name} need up to {longest} tokens, but the penalty starts at {max(0, free)}"
             )

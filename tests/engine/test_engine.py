@@ -30,7 +30,7 @@ from rlx.replay.buffer import Replay
 from rlx.replay.store import Memory
 from rlx.run import Run
 from rlx.rundir import checkpoint
-from rlx.training.runner import typed
+from rlx.training.runner import typed, world_of
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -565,7 +565,7 @@ def test_engine_torch_means_that_nothing_is_taped(algo: str, monkeypatch: pytest
         for _ in module.train(cfg, run):
             pass
         learnt = len(made)
-        module.load_policy(cfg, run)(np.zeros((2, 4), np.float32))
+        world_of(cfg).load_policy(cfg, module, run)(np.zeros((2, 4), np.float32))
         assert (learnt > 0, len(made) > learnt) == ((False, False) if engine == "torch" else (True, True))
 
 

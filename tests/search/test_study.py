@@ -437,7 +437,7 @@ def test_a_directory_that_is_no_study_is_left_alone(tmp_path: Path) -> None:
     place = tmp_path / "runs" / "sweeps" / "study"
     place.mkdir(parents=True)
     (place / "thesis.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="is no study"):
+    with pytest.raises(ConfigError, match="is not a study"):
         begin(tmp_path)
     assert [path.name for path in place.iterdir()] == ["thesis.txt"]
 

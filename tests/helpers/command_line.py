@@ -123,6 +123,8 @@ class Forks:
     def begin(self, *words: str, cwd: Path) -> Begun:
         """A command that goes on while the test does something else."""
         place = Path(tempfile.mkdtemp())
+        for name in ("out0", "err0"):
+            (place / name).touch()
         job = {"words": words, "cwd": str(cwd), "place": str(place), "without": (), "unheard": False, "env": {}}
         return Begun(self, self.ask({**job, "index": 0, "session": True}), place)
 
@@ -139,9 +141,8 @@ class Forks:
 
 
 def texts(place: Path, index: int = 0) -> list[str]:
-    """What a command has printed to stdout and to stderr; of one that has not begun yet, nothing."""
-    paths = [place / f"{name}{index}" for name in ("out", "err")]
-    return [path.read_text() if path.exists() else "" for path in paths]
+    """What a command has printed to stdout and to stderr."""
+    return [(place / f"{name}{index}").read_text() for name in ("out", "err")]
 
 
 class Begun:

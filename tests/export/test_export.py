@@ -243,7 +243,7 @@ def test_where_nothing_can_be_written_one_line_says_so(to: str, place: Path, mon
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(formats.files, "write_atomically", refuse)
+    monkeypatch.setattr(formats.atomic_files, "write_atomically", refuse)
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(UserError, match="--out=.*: cannot be written: Read-only file system"):
         formats.export(place / "runs" / "done", to, place / "new")

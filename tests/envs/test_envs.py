@@ -420,6 +420,7 @@ def test_a_wrong_action_shape_is_refused(make):
         ({"id": "fake_envs:SpacesDictAction-v0"}, r"env.id=.*: the action is a Dict; rlx takes Discrete"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*out of date:DeprecationWarning")  # Gymnasium's, of Taxi-v3
 def test_a_mistake_is_one_line_that_begins_with_its_key(changes, text):
     with pytest.raises(EnvError, match="^" + text) as caught:
         make_env(EnvConfig(**{"name": "test", "id": "CartPole-v1", **changes}))

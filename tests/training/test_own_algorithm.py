@@ -6,18 +6,19 @@ import signal
 from pathlib import Path
 
 import pytest
+from installed import pretend
 from own_algorithm import CHANGES
 from tiny_runs import Child, config, die_at, record, result, resume
 
-from rlx.config import registry
 from rlx.training import runner
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 @pytest.fixture(autouse=True)
-def own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.BUILT_IN, "own", "own_algorithm")
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(tmp_path / "site", "own", "[rlx.algos]\nown = own_algorithm\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
 
 
 def learn(root: Path, name: str, progress=lambda *_: None, engine: str = "auto") -> Path:

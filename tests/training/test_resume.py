@@ -401,7 +401,7 @@ def test_where_saving_would_change_the_run_a_signal_saves_nothing(tmp_path, neve
         if step == 160:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted, match=r"at step 160 \(.*repeats from the checkpoint of step 128\)$") as stop:
+    with pytest.raises(Interrupted, match=r"at step 160 \(.*restarts from the checkpoint of step 128\)$") as stop:
         train(tmp_path, name="run", progress=ask, **CASES["not replayed"])
     assert stop.value.saved == 128 and not any("160" in name for name in checkpoints(tmp_path / "run"))
     resume(tmp_path / "run")

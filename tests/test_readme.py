@@ -92,8 +92,8 @@ def test_the_dashboard_answers_on_localhost(tmp_path: Path) -> None:
 def test_a_clean_clone_trains_with_one_command(tmp_path: Path) -> None:
     clone = tmp_path / "clone with a space"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
-    quiet = environment(PYTHONWARNINGS="")  # pip's are not ours
-    env = {key: value for key, value in quiet.items() if not key.startswith("VIRTUAL_ENV")}
+    env = {key: value for key, value in environment().items() if not key.startswith("VIRTUAL_ENV")}
+    env["PYTHONWARNINGS"] = ""  # pip's are not ours
     env["PATH"] = os.pathsep.join(p for p in env["PATH"].split(os.pathsep) if not p.startswith(str(ROOT)))
     done = subprocess.run(["make", "train"], cwd=clone, env=env, capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

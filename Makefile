@@ -5,7 +5,7 @@ CORE := .venv/.installed-core
 INSTALLED := .venv/.installed
 CONSTRAINTS ?= constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
-QUICK := $(addprefix tests/,functional base config engine control tabular rundir test_end_to_end.py)
+QUICK := $(addprefix tests/,functional base config engine control tabular test_end_to_end.py)
 EXTRAS ?= box2d,mujoco,atari,minigrid,sweep,joblib,hf,onnx,dev
 
 .PHONY: help train quick test fresh check lint results results-lm bench bench-lm torture witness mutants clean
@@ -30,7 +30,7 @@ train: $(CORE)  ## install the core, train PPO on CartPole, say what to do next
 quick: $(INSTALLED)  ## the tests of the inner loop: equations, engine, configuration, both worlds end to end
 	$(BIN)/python -m pytest -n 2 $(QUICK)
 
-test: $(INSTALLED)   ## install the extras too, and run the tests (about 7 minutes on 2 cores)
+test: $(INSTALLED)   ## install the extras too, and run the tests (10 to 11 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2
 
 fresh: $(INSTALLED)  ## a clean clone that installs the core and trains: a minute or two, and downloads

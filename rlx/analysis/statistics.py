@@ -29,11 +29,6 @@ class Estimate:
     def known(self) -> bool:
         return self.low is not None
 
-    def negated(self) -> Estimate:
-        if self.low is None or self.high is None:
-            return Estimate(-self.value)
-        return Estimate(-self.value, -self.high, -self.low)
-
 
 # -- of one side -----------------------------------------------------------------------------------------------
 

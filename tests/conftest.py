@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import pytest
 from command_line import TINY, Forks
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: one thread, as rlx has it
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="rlx-state-")  # this machine's key: see rlx.config.own_code
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 FIRST = ("test_readme.py", "test_distributed.py", "test_resume.py")  # the longest: none is left for the end
 
 

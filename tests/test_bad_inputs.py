@@ -80,7 +80,7 @@ WORDS = [
     ("train env.id=CartPol-v1", "env.id=CartPol-v1", "CartPole"),
     ("train env.id=CartPole-v99", "env.id=CartPole-v99", "v1"),
     ("train env.id=LunarLander-v2", "env.id=LunarLander-v2", "LunarLander-v3"),
-    ("train env.id=no.such.module:Env-v0", "env.id=no.such.module:Env-v0", "No module named"),
+    ("train env.id=no.such.module:Env-v0", "env.id=no.such.module:Env-v0", "no module no "),
     ("train +env.kwargs.foo=1", "env.kwargs.foo", "CartPole-v1"),
     ("train algo=q_learning env=grid +env.kwargs.rowz=3", "env.kwargs.rowz", "'rows'", "columns"),
     ("train algo=q_learning env=grid env.kwargs.slip=3", "env.kwargs.slip=3", "from 0 to 1"),

@@ -100,17 +100,26 @@ class Outline:
     """What a Python file has at module level."""
 
     names: frozenset[str]
+    classes: tuple[str, ...]  # that it defines, but for _private ones
     facts: dict[str, Any]  # by their names in lower case
 
 
-@cache
 def outline(path: Path) -> Outline:
     """Raises OSError, SyntaxError or ValueError for a file that cannot be read as Python."""
+    return _outline(path.read_bytes())
+
+
+@cache
+def _outline(content: bytes) -> Outline:
     names: set[str] = set()
+    classes: list[str] = []
     stated: dict[str, Any] = {}
-    for node in ast.parse(path.read_bytes()).body:
+    for node in ast.parse(content).body:
         match node:
-            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+            case ast.ClassDef(name=name):
+                names.add(name)
+                classes += [name] * (not name.startswith("_"))
+            case ast.FunctionDef(name=name):
                 names.add(name)
             case ast.ImportFrom(names=aliases):
                 names |= {alias.asname or alias.name for alias in aliases}
@@ -122,4 +131,4 @@ def outline(path: Path) -> Outline:
                 if name.isupper() and name.lower() in NAMES:
                     with contextlib.suppress(ValueError):  # computed: nobody can read it without importing the file
                         stated[name.lower()] = ast.literal_eval(value)
-    return Outline(frozenset(names), stated)
+    return Outline(frozenset(names), tuple(classes), stated)

@@ -91,15 +91,15 @@ def _check_as(signs: Sequence[Sign]) -> None:
 
 def _names(value: str, known: Container[str] | None = None) -> list[str]:
     """The names in a value, those of a grid included; without `known` those of implementations."""
-    names = re.findall(r"[\w.-]+", value)
-    return [name for name in names if (registry.module_name(name) is not None if known is None else name in known)]
+    names = re.findall(r"[\w./-]+", value)
+    return [name for name in names if (registry.has(name) if known is None else name in known)]
 
 
 def _world(group: str, name: str, config_dir: Path | None) -> str | None:
     """The world of a file of a group; None where it does not say."""
     if group == "algo":
         built_on = registry.values(group, name, config_dir).get("implementation")
-        return registry.world_name(built_on) if isinstance(built_on, str) and registry.module_name(built_on) else None
+        return registry.world_name(built_on) if isinstance(built_on, str) and registry.has(built_on) else None
     if group == "model":  # only a language model has a name of its own
         return "language" if "name" in registry.values(group, name, config_dir) else "control"
     content = registry.load(registry.options(group, config_dir)[name])
@@ -127,9 +127,7 @@ def _conflict(first: Sign, second: Sign, config_dir: Path | None) -> str:
     subject = first.name if first.key == "algo" else first.word
     if second.key in ("model", "experiment"):
         return f"{second.word}: is for runs {WHERE[second.world]}; {subject} learns {WHERE[first.world]}"
-    names = [
-        name for name in registry.algorithms_of(second.world, config_dir) if registry.module_name(name)
-    ]  # no variants
+    names = [name for name in registry.algorithms_of(second.world, config_dir) if registry.has(name)]  # no variants
     return (
         f"{second.word}: {subject} learns {WHERE[first.world]}, not {WHERE[second.world]}; algorithms that do: "
         f"{', '.join(names)}"

@@ -1,101 +1,45 @@
 """Names -> algorithms and their worlds, and where configuration files live. Nothing is imported until it is chosen.
 
-What lies in rlx/algos with `Config` and `train` at module level is an algorithm; it may have `load_policy`, and state
-facts (rlx.config.facts). A third party adds algorithms by the entry-point group `rlx.algos` (name -> a module of the
-same form) and YAML files by `rlx.conf` (any name -> a package whose files are laid out like conf/: algo/NAME.yaml,
-env/NAME.yaml, task/NAME.yaml, preset/ALGO_ENV.yaml). Environments are Gymnasium's: a YAML in env/ names an id. Tasks
-are modules: see rlx.language.tasks.
+What lies in rlx/algos, a package's entry points or ./algos with `Config` and `train` at module level is an algorithm
+(rlx.config.plugins); it may have `load_policy`, and state facts (rlx.config.facts). YAML files come from ./conf, rlx's
+own and the entry-point group `rlx.conf` (any name -> a package whose files are laid out like conf/: algo/NAME.yaml,
+env/NAME.yaml, task/NAME.yaml, preset/ALGO_ENV.yaml). Environments are Gymnasium's: a YAML in env/ names an id.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import importlib
-import sys
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rlx.base.errors import ConfigError, choices_hint
-from rlx.config.facts import Facts, Outline, fault, outline
+from rlx.base.errors import ConfigError
+from rlx.config import plugins
+from rlx.config.facts import Facts, fault, outline
 
 WORLDS = {"control": "env", "language": "task"}  # the section that says where an algorithm of each world learns
 PRIMARY = {"control": "config", "language": "language"}  # and the file that its configuration begins with
-NEEDED = ("Config", "train")  # what an algorithm's module has
-ALGOS = Path(__file__).resolve().parent.parent / "algos"
-
-
-def _entry_points(group: str) -> dict[str, metadata.EntryPoint]:
-    return _installed(group, tuple(sys.path))
-
-
-@functools.cache
-def _installed(group: str, _path: tuple[str, ...]) -> dict[str, metadata.EntryPoint]:
-    """Read once: it opens a file of every installed distribution, and a command asks ten times."""
-    return {point.name: point for point in metadata.entry_points(group=group)}
-
-
-def _built_in(name: str) -> bool:
-    """Is it one of rlx/algos? (A file that is no Python is taken for one: what is wrong with it is said when it is
-    chosen.)"""
-    path = ALGOS / f"{name}.py"
-    try:
-        return name.isidentifier() and path.is_file() and not _missing(outline(path))
-    except (SyntaxError, ValueError):
-        return True
-
-
-def _missing(file: Outline) -> list[str]:
-    return [name for name in NEEDED if name not in file.names]
 
 
 def implementations() -> dict[str, str]:
-    """Implementation name -> module, built-in and third-party. A plug-in cannot replace a built-in one."""
-    own = sorted(path.stem for path in ALGOS.glob("*.py") if _built_in(path.stem))
-    plug_ins = {name: point.value for name, point in _entry_points("rlx.algos").items()}
-    return {**plug_ins, **{name: f"rlx.algos.{name}" for name in own}}
+    """Implementation name -> where it comes from: rlx's own, third parties', those of the folder one stands in."""
+    return {name: source.where for name in plugins.names("algos") if (source := plugins.source("algos", name))}
 
 
-def module_name(implementation: str) -> str | None:
-    """The module of an algorithm; None where there is none."""
-    if _built_in(implementation):
-        return f"rlx.algos.{implementation}"
-    point = _entry_points("rlx.algos").get(implementation)
-    return point.value if point else None
+def has(implementation: str) -> bool:
+    """Is there an algorithm of that name?"""
+    return plugins.source("algos", implementation) is not None
 
 
 def algorithm(implementation: str) -> ModuleType:
     """The module that implements an algorithm. Raises ConfigError naming the choices, or what is wrong with it."""
-    where = f"algo.implementation={implementation}"
-    name = module_name(implementation)
-    if name is None:
-        if implementation.isidentifier() and (ALGOS / f"{implementation}.py").is_file():
-            missing = _missing(outline(ALGOS / f"{implementation}.py"))
-            raise ConfigError(f"{where}: rlx/algos/{implementation}.py has no {' and no '.join(missing)}")
-        hint = choices_hint(implementation, implementations(), where="rlx list algos")
-        raise ConfigError(f"{where}: no such implementation{hint}")
-    if _built_in(implementation):
-        module = importlib.import_module(name)
-    else:
-        module = _plug_in(name, where)
+    source = plugins.find("algos", implementation, where="rlx list algos")
+    module: ModuleType = source.load()
     if wrong := _wrong_facts(implementation, module):
-        raise ConfigError(f"{where}: {name}: {wrong}")
-    return module
-
-
-def _plug_in(name: str, where: str) -> ModuleType:
-    try:
-        module = importlib.import_module(name)
-    except Exception as error:  # a third party's module may do anything while it is imported
-        raise ConfigError(
-            f"{where}: the plug-in's module {name} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-    if missing := [needed for needed in NEEDED if not hasattr(module, needed)]:
-        raise ConfigError(f"{where}: the plug-in's module {name} has no {' and no '.join(missing)}")
+        raise ConfigError(f"algo.implementation={implementation}: {source.title}: {wrong}")
     return module
 
 
@@ -117,10 +61,8 @@ def _wrong_facts(implementation: str, module: ModuleType) -> str | None:
 def _stated(implementation: str) -> dict[str, Any]:
     """The facts that an algorithm's file states; {} where it cannot be read, which is said when it is chosen."""
     with contextlib.suppress(Exception):  # a third party's package may do anything
-        if _built_in(implementation):
-            return outline(ALGOS / f"{implementation}.py").facts
-        if (name := module_name(implementation)) and (spec := find_spec(name)):
-            return outline(Path(str(spec.origin))).facts
+        if (source := plugins.source("algos", implementation)) and (path := source.path()):
+            return outline(path).facts
     return {}
 
 
@@ -141,10 +83,9 @@ def world(implementation: str) -> ModuleType:
 
 def serving(attribute: str, kind: str) -> list[str]:
     """The built-in implementations whose `actions` or `observations` include a kind of Gymnasium space."""
-    built_in = {name: facts(name) for name in implementations() if _built_in(name)}
     return [
         name
-        for name, about in built_in.items()
+        for name, about in ((name, facts(name)) for name in plugins.built_in("algos"))
         if about.world == "control" and ((kinds := getattr(about, attribute)) is None or kind in kinds)
     ]
 
@@ -175,7 +116,7 @@ def conf_dirs(extra: Path | None = None) -> list[Path]:
     if user:
         replaces = any((user / f"{name}.yaml").exists() for name in PRIMARY.values())
         folders.insert(1 if replaces else 0, user)
-    for point in _entry_points("rlx.conf").values():
+    for point in plugins.entry_points("rlx.conf").values():
         try:
             spec = find_spec(point.value)
         except Exception:  # a broken plug-in must not break every command

@@ -22,7 +22,7 @@ from rlx.envs.episodes import EVALUATION, LONGEST, PLAY, Episode, episode_seed
 from rlx.envs.single import EnvConfig, make_env, time_limit
 from rlx.envs.spaces import EnvError
 from rlx.envs.sync import SyncEnvs
-from rlx.envs.wrappers import TRAINING_ONLY
+from rlx.envs.wrappers import TRAINING_ONLY, name_of
 
 Act = Callable[[np.ndarray], np.ndarray]
 
@@ -160,7 +160,7 @@ def save_gif(frames: list[Image.Image], path: str | Path | IO[bytes], fps: float
 
 
 def _whole_game(cfg: EnvConfig) -> EnvConfig:
-    return replace(cfg, wrappers=[name for name in cfg.wrappers if name not in TRAINING_ONLY])
+    return replace(cfg, wrappers=[item for item in cfg.wrappers if name_of(item) not in TRAINING_ONLY])
 
 
 def _limit(cfg: EnvConfig, env: gym.Env, max_steps: int | None) -> int | None:

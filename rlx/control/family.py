@@ -23,7 +23,7 @@ from rlx.control.distributions import make_head
 from rlx.control.networks import SMALLEST_IMAGE, ModelConfig
 from rlx.control.policy import Policy, make_one
 from rlx.envs.batch import Envs
-from rlx.envs.single import EnvConfig
+from rlx.envs.single import EnvConfig, package_of
 from rlx.envs.spaces import EnvError
 from rlx.run import Evaluation, Run
 
@@ -37,6 +37,11 @@ EVAL_ENVS = 10  # environments of an evaluation
 def sections(raw: Mapping[str, Any]) -> dict[str, type]:
     """The types of the sections of a configuration, but for `algo`."""
     return {"env": EnvConfig, "model": ModelConfig}
+
+
+def packages(cfg: ControlConfig[Algo]) -> list[str]:
+    """The modules of other people's packages in which its environments are."""
+    return package_of(cfg.env.id)
 
 
 def large(cfg: ControlConfig[Algo]) -> bool:

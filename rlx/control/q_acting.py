@@ -59,7 +59,7 @@ def num_discrete(envs: Envs) -> int:
 def buffer_bytes(cfg: ControlConfig[Buffered], envs: Envs) -> int:
     """How large the replay buffer is when it is full; of stacked frames it keeps one a step."""
     shape, dtype = envs.observation_space.shape, envs.obs.dtype
-    frames = num_frames(shape, dtype, cfg.env.wrappers)
+    frames = num_frames(shape, dtype, cfg.env.wrapper_names)
     return cfg.algo.buffer_size * (math.prod(shape) * dtype.itemsize // max(1, frames) + 7)
 
 
@@ -79,7 +79,7 @@ def check_room(cfg: ControlConfig[Buffered], envs: Envs) -> None:
 def make_replay(cfg: ControlConfig[Buffered], envs: Envs, directory: Path) -> Replay:
     """The buffer `cfg.algo` describes; its files, where it is too large for RAM, come into `directory`."""
     algo = cfg.algo
-    frames = num_frames(envs.observation_space.shape, envs.obs.dtype, cfg.env.wrappers)
+    frames = num_frames(envs.observation_space.shape, envs.obs.dtype, cfg.env.wrapper_names)
     on_disk = buffer_bytes(cfg, envs) > algo.buffer_ram_mb * 2**20
     return Replay(
         envs,

@@ -14,9 +14,10 @@ import gymnasium as gym
 from pydantic import Field
 
 from rlx.base import extras
-from rlx.base.errors import choices_hint, closest
+from rlx.base.errors import ConfigError, choices_hint
+from rlx.config import own_code
 from rlx.envs.spaces import ActionDecoder, EnvError, observation_encoder
-from rlx.envs.wrappers import find_wrapper, steps_per_step, wrapper_names
+from rlx.envs.wrappers import find_wrapper, name_of, steps_per_step
 
 
 @dataclass
@@ -26,9 +27,9 @@ class EnvConfig:
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     name: str  # in run directories and `rlx list envs`
-    id: str  # any Gymnasium id, "module:Id-v0" included
+    id: str  # any Gymnasium id, module:Id-v0 included; module:Class or ./my_env.py:Class of one's own
     kwargs: dict[str, Any] = field(default_factory=dict)  # for gymnasium.make
-    wrappers: list[str] = field(default_factory=list)  # names, the innermost first
+    wrappers: list[str | dict[str, Any]] = field(default_factory=list)  # NAME or {name:, kwargs:}, the innermost first
     max_episode_steps: Annotated[int, Field(ge=-1)] | None = None  # None: the registered limit; 0 or -1: none
     backend: Literal["auto", "sync", "async", "vector", "envpool"] = "auto"
     workers: Annotated[int, Field(ge=1)] | None = None  # async: processes; None: one per CPU
@@ -39,22 +40,39 @@ class EnvConfig:
     clip_reward: Annotated[float, Field(gt=0)] = 10.0
     replay: bool | None = None  # restore open episodes by replaying their actions; None: find out at the start
 
+    def __post_init__(self) -> None:
+        for item in self.wrappers:
+            if not isinstance(item, str) and not _is_wrapper(item):
+                raise ValueError(f"wrappers={item}: must be a name or {{name: NAME, kwargs: {{...}}}}")
+
+    @property
+    def wrapper_names(self) -> list[str]:
+        return [name_of(item) for item in self.wrappers]
+
+
+def _is_wrapper(item: dict[str, Any]) -> bool:
+    return (
+        {"name"} <= set(item) <= {"name", "kwargs"}
+        and isinstance(item["name"], str)
+        and isinstance(item.get("kwargs", {}), dict)
+    )
+
 
 def make_env(cfg: EnvConfig, render_mode: str | None = None) -> gym.Env:
     """One environment without checkers and without a time limit (see `time_limit`), wrapped as cfg says.
 
     EnvError, one line that begins with the config key, for anything the user can put right.
     """
-    prepare(cfg.id)
+    target = find(cfg.id)
     kwargs = dict(cfg.kwargs) if render_mode is None else {**cfg.kwargs, "render_mode": render_mode}
     try:
-        env = gym.make(cfg.id, max_episode_steps=-1, disable_env_checker=True, **kwargs)
+        env = gym.make(target, max_episode_steps=-1, disable_env_checker=True, **kwargs)
     except Exception as error:
         raise explain(cfg, error) from error
     while isinstance(env, gym.wrappers.OrderEnforcing | gym.wrappers.PassiveEnvChecker):
         env = env.env
-    for name in cfg.wrappers:
-        env = _wrap(cfg, env, name)
+    for item in cfg.wrappers:
+        env = _wrap(cfg, env, name_of(item), {} if isinstance(item, str) else item.get("kwargs", {}))
     observation_encoder(env.observation_space, f"env.id={cfg.id}")
     ActionDecoder(env.action_space, f"env.id={cfg.id}")
     return env
@@ -65,15 +83,57 @@ def time_limit(cfg: EnvConfig, env: gym.Env) -> int | None:
     if cfg.max_episode_steps is not None:
         return cfg.max_episode_steps if cfg.max_episode_steps > 0 else None
     spec = env.unwrapped.spec
-    registered = gym.spec(spec.id).max_episode_steps if spec is not None else None
-    return None if registered is None else -(-registered // steps_per_step(cfg.wrappers))
+    known = gym.registry.get(spec.id) if spec is not None else None  # not there: a class without an id
+    steps = known.max_episode_steps if known is not None else None
+    return None if steps is None else -(-steps // steps_per_step(cfg.wrapper_names))
 
 
-def prepare(id: str) -> None:
-    """What must happen before the environment's package is imported."""
+def find(id: str) -> str | gym.envs.registration.EnvSpec:
+    """What gymnasium.make takes, once the environment's package is imported. In module:Name and ./file.py:Name a
+    registered id wins over a class (or function) of that name."""
     _prepare_headless()
+    place, _, name = id.rpartition(":")
+    if own_code.is_file(id):
+        place, name = id, ""
     _register(id)
     _quiet_mujoco(id)
+    if not place:
+        return id
+    module = _load(id, place)
+    if name in gym.registry:
+        return name
+    if callable(there := getattr(module, name, None)):
+        return gym.envs.registration.EnvSpec(name, entry_point=there)
+    classes = [key for key, value in vars(module).items() if isinstance(value, type) and _is_env(value, module)]
+    if not name or (own_code.is_file(place) and not re.search(r"-v\d+$", name)):
+        raise EnvError(f"env.id={id}: {place} has no such environment{choices_hint(name, classes, f'{place}:')}")
+    return name  # Gymnasium knows what is close
+
+
+KNOWN = ("gymnasium", "rlx", "ale_py", "minigrid")  # packages that rlx knows by their versions
+
+
+def package_of(id: str) -> list[str]:
+    """The module in which an installed package that registers its environments itself has this one."""
+    spec = gym.registry.get(id)
+    entry = spec.entry_point if spec is not None and isinstance(spec.entry_point, str) else ""
+    return [entry.partition(":")[0]] if entry and entry.partition(".")[0] not in KNOWN else []
+
+
+def _load(id: str, place: str) -> Any:
+    """The module or file in which an environment is, or registers itself."""
+    try:
+        if own_code.is_file(place):
+            return own_code.load_file(own_code.path_of(place))
+        return own_code.load_module(place)
+    except own_code.Absent as error:
+        raise EnvError(f"env.id={id}: {error}") from None
+    except Exception as error:  # it may do anything while it is imported
+        raise EnvError(f"env.id={id}: {place} cannot be imported: {type(error).__name__}: {one_line(error)}") from error
+
+
+def _is_env(kind: type, module: Any) -> bool:
+    return issubclass(kind, gym.Env) and kind.__module__ == module.__name__
 
 
 def _prepare_headless() -> None:
@@ -162,17 +222,15 @@ def _arguments(id: str, name: str) -> str:
     return ""
 
 
-def _wrap(cfg: EnvConfig, env: gym.Env, name: str) -> gym.Env:
+def _wrap(cfg: EnvConfig, env: gym.Env, name: str, kwargs: dict[str, Any]) -> gym.Env:
     try:
         make = find_wrapper(name)
-    except KeyError:
-        near = closest(name, wrapper_names())
-        hint = f"did you mean {near}?" if near else f"choices: {', '.join(wrapper_names())}"
-        raise EnvError(f"env.wrappers={name}: no such wrapper; {hint}") from None
+    except ConfigError as error:
+        raise EnvError(str(error)) from error.__cause__
     if name == "time_aware" and env.unwrapped.spec is not None:
         env.unwrapped.spec.max_episode_steps = time_limit(cfg, env)
     try:
-        return make(env)
+        return make(env, **kwargs)
     except ImportError as error:
         extra = "minigrid" if name.startswith("minigrid") else "atari"
         raise EnvError(f"env.wrappers={name}: {install_hint(extra)}") from error

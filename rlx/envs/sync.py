@@ -184,6 +184,6 @@ def make_lanes(
         domain=domain,
         first_lane=lanes.start,
         limit=time_limit(cfg, envs[0]),
-        clip_reward="clip_reward" in cfg.wrappers,
+        clip_reward="clip_reward" in cfg.wrapper_names,
         buffers=buffers,
     )

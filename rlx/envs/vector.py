@@ -23,7 +23,7 @@ from gymnasium.vector import AutoresetMode
 from rlx.envs.batch import Ends, Envs, Final
 from rlx.envs.cartpole import CartPoleEnvs
 from rlx.envs.episodes import episode_seed
-from rlx.envs.single import EnvConfig, explain, install_hint, make_env, one_line, prepare, time_limit
+from rlx.envs.single import EnvConfig, explain, find, install_hint, make_env, one_line, time_limit
 from rlx.envs.spaces import EnvError, EnvFault
 
 FOREVER = 2**31 - 1  # steps: what these libraries take for "no limit"
@@ -33,14 +33,14 @@ ENVPOOL_WRAPPERS = ("atari", "clip_reward", "episodic_life", "fire_reset")
 
 def make_vector(cfg: EnvConfig, num_envs: int, seed: int, domain: int) -> Envs:
     """The environments of cfg.backend "vector" or "envpool"."""
-    common: dict[str, Any] = {"seed": seed, "domain": domain, "clip_reward": "clip_reward" in cfg.wrappers}
+    common: dict[str, Any] = {"seed": seed, "domain": domain, "clip_reward": "clip_reward" in cfg.wrapper_names}
     if cfg.backend == "envpool":
         return EnvPoolEnvs(cfg, num_envs, **common)
-    others = [name for name in cfg.wrappers if name != "clip_reward"]
+    others = [name for name in cfg.wrapper_names if name != "clip_reward"]
     if others:
         raise EnvError(f"env.wrappers={others}: env.backend=vector takes no wrappers; use env.backend=sync")
-    prepare(cfg.id)
-    spec = gym.registry.get(cfg.id.rpartition(":")[2])
+    target = find(cfg.id)
+    spec = gym.registry.get(target) if isinstance(target, str) else target
     if spec is not None and spec.entry_point == CARTPOLE and not cfg.kwargs:
         env = make_env(cfg)
         limit = time_limit(cfg, env)
@@ -49,7 +49,7 @@ def make_vector(cfg: EnvConfig, num_envs: int, seed: int, domain: int) -> Envs:
     if cfg.max_episode_steps is not None:
         kwargs["max_episode_steps"] = cfg.max_episode_steps if cfg.max_episode_steps > 0 else FOREVER
     try:
-        venv = gym.make_vec(cfg.id, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+        venv = gym.make_vec(target, num_envs, vectorization_mode="vector_entry_point", **kwargs)
     except Exception as error:
         if "vector entry point" in str(error):
             raise EnvError(f"env.backend=vector: {cfg.id} has no vectorised version; use env.backend=sync") from error
@@ -167,14 +167,14 @@ class EnvPoolEnvs(VectorEnvs):
             import envpool
         except ImportError as error:
             raise EnvError(f"env.backend=envpool: {install_hint('envpool')}") from error
-        others = [name for name in cfg.wrappers if name not in ENVPOOL_WRAPPERS]
+        others = [name for name in cfg.wrapper_names if name not in ENVPOOL_WRAPPERS]
         if others:
             raise EnvError(f"env.wrappers={others}: env.backend=envpool takes only {', '.join(ENVPOOL_WRAPPERS)}")
         options = dict(cfg.kwargs)
         if cfg.id.startswith("ALE/"):  # EnvPool does the preprocessing itself and calls Pong "Pong-v5"
             options.pop("frameskip", None)
-            options["episodic_life"] = "episodic_life" in cfg.wrappers
-            options["use_fire_reset"] = "fire_reset" in cfg.wrappers
+            options["episodic_life"] = "episodic_life" in cfg.wrapper_names
+            options["use_fire_reset"] = "fire_reset" in cfg.wrapper_names
         if cfg.max_episode_steps is not None:
             options["max_episode_steps"] = cfg.max_episode_steps if cfg.max_episode_steps > 0 else FOREVER
         options.setdefault("num_threads", cfg.workers or 1)

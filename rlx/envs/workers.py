@@ -23,11 +23,13 @@ import threading
 import time
 from collections.abc import Iterable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NoReturn
 
 import gymnasium as gym
 import numpy as np
 
+from rlx.config import own_code
 from rlx.envs.batch import Envs, Final
 from rlx.envs.single import EnvConfig, make_env
 from rlx.envs.spaces import EnvError, EnvFault
@@ -75,7 +77,7 @@ class AsyncEnvs(Envs):
                 pipe, worker_pipe = context.Pipe()
                 worker = context.Process(
                     target=_work,
-                    args=(worker_pipe, cfg, lanes, seed, domain, memory),
+                    args=(worker_pipe, cfg, lanes, seed, domain, memory, own_code.folder()),
                     daemon=True,
                     name="rlx env worker",
                 )
@@ -196,8 +198,11 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
 
-def _work(pipe: Connection, cfg: EnvConfig, lanes: range, seed: int, domain: int, memory: dict[str, Any]) -> None:
+def _work(
+    pipe: Connection, cfg: EnvConfig, lanes: range, seed: int, domain: int, memory: dict[str, Any], folder: Path
+) -> None:
     """A worker: makes its lanes, then answers until it is told to close or the parent is gone."""
+    own_code.stand_in(folder)
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

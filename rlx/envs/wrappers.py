@@ -1,8 +1,8 @@
 """The wrappers that `env.wrappers` may name, applied in the order given (the first one innermost).
 
-A name is all the config may hold: no import path, no arguments. Names that end in _N take a number
-(frame_stack_4). A package adds its own by the entry point group "rlx.wrappers": name =
-"package.module:Wrapper", called with the env.
+An item is a name, or {name: NAME, kwargs: {...}} where the wrapper takes arguments. Names that end in _N take a number
+(frame_stack_4). One's own is ./my_wrappers.py:Scale or a module's my_wrappers:Scale, a package adds names by the entry
+point group "rlx.wrappers" (see rlx.config.plugins): each is called with the environment and the arguments.
 
 clip_reward is not a wrapper at all: the vectoriser takes the sign of the reward after the raw one is counted,
 so that logged returns stay raw. episodic_life ends an episode for the learner at each lost life; the game,
@@ -12,13 +12,14 @@ its logged return and its seed go on. Evaluation drops both (TRAINING_ONLY).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import wrappers as gw
+
+from rlx.config import plugins
 
 Reset = tuple[Any, dict[str, Any]]
 TRAINING_ONLY = ("episodic_life", "clip_reward")
@@ -102,7 +103,7 @@ def _minigrid(name: str) -> Callable[[gym.Env], gym.Env]:
     return make
 
 
-_PLAIN: dict[str, Callable[[gym.Env], gym.Env]] = {
+_PLAIN: dict[str, Callable[..., gym.Env]] = {
     "atari": _atari,
     "clip_reward": lambda env: env,
     "episodic_life": EpisodicLife,
@@ -115,31 +116,36 @@ _PLAIN: dict[str, Callable[[gym.Env], gym.Env]] = {
     "rescale_action": lambda env: gw.RescaleAction(env, np.float32(-1), np.float32(1)),
     "time_aware": lambda env: gw.TimeAwareObservation(env, normalize_time=True),
 }
-_NUMBERED: dict[str, Callable[[gym.Env, int], gym.Env]] = {
+_NUMBERED: dict[str, Callable[..., gym.Env]] = {
     "frame_stack": gw.FrameStackObservation,
     "repeat_action": lambda env, n: gw.RepeatAction(env, n),
     "resize": lambda env, n: gw.ResizeObservation(env, (n, n)),
 }
 
 
+def name_of(item: str | Mapping[str, Any]) -> str:
+    """The name in an item of `env.wrappers`."""
+    return item if isinstance(item, str) else item["name"]
+
+
 def wrapper_names() -> list[str]:
     """Every name `env.wrappers` may hold, plug-ins included, for listings and error messages."""
-    plugins = [point.name for point in entry_points(group="rlx.wrappers")]
-    return sorted([*_PLAIN, *(f"{name}_N" for name in _NUMBERED), *plugins])
+    return sorted([*_own_names(), *plugins.names("wrappers")])
 
 
-def find_wrapper(name: str) -> Callable[[gym.Env], gym.Env]:
-    """The wrapper of that name; KeyError where there is none."""
+def _own_names() -> list[str]:
+    return [*_PLAIN, *(f"{name}_N" for name in _NUMBERED)]
+
+
+def find_wrapper(name: str) -> Callable[..., gym.Env]:
+    """The wrapper of that name, called with an environment and arguments. Raises ConfigError where there is none."""
     if name in _PLAIN:
         return _PLAIN[name]
     numbered = re.fullmatch(r"(.+)_([1-9]\d{0,3})", name)
     if numbered and numbered[1] in _NUMBERED:
         make, number = _NUMBERED[numbered[1]], int(numbered[2])
-        return lambda env: make(env, number)
-    for point in entry_points(group="rlx.wrappers"):
-        if point.name == name:
-            return point.load()
-    raise KeyError(name)
+        return lambda env, **kwargs: make(env, number, **kwargs)
+    return plugins.find("wrappers", name, _own_names).load()
 
 
 def steps_per_step(names: Iterable[str]) -> int:

@@ -28,10 +28,10 @@ from rlx.rundir.reader import checkpoint_manifest
 from rlx.training import runner
 
 
-def export(path: Path, to: str, out: Path | None = None, which: str = "latest") -> Path:
-    """Write the policy of a run's checkpoint; returns where. `to` is safetensors, onnx or folder. Raises UserError,
-    nothing is overwritten, and nothing half written stays."""
-    cfg, module, run = runner.open_run(path, which)
+def export(path: Path, to: str, out: Path | None = None, which: str = "latest", trust: bool = False) -> Path:
+    """Write the policy of a run's checkpoint; returns where. `to` is safetensors, onnx or folder, `trust`: see
+    runner.resume. Raises UserError, nothing is overwritten, and nothing half written stays."""
+    cfg, module, run = runner.open_run(path, which, trust=trust)
     facts = card.facts(path, cfg, run.step, _hash(path, run.step), _config_hash(path))
     out = out or Path("_".join([cfg.algo.name, cfg.place.name, f"s{cfg.seed}", str(run.step)]) + ENDINGS[to])
     _check_out(out)

@@ -161,7 +161,7 @@ def _observation(envs: Any, env: Any) -> str:
     kind = "uint8" if len(shape) == 3 else "float32"
     how = {"Discrete": "one-hot", "MultiDiscrete": "one-hot parts", "Dict": "its parts one after another"}.get(raw, "")
     how = "images, channels first" if len(shape) == 3 else how
-    after = f"after the wrappers {', '.join(env.wrappers)}" if env.wrappers else ""
+    after = f"after the wrappers {', '.join(env.wrapper_names)}" if env.wrappers else ""
     return ", ".join(part for part in (f"{kind} [N, {size}] of {env.id}", how, after) if part)
 
 

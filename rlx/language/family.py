@@ -42,6 +42,11 @@ def sections(raw: Mapping[str, Any]) -> dict[str, type]:
     return {"task": module.Config, "model": GPTConfig}
 
 
+def packages(cfg: LanguageConfig[Algo]) -> list[str]:
+    """The modules of other people's packages in which its task is: none but the one that the configuration names."""
+    return []
+
+
 LARGE = 10_000_000  # parameters from which on device=auto takes a GPU (an estimate, not measured)
 
 

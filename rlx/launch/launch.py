@@ -227,8 +227,9 @@ def _announce(progress: Any) -> Callable[..., None]:
 # -- rlx resume ------------------------------------------------------------------------------------------------
 
 
-def resume(path: Path, argv: list[str], progress: Any = None) -> tuple[Path, dict[str, Any]]:
-    """Continue a run from its own configuration; today's conf/ is not consulted. Raises ConfigError."""
+def resume(path: Path, argv: list[str], progress: Any = None, trust: bool = False) -> tuple[Path, dict[str, Any]]:
+    """Continue a run from its own configuration; today's conf/ is not consulted. `trust`: see runner.resume. Raises
+    ConfigError."""
     raw = read_config(path)
     for word in argv:
         if word.startswith("-"):
@@ -246,7 +247,7 @@ def resume(path: Path, argv: list[str], progress: Any = None) -> tuple[Path, dic
     from rlx.training import runner
 
     command = ["rlx", "resume", str(path), *argv]
-    return runner.resume(path, raw, command, _step(progress), announce=_announce(progress))
+    return runner.resume(path, raw, command, _step(progress), announce=_announce(progress), trust=trust)
 
 
 __all__ = ["Grid", "Outcome", "compose", "resume", "task", "train"]

@@ -24,7 +24,7 @@ from rlx.rundir import query, reader
 from rlx.rundir.layout import Status
 
 NAME = ".rlx-index.json"
-FORMAT = f"2 of rlx {__version__}"
+FORMAT = f"3 of rlx {__version__}"
 FILES = ("config.yaml", "run.json", "status.json", "metrics.jsonl", "checkpoints", "policy.txt")
 SHOWN = {"run", "algo", "seed", "step", "status", "eval", "metrics"}  # at least, of every run
 WORTH = 20  # runs read anew before the file is written: a few are read as fast without it
@@ -74,7 +74,8 @@ def _fits(record: Any, signature: list[list[int] | None]) -> bool:
 def entry(path: Path) -> Entry:
     """One run, read anew."""
     config, damage = query.read_config(path)
-    return Entry(path, reader.show(path, damage), config)
+    row = reader.show(path, damage)
+    return Entry(path, row, {**config, **({"code": row["code"]} if "code" in row else {})})
 
 
 def _signature(path: Path) -> list[list[int] | None]:

@@ -53,6 +53,7 @@ class Provenance(Document):
     notices: list[Any] = field(default_factory=list)
     resumes: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] | None = None  # of its algorithm, when it began: see config.facts
+    code: dict[str, Any] | None = None  # that is not rlx's, and files: see training.code_record
 
     @property
     def place(self) -> str:
@@ -60,9 +61,38 @@ class Provenance(Document):
         return "env" if self.task is None else "task"
 
     @property
+    def latest_code(self) -> dict[str, Any]:
+        """What is recorded of the code that ran last."""
+        records = [self.code, *(resume.get("code") for resume in self.resumes)]
+        return next((record for record in reversed(records) if isinstance(record, dict)), {})
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """{file or module: sha256} of that code; data files by key and path."""
+        return hashes(self.latest_code)
+
+    @property
+    def code_digest(self) -> str | None:
+        """Which code made it, not rlx's own; of a run that went on with other code, one after the other."""
+        records = [self.code, *(resume.get("code") for resume in self.resumes)]
+        digests = [record.get("digest") for record in records if isinstance(record, Mapping)]
+        return "+".join(dict.fromkeys(str(digest) for digest in digests if digest)) or None
+
+    @property
     def origins(self) -> dict[str, dict[str, Any]]:
         """The runs that it starts from, by what they are to it."""
         return {key: origin for key in ("init", "reward_model") if (origin := getattr(self, key))}
+
+
+def hashes(code: Mapping[str, Any]) -> dict[str, str]:
+    """{file or module: sha256} of a record of code (training.code_record)."""
+    modules, data = code.get("modules"), code.get("data")
+    listed = modules if isinstance(modules, list) else []
+    found = {str(each.get("name")): str(each.get("sha256")) for each in listed if isinstance(each, Mapping)}
+    for key, each in data.items() if isinstance(data, Mapping) else ():
+        if isinstance(each, Mapping):
+            found[f"{key}={each.get('path')}"] = str(each.get("sha256"))
+    return found
 
 
 def scrub(text: str) -> str:
@@ -162,8 +192,16 @@ def drop_resume(path: Path) -> None:
     update(path, resumes=Provenance.load(path).resumes[:-1])
 
 
-def add_resume(path: Path, command: list[str], device: str, step: int, changes: Mapping[str, Any]) -> str | None:
-    """Record that the run goes on. Returns one line if what computes it has changed since it was last started."""
+def add_resume(
+    path: Path,
+    command: list[str],
+    device: str,
+    step: int,
+    changes: Mapping[str, Any],
+    code: Mapping[str, Any] | None = None,
+) -> str | None:
+    """Record that the run goes on. Returns one line if what computes it has changed since it was last started; of
+    `code`, see training.code_record."""
     entry: dict[str, Any] = {
         "step": step,
         "time": process.now(),
@@ -172,6 +210,7 @@ def add_resume(path: Path, command: list[str], device: str, step: int, changes: 
         "versions": versions(),
         "host": socket.gethostname(),
         "machine": machine(device),
+        **({"code": dict(code)} if code else {}),
     }
     record = Provenance.load(path)
     update(path, resumes=[*record.resumes, entry])

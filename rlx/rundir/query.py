@@ -61,8 +61,11 @@ def natural(path: Path) -> list[Any]:
 
 
 def config(path: Path) -> dict[str, Any]:
-    """The flat configuration of a run, the runs it starts from by their algorithm; {} where it cannot be read."""
+    """The flat configuration of a run, the runs it starts from by their algorithm, and `code` where it ran code that
+    is not rlx's; {} where it cannot be read."""
     values = raw_config(path)
+    if values and (code := Provenance.read(path).code_digest):
+        values["code"] = code
     for key in ORIGINS:  # seeds of one experiment start from different runs
         if values.get(key) is not None:
             values[key] = Provenance.read(path).origins.get(key.rpartition(".")[2], {}).get("algo")

@@ -162,5 +162,6 @@ def show(path: Path, damage: str | None = None) -> dict[str, Any]:
         **record.origins,
         **{key: value for key in ("study", "trial", "params") if (value := getattr(record, key)) is not None},
         "command": record.command,
+        **({"code": code} if (code := record.code_digest) else {}),
         **({"policy": policy} if policy else {}),
     }

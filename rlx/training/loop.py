@@ -34,7 +34,7 @@ from rlx.rundir.layout import LastEvaluation, Status
 from rlx.rundir.metrics import MetricsLog, strip_time
 from rlx.rundir.provenance import Provenance
 from rlx.rundir.tensorboard import Dashboard
-from rlx.training import device as devices, distributed, init_from
+from rlx.training import code_record, device as devices, distributed, init_from
 
 HEARTBEAT = 5.0  # seconds
 Progress = Callable[[int, Mapping[str, Any]], None]
@@ -156,6 +156,8 @@ class Loop:
                     self._evaluate(step)
                 if last or _due(before, step, cfg.checkpoint_every):
                     self._checkpoint("final" if last else "step", step)
+                if before == self.first:
+                    self._loaded()
                 before = step
                 self._notices()
                 self._alive()
@@ -166,6 +168,13 @@ class Loop:
         self.dashboard.hparams_end("success")
         self._status("finished", weights_sha256=weights)
         return {"evaluation": self._evaluated(), "metrics": self.metrics, "weights_sha256": weights}
+
+    def _loaded(self) -> None:
+        """Record the code that came with the first step."""
+        with contextlib.suppress(OSError):  # a full disk stops the run where it loses something
+            code_record.refresh(
+                self.path, layout.read_config(self.path), self.world.packages(self.cfg), self.world.PATHS
+            )
 
     def _finish(self) -> None:
         """What the end still lacks where the algorithm, or the process after the last step, stopped early."""

@@ -13,13 +13,14 @@ import torch
 
 from rlx.base.errors import ConfigError, UserError, shown
 from rlx.base.signals import Interrupted, RunFailed, Signals
-from rlx.config import keys, registry
+from rlx.config import keys, own_code, registry
 from rlx.config.schema import Config, implementation, validate
 from rlx.run import Run
 from rlx.rundir import layout, provenance, reader
 from rlx.rundir.checkpoint import CheckpointError, Checkpoints, Found
 from rlx.rundir.layout import Status, read_config
-from rlx.training import device as devices, distributed, init_from
+from rlx.rundir.provenance import Provenance
+from rlx.training import code_record, device as devices, distributed, init_from
 from rlx.training.loop import Loop, Progress, say
 
 Announce = Callable[[Config, Path, str], None]
@@ -84,7 +85,9 @@ def start(
     about: Mapping[str, Any] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Validate, open a new run directory, train. Returns its path and the results. `about`: what else run.json says."""
+    own_code.stand_in(None)
     raw, cfg, module, origins = ready(raw, command)
+    code = code_record.new(raw, *_recorded(cfg))
     device, chosen = _chosen(cfg)
     device = distributed.join(device, cfg.PLACE)
     if distributed.follows():
@@ -92,13 +95,22 @@ def start(
     device = devices.claim(device, wait=_of_several(parent))
     with distributed.leading() as go:
         with Signals() as signals:  # from before the run directory says "running"
-            path = layout.open_new(cfg, raw, command, str(device), parent, name, {**origins, **(about or {})})
+            about = {**origins, **(about or {}), **({"code": code} if code else {})}
+            path = layout.open_new(cfg, raw, command, str(device), parent, name, about)
+            if notice := code_record.write_patch(path, code):
+                say(f"note: {notice}")
             with layout.locked(path):
                 with contextlib.suppress(OSError):  # nobody reads it
                     announce(cfg, path, chosen)
                 go(str(path))
                 checkpoints = _checkpoints(path, cfg, raw)
                 return path, Loop(path, cfg, module, device, checkpoints, progress, signals).execute(None)
+
+
+def _recorded(cfg: Config) -> tuple[list[str], tuple[str, ...]]:
+    """What of a run's world counts as its code: packages, and keys that name files."""
+    world = world_of(cfg)
+    return world.packages(cfg), world.PATHS
 
 
 def follow(cfg: Config, module: ModuleType, device: torch.device, checkpoints: Checkpoints | None = None) -> Any:
@@ -124,14 +136,17 @@ def resume(
     progress: Progress,
     *,
     announce: Announce = lambda *_: None,
+    trust: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
-    """Continue a run; `raw` is its configuration with the changes asked for, which are recorded.
+    """Continue a run; `raw` is its configuration with the changes asked for, which are recorded. `trust`: run code of
+    a run's own that this machine has not recorded.
 
     One that is finished, and of which nothing new is asked, is left as it is.
     """
     path = path.absolute()
-    cfg, module = typed(raw)
     before = read_config(path)
+    code_record.enter(path, before, trust)
+    cfg, module = typed(raw)
     changes, frozen = provenance.differences(before, raw), reader.facts(path).frozen
     for key, (old, new) in changes.items():
         if keys.meaning(key, frozen).resume != keys.FREE:
@@ -154,8 +169,15 @@ def resume(
             state = checkpoint.state["runner"]
             kept = {key: state[key] for key in ("evaluation", "metrics")}
             return path, {**kept, "weights_sha256": status.weights_sha256}
-        if note := provenance.add_resume(path, command, str(device), step, changes):
+        code = code_record.new(raw, *_recorded(cfg))
+        changed = code_record.changes(Provenance.read(path).latest_code, code)
+        if note := provenance.add_resume(path, command, str(device), step, changes, code):
             say(f"note: {note}")
+        if changed:
+            note = f"changed since the run was last started: {', '.join(changed)} (from step {step:,} on)"
+            say(f"note: {note}")
+            provenance.add_notices(path, [note])
+            code_record.write_patch(path, code, f"code_{step}.patch")
         if changes:
             layout.write_config(path, raw)
         with contextlib.suppress(OSError):  # nobody reads it
@@ -192,9 +214,12 @@ def _newest(path: Path, checkpoints: Checkpoints, status: Status) -> Found | Non
     return checkpoint
 
 
-def open_run(path: Path, which: str = "latest", device: str | None = None) -> tuple[Config, ModuleType, Run]:
-    """The configuration, the algorithm and the state of a run's checkpoint."""
+def open_run(
+    path: Path, which: str = "latest", device: str | None = None, trust: bool = False
+) -> tuple[Config, ModuleType, Run]:
+    """The configuration, the algorithm and the state of a run's checkpoint. `trust`: see `resume`."""
     raw = read_config(path)
+    code_record.enter(path, raw, trust)
     cfg, module = typed(raw)
     try:
         chosen, _ = devices.choose(device or "cpu")
@@ -209,9 +234,11 @@ def open_run(path: Path, which: str = "latest", device: str | None = None) -> tu
     return cfg, module, Run(path, chosen, cfg.seed, checkpoint.state["run"])
 
 
-def open_policy(path: Path, which: str = "latest", device: str | None = None) -> tuple[Config, Any]:
+def open_policy(
+    path: Path, which: str = "latest", device: str | None = None, trust: bool = False
+) -> tuple[Config, Any]:
     """The configuration and the policy of a run's checkpoint, for evaluation and play."""
-    cfg, module, run = open_run(path, which, device)
+    cfg, module, run = open_run(path, which, device, trust)
     return cfg, world_of(cfg).load_policy(cfg, module, run)
 
 

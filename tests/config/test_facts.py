@@ -18,7 +18,7 @@ from installed import pretend
 import rlx
 from rlx.analysis.curves.curves import default_metric
 from rlx.base.errors import ConfigError
-from rlx.config import older_runs, registry
+from rlx.config import older_runs, plugins, registry
 from rlx.config.facts import Facts, fault, outline
 from rlx.config.keys import identity
 from rlx.rundir import reader
@@ -43,7 +43,7 @@ def test_the_identity_of_a_configuration_is_that_of_an_older_run(name: str) -> N
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_algorithm_of_rlx_states_its_facts_as_literals(name: str) -> None:
-    stated = outline(registry.ALGOS / f"{name}.py").facts
+    stated = outline(plugins.RLX / "algos" / f"{name}.py").facts
     assert {"world", "frozen", "shown", "metrics"} <= set(stated)
     module = registry.algorithm(name)
     assert all(getattr(module, fact.upper()) == value for fact, value in stated.items())

@@ -18,7 +18,7 @@ from tiny_runs import LANGUAGE, Child, checkpoints, die, record, result, resume,
 
 from rlx.analysis.curves import build, curves
 from rlx.base.errors import ConfigError
-from rlx.config import kind as worlds, registry
+from rlx.config import kind as worlds, plugins, registry
 from rlx.run import Run
 from rlx.rundir import query, reader
 from rlx.rundir.checkpoint import load
@@ -366,7 +366,7 @@ def early(monkeypatch: pytest.MonkeyPatch) -> None:
     """tests/plugin/rlx_random/babble.py is installed."""
     monkeypatch.syspath_prepend(PLUGIN)
     points = {"rlx.algos": {"babble": EntryPoint("babble", "rlx_random.babble", "rlx.algos")}}
-    monkeypatch.setattr(registry, "_entry_points", lambda group: points.get(group, {}))
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points.get(group, {}))
 
 
 def say_early(root: Path, **more: object) -> Path:

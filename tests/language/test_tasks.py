@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from importlib import metadata
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from some_tasks import ANSWERED, NAMES, composed, config, noise, rng, task
 
 from rlx.base.errors import ConfigError, UserError
+from rlx.config import plugins
 from rlx.config.registry import first_comment, options
 from rlx.language import tasks
 from rlx.language.tasks.base import is_held_out, score
@@ -186,17 +186,18 @@ def test_an_unknown_implementation_is_refused_with_the_choices() -> None:
 
 
 def test_a_plug_in_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = [
-        SimpleNamespace(name="mine", value="rlx.language.tasks.add"),
-        SimpleNamespace(name="add", value="json"),  # cannot replace a built-in one
-        SimpleNamespace(name="other", value="json"),
-        SimpleNamespace(name="gone", value="no_such_module"),
-    ]
-    monkeypatch.setattr(metadata, "entry_points", lambda group: points if group == "rlx.tasks" else [])
+    modules = {
+        "mine": "rlx.language.tasks.add",
+        "add": "json",  # cannot replace a built-in one
+        "other": "json",
+        "gone": "no_such_module",
+    }
+    points = {name: metadata.EntryPoint(name, module, "rlx.tasks") for name, module in modules.items()}
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == "rlx.tasks" else {})
     assert tasks.task_module("mine").Task is tasks.task_module("add").Task
     with pytest.raises(ConfigError, match="module json has no Config and no Task$"):
         tasks.task_module("other")
-    with pytest.raises(ConfigError, match="cannot be imported: ModuleNotFoundError"):
+    with pytest.raises(ConfigError, match="^task.implementation=gone: no module no_such_module in an installed"):
         tasks.task_module("gone")
 
 

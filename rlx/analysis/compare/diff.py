@@ -20,10 +20,10 @@ ORIGIN = ("device", "threads", "host", "machine", "versions", "git")
 
 
 def build(first: Path, second: Path) -> dict[str, Any]:
-    """{a, b, config, same_config, same_seed, origin, outcome, same_weights}; each difference is [of a, of b].
+    """{a, b, config, same_config, same_seed, code, origin, outcome, same_weights}; each difference is [of a, of b].
 
-    same_config: nothing differs but the seed and what never changes a result (config.keys). same_weights: bit for
-    bit, null where one has none. Raises UserError.
+    code: sha256 of files, modules of plug-ins and data that are not rlx's. same_config: nothing differs but the seed
+    and what never changes a result (config.keys). same_weights: bit for bit, null where one has none. Raises UserError.
     """
     configs = [query.raw_config(path) for path in (first, second)]
     for path, config in zip((first, second), configs):
@@ -37,6 +37,7 @@ def build(first: Path, second: Path) -> dict[str, Any]:
     return {
         "a": str(first), "b": str(second), "config": config,
         "same_config": not keys.curve(config), "same_seed": configs[0].get("seed") == configs[1].get("seed"),
+        "code": _differences(*(record.hashes for record in records)),
         "origin": _differences(*({key: getattr(record, key) for key in ORIGIN} for record in records)),
         "outcome": {key: [outcome[key] for outcome in outcomes] for key in outcomes[0]},
         "same_weights": weights[0] == weights[1] if all(weights) else None,

@@ -16,8 +16,9 @@ def differences(diff: Mapping[str, Any]) -> None:
     print(f"A  {diff['a']}\nB  {diff['b']}\n")
     seeds = "the same seed" if diff["same_seed"] else "another seed"
     same = "same configuration" if diff["same_config"] else "configurations differ"
-    print(f"{same}, {seeds}; {_weights(diff['same_weights'])}")
-    for title, part in (("configuration", diff["config"]), ("made by", diff["origin"])):
+    code = f"other code ({', '.join(diff['code'])}); " if diff["code"] else ""
+    print(f"{same}, {seeds}; {code}{_weights(diff['same_weights'])}")
+    for title, part in (("configuration", diff["config"]), ("code", diff["code"]), ("made by", diff["origin"])):
         if part:
             print()
             table([(title, "A", "B"), *((key, _short(one), _short(other)) for key, (one, other) in part.items())])

@@ -63,6 +63,7 @@ def tour(
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, latest or latest:ALGO.")]
 Checkpoint = Annotated[str, typer.Option(help="latest, best, final or a step.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Run the code of a run's own that this machine has not recorded.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

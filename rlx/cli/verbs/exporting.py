@@ -12,7 +12,7 @@ import typer
 from rlx.base.atomic_files import write_atomically
 from rlx.base.errors import UserError, choices_hint, shown
 from rlx.base.paths import check_out, near
-from rlx.cli.verbs.base import Checkpoint, Json, RunName, app, errors, run_path
+from rlx.cli.verbs.base import Checkpoint, Json, RunName, Trust, app, errors, run_path
 
 FORMS = ("safetensors", "onnx", "folder")
 
@@ -54,6 +54,7 @@ def export(
     to: Annotated[str, typer.Option(help="safetensors, onnx or folder.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="New file or directory to write.")] = None,
     checkpoint: Checkpoint = "latest",
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Write a run's policy for use without rlx: its tensors, an ONNX graph, or a folder with code that acts."""
@@ -65,5 +66,5 @@ def export(
             os.environ.setdefault(name, "1")
         from rlx.export import formats
 
-        written = str(near(formats.export(path, to, out, checkpoint)))
+        written = str(near(formats.export(path, to, out, checkpoint, trust)))
         print(json.dumps({"run": str(path), "to": to, "out": written}) if as_json else written)

@@ -48,7 +48,8 @@ def ls(
             print(json.dumps([entry.row for entry in chosen]))
         elif chosen:
             keys = [condition.key for condition in conditions(where or (), entries)]
-            more = [name for name in dict.fromkeys([key, *keys]) if name not in SHOWN]
+            codes = {entry.row.get("code") for entry in chosen}
+            more = [name for name in dict.fromkeys([key, *keys, *["code"] * (len(codes) > 1)]) if name not in SHOWN]
             columns = {name: [value_of(entry, name) for entry in chosen] for name in more}
             printing.listing([entry.row for entry in chosen], columns)
         elif entries:

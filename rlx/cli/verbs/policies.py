@@ -12,7 +12,7 @@ import typer
 from rlx.base.errors import UserError
 from rlx.base.paths import check_out
 from rlx.cli import printing
-from rlx.cli.verbs.base import Checkpoint, Json, RunName, app, errors, run_path
+from rlx.cli.verbs.base import Checkpoint, Json, RunName, Trust, app, errors, run_path
 
 EPISODES, PROMPTS, SAMPLES = 10, 256, 8  # of an evaluation, where nothing else is said
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed for the evaluation environments or prompts.")]
@@ -38,6 +38,7 @@ def eval(
     ] = False,
     checkpoint: Checkpoint = "latest",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = "cpu",
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all numbers.")] = False,
 ) -> None:
     """Evaluate a run's policy: on fresh environments, or on held-out prompts of its task."""
@@ -56,7 +57,7 @@ def eval(
         _one_thread()
         from rlx.training import runner
 
-        cfg, module, state = runner.open_run(path, checkpoint, device)
+        cfg, module, state = runner.open_run(path, checkpoint, device, trust)
         evaluation = runner.report(cfg, module, state, count, seed, **how)
         if as_json:
             print(json.dumps(evaluation))
@@ -86,6 +87,7 @@ def play(
     checkpoint: Checkpoint = "latest",
     steps: Annotated[int, typer.Option(min=1, help="Maximum number of steps.")] = 1000,
     fps: Annotated[int, typer.Option(min=1, max=50, help="Frames per second of the GIF.")] = 25,
+    trust: Trust = False,
 ) -> None:
     """Let a run's policy play one episode, in a window or with --gif to a picture."""
     with errors():
@@ -97,7 +99,7 @@ def play(
         _one_thread()
         from rlx.training import runner
 
-        cfg, policy = runner.open_policy(path, checkpoint)
+        cfg, policy = runner.open_policy(path, checkpoint, trust=trust)
         total, length = runner.world_of(cfg).play(policy, cfg, seed, steps, gif, fps)
         print(f"return {total:.2f} in {length} steps (seed {seed})" + (f", written to {gif}" if gif else ""))
 
@@ -115,6 +117,7 @@ def sample(
     ] = None,
     seed: Seed = 0,
     checkpoint: Checkpoint = "latest",
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Let a run's policy complete prompts: rlx sample latest "37+58="."""
@@ -127,7 +130,7 @@ def sample(
         _one_thread()
         from rlx.training import runner
 
-        cfg, policy = runner.open_policy(path, checkpoint)
+        cfg, policy = runner.open_policy(path, checkpoint, trust=trust)
         rows = runner.world_of(cfg).sample(policy, cfg, prompts or (), count, seed, temperature, greedy)
         if as_json:
             print(json.dumps(rows))

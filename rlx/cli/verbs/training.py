@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rlx.cli import printing
-from rlx.cli.verbs.base import PASS, RunName, app, errors, run_path
+from rlx.cli.verbs.base import PASS, RunName, Trust, app, errors, run_path
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
 
@@ -38,7 +38,7 @@ def _argv_after(verb: str, fallback: list[str]) -> list[str]:
 
 
 @app.command(context_settings=PASS)
-def resume(ctx: typer.Context, run: RunName, overrides: Overrides = None) -> None:
+def resume(ctx: typer.Context, run: RunName, overrides: Overrides = None, trust: Trust = False) -> None:
     """Continue a run: rlx resume latest.
 
     Exactly as if it had never stopped; key=value changes it from here on: rlx resume RUN total_steps=200_000.
@@ -49,7 +49,7 @@ def resume(ctx: typer.Context, run: RunName, overrides: Overrides = None) -> Non
 
         live = printing.Live()
         try:
-            path, result = launch.resume(path, [*(overrides or []), *ctx.args], live)
+            path, result = launch.resume(path, [*(overrides or []), *ctx.args], live, trust)
         finally:
             live.finish()
         printing.finished(path, result)

@@ -96,7 +96,7 @@ VALUES: dict[str, tuple[str, ...]] = {  # of flags
     "--where": ("algo=", "env=", "task=", "seed=", "status=", "'step>=", "'eval>="),
     "--to": ("safetensors", "onnx", "folder"),
 }  # fmt: skip
-LISTS = ("algos", "envs", "tasks", "presets", "models", "experiments", "sweeps")
+LISTS = ("algos", "envs", "tasks", "presets", "models", "experiments", "sweeps", "wrappers")
 RUN_VERBS = ("resume", "eval", "play", "sample", "show", "plot", "rm", "diff", "compare", "report", "export")
 
 ACTIONS = ("resume", "best", "show")  # of rlx sweep

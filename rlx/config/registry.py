@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from rlx.base.errors import ConfigError
-from rlx.config import plugins
+from rlx.config import own_code, plugins
 from rlx.config.facts import Facts, fault, outline
 
 WORLDS = {"control": "env", "language": "task"}  # the section that says where an algorithm of each world learns
@@ -161,6 +161,21 @@ def load(path: Path) -> dict[str, Any]:
         content = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         return content if isinstance(content, dict) else {}
     return {}
+
+
+CODE = {"algo": ("algos", "implementation"), "task": ("tasks", "implementation"), "env": ("envs", "id")}
+
+
+def origin(group: str, name: str) -> str:
+    """Where a choice comes from: the code that it names where that is not rlx's, else its file."""
+    kind, key = CODE.get(group, ("", ""))
+    value = values(group, name).get(key)
+    if isinstance(value, str) and (source := plugins.source(kind, value)) and source.where != "rlx":
+        return source.where
+    path = options(group)[name]
+    if path.is_relative_to(conf_dir().resolve()):
+        return "rlx"
+    return own_code.near(path) if path.is_relative_to(own_code.folder()) else str(path.parent.parent)
 
 
 def default_choice(world: str, group: str) -> str:

@@ -56,7 +56,19 @@ def _unlike(pair: Pair, names: dict[Place, str]) -> list[str]:
     rest = [key for key in keys if key != "total_steps" and not (named and key.startswith(("algo.", "model.")))]
     if len(rest) > (0 if named else 1):
         lines.append(f"{who} differ in {_few(rest)}{' too' if named else ''}")
-    return lines + _versions(pair, who)
+    return [*lines, *_code(pair, who), *_versions(pair, who)]
+
+
+def _code(pair: Pair, who: str) -> list[str]:
+    """The files that both sides have run and that were not the same."""
+    sides = [[Provenance.read(curve.path).hashes for curve in side.curves] for side in (pair.first, pair.second)]
+    first, second = ({name for hashes in side for name in hashes} for side in sides)
+    changed = [
+        name
+        for name in sorted(first & second)
+        if len({hashes[name] for side in sides for hashes in side if name in hashes}) > 1
+    ]
+    return [f"{who} ran different code: {_few(changed)}"] if changed else []
 
 
 def _versions(pair: Pair, who: str) -> list[str]:

@@ -11,7 +11,7 @@ from rlx.base.errors import UserError, choices_hint, shown
 from rlx.cli import printing
 from rlx.cli.verbs.base import app, errors
 
-LISTS = {
+LISTS: dict[str, str | None] = {
     "algos": "algo",
     "envs": "env",
     "tasks": "task",
@@ -19,24 +19,45 @@ LISTS = {
     "models": "model",
     "experiments": "experiment",
     "sweeps": "sweep",
+    "wrappers": None,  # that have no file of their own
 }
 
 
 @app.command(name="list")
 def list_(
     what: Annotated[
-        str, typer.Argument(metavar="NAME", help="One of algos, envs, tasks, presets, models, experiments, sweeps.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="One of algos, envs, tasks, presets, models, experiments, sweeps, wrappers."
+        ),
     ],
 ) -> None:
     """What there is to choose from."""
     with errors():
-        from rlx.config import registry
 
         if what not in LISTS:
             raise UserError(f"list {shown(what)}: no such list{choices_hint(what, LISTS)}")
-        options = registry.options(LISTS[what])
-        lines = [(name, registry.first_comment(path)) for name, path in options.items() if name != "none"]
-        printing.table(lines or [("nothing", "")])
+        printing.table(_wrappers() if what == "wrappers" else _files(str(LISTS[what])) or [("nothing", "", "")])
+
+
+def _files(group: str) -> list[tuple[str, ...]]:
+    """The choices of a group of configuration files: name, where it comes from, what it says of itself."""
+    from rlx.config import registry
+
+    options = registry.options(group)
+    return [
+        (name, registry.origin(group, name), registry.first_comment(path))
+        for name, path in options.items()
+        if name != "none"
+    ]
+
+
+def _wrappers() -> list[tuple[str, ...]]:
+    from rlx.config import plugins
+    from rlx.envs.wrappers import wrapper_names
+
+    sources = {name: plugins.source("wrappers", name) for name in wrapper_names()}
+    return [(name, source.where if source else "rlx") for name, source in sources.items()]
 
 
 @app.command()

@@ -127,6 +127,7 @@ def test_a_grid_and_a_search_use_the_folder(forks, here) -> None:
             *short,
             "algo.lr=tag(log, interval(1e-4, 1e-2))",
             "trials=2",
+            "seeds=1",
             "tensorboard=false",
             cwd=here,
         )

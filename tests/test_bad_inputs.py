@@ -85,7 +85,7 @@ WORDS = [
     ("train algo=q_learning env=grid +env.kwargs.rowz=3", "env.kwargs.rowz", "'rows'", "columns"),
     ("train algo=q_learning env=grid env.kwargs.slip=3", "env.kwargs.slip=3", "from 0 to 1"),
     ("train algo.num_envs=1_000_000 algo.num_steps=1_000_000", "algo.num_steps=1000000", "GB"),
-    ("train env.kwargs.foo=1", "env.kwargs.foo", "+env.kwargs.foo"),
+    ("train env.kwargs.foo=1", "env.kwargs.foo", "there are: sutton_barto_reward"),
     ("train env.wrappers=[atary]", "env.wrappers=atary", "atari"),
     ("train env.wrappers=flatten", "env.wrappers=flatten", "env.wrappers=[flatten]"),
     ("train env.wrappers=[atari]", "env.wrappers=atari", "CartPole-v1"),

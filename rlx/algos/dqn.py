@@ -40,6 +40,7 @@ from rlx.engine.optim import Flat
 from rlx.engine.tape import Forward
 from rlx.envs.batch import Envs
 from rlx.envs.make import make_envs
+from rlx.envs.spaces import mask_size
 from rlx.functional import schedules, value as vf
 from rlx.run import Metrics, Run, means
 
@@ -192,8 +193,8 @@ def epsilon(cfg: ControlConfig[Config], step: int) -> float:
 
 
 def make_network(cfg: ControlConfig[Config], envs: Envs, run: Run) -> QNetwork:
-    shape, num_actions = envs.observation_space.shape, num_discrete(envs)
-    return QNetwork(shape, num_actions, cfg.model, run.generator("model"), cfg.algo.dueling).to(run.device)
+    shape, num_actions, masked = envs.observation_space.shape, num_discrete(envs), mask_size(envs.action_space)
+    return QNetwork(shape, num_actions, cfg.model, run.generator("model"), cfg.algo.dueling, masked).to(run.device)
 
 
 def load_policy(cfg: ControlConfig[Config], run: Run) -> QPolicy:

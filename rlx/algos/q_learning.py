@@ -35,10 +35,11 @@ from rlx.control.config import ControlConfig
 from rlx.control.q_acting import num_discrete
 from rlx.envs.batch import Envs
 from rlx.envs.make import make_envs
+from rlx.envs.spaces import mask_size
 from rlx.functional import schedules
 from rlx.run import Metrics, Run
 from rlx.tabular.mdp import Oracle, arrows, transition_table
-from rlx.tabular.parts import Greedy, Model, Table, Transition, Walk, epsilon_greedy, uniforms
+from rlx.tabular.parts import Greedy, Model, Table, Transition, Walk, uniforms
 
 WORLD = "control"
 FROZEN = ("num_envs", "num_steps")  # keys that a resume cannot change
@@ -72,11 +73,11 @@ def check(cfg: ControlConfig[Config], _envs: Envs) -> None:
             raise ConfigError(f"env.{key}=true: {cfg.algo.name} needs false (a table holds states and raw rewards)")
 
 
-# What the next state is worth, given its row of the table, the action to be taken there, and epsilon.
-BOOTSTRAP: dict[str, Callable[[list[float], int, float], float]] = {
-    "q_learning": lambda row, action, epsilon: max(row),
-    "sarsa": lambda row, action, epsilon: row[action],
-    "expected_sarsa": lambda row, action, epsilon: (1 - epsilon) * max(row) + epsilon * sum(row) / len(row),
+# What the next state is worth, given the values of what is allowed there, that of the action to be taken, and epsilon.
+BOOTSTRAP: dict[str, Callable[[list[float], float, float], float]] = {
+    "q_learning": lambda values, taken, epsilon: max(values),
+    "sarsa": lambda values, taken, epsilon: taken,
+    "expected_sarsa": lambda values, taken, epsilon: (1 - epsilon) * max(values) + epsilon * sum(values) / len(values),
 }
 
 
@@ -85,7 +86,8 @@ def update(algo: Config, table: Table, step: Transition, following: int, epsilon
     Returns the temporal-difference error y - Q(s, a) and the step size."""
     s, a, reward, s2, terminated = step
     row, q, lr = table.rows[s], table.rows, algo.lr
-    target = reward if terminated else reward + algo.gamma * BOOTSTRAP[algo.target](q[s2], following, epsilon)
+    worth = 0.0 if terminated else BOOTSTRAP[algo.target](table.choices(s2), q[s2][following], epsilon)
+    target = reward if terminated else reward + algo.gamma * worth
     if algo.lr_power:
         lr /= table.counts[s][a] ** algo.lr_power
     error = target - row[a]
@@ -99,8 +101,9 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
     oracle = Oracle(transition_table(cfg.env))
     run.notice(envs.notice or "")
     run.notice(oracle.notice)
+    masked = mask_size(envs.action_space)
     table, model, walk = (
-        Table(envs.observation_space.shape[0], num_discrete(envs), algo.initial_value),
+        Table(envs.observation_space.shape[0] - masked, num_discrete(envs), algo.initial_value, masked > 0),
         Model(),
         Walk(envs),
     )
@@ -112,17 +115,16 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
         progress = run.step / (cfg.total_steps * algo.exploration_fraction)
         epsilon = schedules.linear(progress, algo.epsilon, algo.final_epsilon)
         draw = uniforms(rng).__next__
-        q, visits = table.open()
-        state, action = walk.begin()
+        _, visits = table.open()
+        obs, action = walk.begin()
+        state = table.states(obs)
         losses = lrs = 0.0
         for _ in range(algo.num_steps):
             # Act
-            chosen = [
-                epsilon_greedy(q[s], epsilon, draw()) if a is None else a for s, a in zip(state, action, strict=True)
-            ]
+            chosen = [table.choose(s, epsilon, draw()) if a is None else a for s, a in zip(state, action, strict=True)]
             rewards, terminated, _, final = envs.step(np.array(chosen))
-            following = walk.states()
-            last = {i: int(obs.argmax()) for i, obs in final}  # the true successor of an episode that ended
+            last = {i: table.states(obs[None])[0] for i, obs in final}  # the true successor of an episode that ended
+            following = table.states(envs.obs)
 
             # Learn
             for i, s, a, reward, over in zip(lanes, state, chosen, rewards.tolist(), terminated, strict=True):
@@ -130,7 +132,7 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
                     action[i] = None
                     continue
                 s2 = last.get(i, following[i])
-                a2 = epsilon_greedy(q[s2], epsilon, draw()) if sarsa and not over else 0
+                a2 = table.choose(s2, epsilon, draw()) if sarsa and not over else 0
                 visits[s][a] += 1
                 transition = s, a, reward, s2, bool(over)
                 error, lr = update(algo, table, transition, a2, epsilon)
@@ -142,7 +144,7 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
                     model.see(transition)
                     for _ in range(algo.planning_steps):
                         imagined = model.sample(draw)
-                        a2 = epsilon_greedy(q[imagined[3]], epsilon, draw()) if sarsa else 0
+                        a2 = table.choose(imagined[3], epsilon, draw()) if sarsa else 0
                         update(algo, table, imagined, a2, epsilon)
             state = following
         table.close()

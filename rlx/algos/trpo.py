@@ -180,7 +180,7 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
 
         # Learn: the critic
         with torch.no_grad():
-            targets = {"features": model.features(data["obs"]), "return_": rollout.rows(return_)}
+            targets = {"features": model.encode(data["obs"]), "return_": rollout.rows(return_)}
         losses = [
             critic.step(targets, index, algo.lr)["loss"]
             for index in passes(algo.num_epochs, shuffle, rows, algo.num_minibatches, run.device)

@@ -119,7 +119,7 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
         info = actor.step({name: data[name] for name in ("obs", "action", "weight")}, None, lr)
         if algo.weight in ("baseline", "gae"):
             with torch.no_grad():  # what the critic shares with the policy it does not train
-                fit = {"features": model.trunk(model.features(data["obs"])), "return_": data["return_"]}
+                fit = {"features": model.encode(data["obs"]), "return_": data["return_"]}
             rows, minibatches = len(data["obs"]), algo.critic_minibatches
             for index in passes(algo.critic_epochs, shuffle, rows, minibatches, run.device):
                 info = {**critic.step(fit, index, algo.critic_lr), **info}  # grad_norm is the actor's

@@ -54,6 +54,7 @@ TABLE: dict[str, Meaning] = {
     "env.workers":        Meaning(FREE,   True,   True),
     "env.step_timeout":   Meaning(FREE,   True,   True),
     "env.replay":         Meaning(FREE,   True,   True),
+    "eval_env":           Meaning(FREE,   True,   True),
     "task":               Meaning(FIXED,  True,   True),
     "task.name":          Meaning(NAME,   True,   True),
     "model":              Meaning(FIXED,  True,   True),

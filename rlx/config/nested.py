@@ -15,3 +15,12 @@ def flatten(tree: Mapping[Any, Any], prefix: str = "", empty: bool = False) -> d
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def merged(below: Mapping[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any]:
+    """`above` laid over `below`, section by section."""
+    both = {
+        key: merged(below[key], value) if isinstance(value, Mapping) and isinstance(below.get(key), Mapping) else value
+        for key, value in above.items()
+    }
+    return {**below, **both}

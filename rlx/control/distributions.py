@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rlx.envs.spaces import mask_size
 from rlx.functional import kl as kl_
 
 
 class Head(Protocol):
     size: int  # network outputs
+    masked: int  # numbers of an observation that say which of them are allowed; 0: all are
     free: int  # state-independent parameters appended to them (log standard deviations)
     noise_size: int
     action_shape: tuple[int, ...]
@@ -37,6 +39,15 @@ def _gumbel(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return -np.log(rng.standard_exponential(shape, dtype=np.float32))
 
 
+FORBIDDEN = -1e9  # the logit, or value, of an action that the mask forbids: finite, so that 0 times it is 0
+
+
+def forbid(values: Tensor, mask: Tensor) -> Tensor:
+    """Logits or action values [..., n] with FORBIDDEN where mask [..., n] is 0; no gradient reaches those."""
+    mask = mask.to(values.dtype)
+    return values * mask + (1 - mask) * FORBIDDEN
+
+
 class Categorical:
     """Discrete(n): logits. A sample is argmax(logits + Gumbel noise) (Gumbel 1954; Maddison et al. 2014)."""
 
@@ -44,8 +55,9 @@ class Categorical:
     action_shape: tuple[int, ...] = ()
     action_dtype = torch.int64
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, masked: int = 0) -> None:
         self.size = self.noise_size = n
+        self.masked = masked
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return _gumbel(rng, (*shape, self.size))
@@ -71,7 +83,8 @@ class MultiCategorical:
     free = 0
     action_dtype = torch.int64
 
-    def __init__(self, nvec: list[int]) -> None:
+    def __init__(self, nvec: list[int], masked: int = 0) -> None:
+        self.masked = masked
         self.parts = [Categorical(n) for n in nvec]
         self.size = self.noise_size = sum(nvec)
         self.nvec = list(nvec)
@@ -101,7 +114,7 @@ class MultiCategorical:
 class Bernoulli:
     """MultiBinary(n): one logit for each bit. A sample is logit + logistic noise > 0."""
 
-    free = 0
+    free = masked = 0
     action_dtype = torch.int64
 
     def __init__(self, n: int) -> None:
@@ -133,6 +146,7 @@ class Gaussian:
     action and are summed over its dimensions."""
 
     action_dtype = torch.float32
+    masked = 0
 
     def __init__(self, dim: int) -> None:
         self.size = self.free = self.noise_size = self.dim = dim
@@ -174,9 +188,9 @@ def make_head(space: Any) -> Head:
     """The head for a Gymnasium action space. Raises ValueError for one that has none."""
     kind = type(space).__name__
     if kind == "Discrete":
-        return Categorical(int(space.n))
+        return Categorical(int(space.n), mask_size(space))
     if kind == "MultiDiscrete":
-        return MultiCategorical([int(n) for n in np.asarray(space.nvec).reshape(-1)])
+        return MultiCategorical([int(n) for n in np.asarray(space.nvec).reshape(-1)], mask_size(space))
     if kind == "MultiBinary":
         return Bernoulli(int(np.prod(space.shape)))
     if kind == "Box":

@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from rlx.envs.batch import NO_LIMIT
-from rlx.envs.episodes import EVALUATION, LONGEST, PLAY, Episode, episode_seed
-from rlx.envs.single import EnvConfig, make_env, time_limit
+from rlx.envs.episodes import EVALUATION, LONGEST, PLAY, Episode
+from rlx.envs.single import EnvConfig, make_env, reset_options, time_limit
 from rlx.envs.spaces import EnvError
 from rlx.envs.sync import SyncEnvs
 from rlx.envs.wrappers import TRAINING_ONLY, name_of
@@ -49,7 +49,7 @@ class _Evaluation(SyncEnvs):
             self._episode[i] = self._begun
             self._begun += 1
             self._start[i], self._return[i] = self._t, 0.0
-            self._reset_lane(i, episode_seed(self.seed, self.domain, 0, self._episode[i]))
+            self._reset_lane(i, self._seed_of(i, 0))
         else:
             self._start[i] = NO_LIMIT  # counts from there: the time limit never comes
             last: Any = (self._results[i][0], 0.0, False, False, {})
@@ -72,7 +72,7 @@ def evaluate(
     cfg = _whole_game(cfg)
     environments = [make_env(cfg) for _ in range(min(num_envs, episodes))]
     limit = _limit(cfg, environments[0], max_steps) or LONGEST
-    envs = _Evaluation(cfg.id, environments, episodes=episodes, replay=False, seed=seed, domain=EVALUATION, limit=limit)
+    envs = _Evaluation(cfg.id, environments, episodes=episodes, domain=EVALUATION, seed=seed, limit=limit, **_how(cfg))
     try:
         obs = envs.reset()
         while None in envs.results:
@@ -108,7 +108,7 @@ def render_episode(
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         frames.append(image)
 
-    envs = _Evaluation(cfg.id, [env], episodes=1, replay=False, seed=seed, domain=PLAY, limit=limit)
+    envs = _Evaluation(cfg.id, [env], episodes=1, domain=PLAY, seed=seed, limit=limit, **_how(cfg))
     try:
         obs, steps = envs.reset(), 0
         picture()
@@ -128,7 +128,7 @@ def watch_episode(act: Act, cfg: EnvConfig, seed: int, max_steps: int | None = N
     cfg = _whole_game(cfg)
     env = make_env(cfg, "human" if has_display() else None)
     limit = _limit(cfg, env, max_steps)
-    envs = _Evaluation(cfg.id, [env], episodes=1, replay=False, seed=seed, domain=PLAY, limit=limit)
+    envs = _Evaluation(cfg.id, [env], episodes=1, domain=PLAY, seed=seed, limit=limit, **_how(cfg))
     try:
         obs = envs.reset()
         while envs.results[0] is None:
@@ -161,6 +161,11 @@ def save_gif(frames: list[Image.Image], path: str | Path | IO[bytes], fps: float
 
 def _whole_game(cfg: EnvConfig) -> EnvConfig:
     return replace(cfg, wrappers=[item for item in cfg.wrappers if name_of(item) not in TRAINING_ONLY])
+
+
+def _how(cfg: EnvConfig) -> dict[str, Any]:
+    """Resets as the configuration wants them, and nothing to restore."""
+    return {"replay": False, "options": reset_options(cfg), "seed_once": cfg.seeding == "once"}
 
 
 def _limit(cfg: EnvConfig, env: gym.Env, max_steps: int | None) -> int | None:

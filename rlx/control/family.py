@@ -64,6 +64,7 @@ def check(cfg: ControlConfig[Algo], module: ModuleType) -> None:
                     f"{SMALLEST_IMAGE} by {SMALLEST_IMAGE} at least (env.wrappers=[flatten] makes vectors of them)"
                 )
             _fits_in_memory(cfg, envs)
+            _check_judged_in(cfg, envs)
             if own := getattr(module, "check", None):  # what the algorithm asks beyond its own section
                 own(cfg, envs)
         finally:
@@ -72,6 +73,19 @@ def check(cfg: ControlConfig[Algo], module: ModuleType) -> None:
         raise ConfigError(str(error)) from None
     except ValueError as error:
         raise (error if isinstance(error, ConfigError) else ConfigError(f"env.id={cfg.env.id}: {error}")) from None
+
+
+def _check_judged_in(cfg: ControlConfig[Algo], envs: Envs) -> None:
+    """Evaluation must show a policy what it has learnt from."""
+    if not cfg.eval_env:
+        return
+    judged = make_one(replace(cfg.judged_in, replay=True))
+    judged.close()
+    for what in ("observation_space", "action_space"):
+        here, there = getattr(envs, what), getattr(judged, what)
+        kinds = [(type(space), space.shape, getattr(space, "n", None)) for space in (here, there)]
+        if kinds[0] != kinds[1]:
+            raise ConfigError(f"eval_env: its {what.replace('_', ' ')} is {there}, and that of env is {here}")
 
 
 def _fits_in_memory(cfg: ControlConfig[Algo], envs: Envs) -> None:
@@ -104,7 +118,7 @@ def load_policy(cfg: ControlConfig[Algo], module: ModuleType, run: Run) -> Any:
 def evaluation(cfg: ControlConfig[Algo], module: ModuleType, run: Run) -> Evaluation:
     """Whole episodes of environments and seeds of their own, and a short film of one."""
     policy = load_policy(cfg, module, run)
-    episodes = evaluate.evaluate(policy, cfg.env, cfg.eval_episodes, cfg.seed, num_envs=EVAL_ENVS)
+    episodes = evaluate.evaluate(policy, cfg.judged_in, cfg.eval_episodes, cfg.seed, num_envs=EVAL_ENVS)
     mean, std = float(np.mean(episodes.returns)), float(np.std(episodes.returns))
     metrics = {
         "eval/mean_reward": mean,
@@ -121,7 +135,7 @@ def evaluation(cfg: ControlConfig[Algo], module: ModuleType, run: Run) -> Evalua
 def _film(policy: Any, cfg: ControlConfig[Algo], run: Run) -> tuple[bytes, int, int] | None:
     """A short GIF of one episode. What cannot be filmed is said once, and training goes on."""
     try:
-        frames, _, _ = evaluate.render_episode(policy, cfg.env, cfg.seed, max_steps=500, every=5, width=240)
+        frames, _, _ = evaluate.render_episode(policy, cfg.judged_in, cfg.seed, max_steps=500, every=5, width=240)
         buffer = io.BytesIO()
         evaluate.save_gif(frames, buffer, fps=12)
     except Exception as error:  # a missing display or renderer must not end a training run
@@ -134,7 +148,7 @@ def _film(policy: Any, cfg: ControlConfig[Algo], run: Run) -> tuple[bytes, int, 
 def report(policy: Any, cfg: ControlConfig[Algo], count: int, seed: int, stochastic: bool = False) -> dict[str, Any]:
     """{mean, std, n, returns} over `count` fresh episodes; deterministic unless `stochastic`."""
     rng = np.random.default_rng([seed, 3]) if stochastic else None
-    episodes = evaluate.evaluate(lambda obs: policy(obs, rng), cfg.env, count, seed, num_envs=EVAL_ENVS)
+    episodes = evaluate.evaluate(lambda obs: policy(obs, rng), cfg.judged_in, count, seed, num_envs=EVAL_ENVS)
     returns = [float(value) for value in episodes.returns]
     return {"mean": float(np.mean(returns)), "std": float(np.std(returns)), "n": len(returns), "returns": returns}
 
@@ -144,7 +158,7 @@ def play(policy: Any, cfg: ControlConfig[Algo], seed: int, steps: int, gif: Path
     if gif is None:
         if not evaluate.has_display():
             print("rlx: note: no display here; --gif out.gif writes a picture", file=sys.stderr)
-        return evaluate.watch_episode(policy, cfg.env, seed, steps)
-    frames, total, length = evaluate.render_episode(policy, cfg.env, seed, max_steps=steps, every=2, width=400)
+        return evaluate.watch_episode(policy, cfg.judged_in, seed, steps)
+    frames, total, length = evaluate.render_episode(policy, cfg.judged_in, seed, max_steps=steps, every=2, width=400)
     evaluate.save_gif(frames, gif, fps=fps)
     return total, length

@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rlx.control.distributions import Head
+from rlx.control.distributions import Head, forbid
+from rlx.envs.spaces import split_mask
 
 
 @dataclass
@@ -76,7 +77,32 @@ class Pixels(nn.Module):
         return self.out(self.convs(images)).reshape(*lead, -1)
 
 
-class ActorCritic(nn.Module):
+class Network(nn.Module):
+    """A network whose observations may end in a mask of `masked` actions (see rlx.envs.spaces)."""
+
+    features: nn.Module
+    trunk: nn.Module
+
+    def __init__(self, obs_shape: tuple[int, ...], cfg: ModelConfig, masked: int) -> None:
+        super().__init__()
+        self.masked, self.pixels = masked, len(obs_shape) == 3
+        if self.pixels:
+            shape = (obs_shape[0] - 1, *obs_shape[1:]) if masked else obs_shape
+            self.features, self.width = Pixels(shape, cfg.features), cfg.features
+        else:
+            self.features, self.width = nn.Identity(), math.prod(obs_shape) - masked
+
+    def encode(self, obs: Tensor) -> Tensor:
+        """Observations, without their mask, through the layers that all outputs have in common."""
+        seen = split_mask(obs, self.masked, self.pixels)[0] if self.masked else obs
+        return self.trunk(self.features(seen))
+
+    def allowed(self, values: Tensor, obs: Tensor) -> Tensor:
+        """Logits or action values where the mask forbids none of them, if there is one."""
+        return forbid(values, split_mask(obs, self.masked, self.pixels)[1]) if self.masked else values
+
+
+class ActorCritic(Network):
     """pi(a|s) and V(s). `forward(obs) -> (params of the head [..., P], value [...])`; with `num_values` the critic has
     that many outputs, one for each action: value [..., num_values]."""
 
@@ -88,12 +114,9 @@ class ActorCritic(nn.Module):
         generator: torch.Generator,
         num_values: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(obs_shape, cfg, head.masked)
         self.num_values = num_values
-        pixels = len(obs_shape) == 3
-        self.features = Pixels(obs_shape, cfg.features) if pixels else nn.Identity()
-        width = cfg.features if pixels else math.prod(obs_shape)
-        sizes = [width, *cfg.hidden]
+        sizes = [self.width, *cfg.hidden]
         self.trunk = mlp(sizes, cfg.activation, last=True) if cfg.shared and cfg.hidden else nn.Identity()
         own = sizes[-1:] if cfg.shared else sizes
         self.actor = mlp([*own, head.size], cfg.activation)
@@ -109,8 +132,8 @@ class ActorCritic(nn.Module):
         return torch.cat([params, self.log_std.expand_as(params)], -1)
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.trunk(self.features(obs))
-        return self._params(features), self._values(features)
+        features = self.encode(obs)
+        return self.allowed(self._params(features), obs), self._values(features)
 
     def _values(self, features: Tensor) -> Tensor:
         values = self.critic(features)
@@ -118,7 +141,7 @@ class ActorCritic(nn.Module):
 
     def value(self, obs: Tensor) -> Tensor:
         """The critic alone, with no gradient into what it shares with the policy."""
-        return self._values(self.trunk(self.features(obs)).detach())
+        return self._values(self.encode(obs).detach())
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """All but the critic's own."""
@@ -127,11 +150,11 @@ class ActorCritic(nn.Module):
 
     def policy(self, obs: Tensor) -> Tensor:
         """The head's params alone: all that acting needs."""
-        return self._params(self.trunk(self.features(obs)))
+        return self.allowed(self._params(self.encode(obs)), obs)
 
 
-class QNetwork(nn.Module):
-    """Q(s, a) of a number of actions: `forward(obs) -> [..., num_actions]`.
+class QNetwork(Network):
+    """Q(s, a) of a number of actions: `forward(obs) -> [..., num_actions]`, FORBIDDEN where a mask forbids them.
 
     `dueling`: Q = V + A - mean A, with a stream each for V and A (Wang et al. 2016, arXiv:1511.06581, eq. 9); they have
     the hidden layers in common where the model's trunk is shared.
@@ -144,11 +167,10 @@ class QNetwork(nn.Module):
         cfg: ModelConfig,
         generator: torch.Generator,
         dueling: bool = False,
+        masked: int = 0,
     ) -> None:
-        super().__init__()
-        pixels = len(obs_shape) == 3
-        self.features = Pixels(obs_shape, cfg.features) if pixels else nn.Identity()
-        sizes = [cfg.features if pixels else math.prod(obs_shape), *cfg.hidden]
+        super().__init__(obs_shape, cfg, masked)
+        sizes = [self.width, *cfg.hidden]
         self.trunk = mlp(sizes, cfg.activation, last=True) if dueling and cfg.shared and cfg.hidden else nn.Identity()
         own = sizes[-1:] if dueling and cfg.shared else sizes
         self.action_value = mlp([*own, num_actions], cfg.activation)
@@ -158,8 +180,8 @@ class QNetwork(nn.Module):
             orthogonal_(self, {head[-1]: 1.0 for head in heads}, generator)
 
     def forward(self, obs: Tensor) -> Tensor:
-        features = self.trunk(self.features(obs))
+        features = self.encode(obs)
         q = self.action_value(features)
-        if self.state_value is None:
-            return q
-        return self.state_value(features) + q - q.mean(-1, keepdim=True)
+        if self.state_value is not None:
+            q = self.state_value(features) + q - q.mean(-1, keepdim=True)
+        return self.allowed(q, obs)

@@ -51,11 +51,11 @@ class RunningMeanStd:
 
 
 class ObsNormalizer:
-    """(obs - mean) / sqrt(var + eps), clipped to [-clip, clip]."""
+    """(obs - mean) / sqrt(var + eps), clipped to [-clip, clip]. The last `masked` numbers, a mask, stay as they are."""
 
-    def __init__(self, shape: tuple[int, ...], clip: float = 10.0):
+    def __init__(self, shape: tuple[int, ...], clip: float = 10.0, masked: int = 0):
         self.stats = RunningMeanStd(shape)
-        self.clip = clip
+        self.clip, self.masked = clip, masked
         self._rescale()
 
     def _rescale(self) -> None:
@@ -71,6 +71,8 @@ class ObsNormalizer:
         x = (obs - self.stats.mean) * self._scale
         np.maximum(x, -self.clip, out=x)
         np.minimum(x, self.clip, out=x)
+        if self.masked:
+            x[..., -self.masked :] = obs[..., -self.masked :]
         return x.astype(np.float32)
 
     def state_dict(self) -> dict[str, Any]:

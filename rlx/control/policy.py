@@ -18,6 +18,7 @@ from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig
+from rlx.envs.spaces import mask_size
 from rlx.run import Run
 
 
@@ -31,12 +32,12 @@ def engine_of(cfg: ControlConfig[Algo]) -> Engine:
     return getattr(cfg.algo, "engine", "auto")
 
 
-def saved_statistics(cfg: ControlConfig[Algo], run: Run, shape: tuple[int, ...]) -> ObsNormalizer | None:
+def saved_statistics(cfg: ControlConfig[Algo], run: Run, envs: Envs) -> ObsNormalizer | None:
     """The run's statistics of observations, a copy that stays as it is; None where it normalises none."""
     statistics = run.state("normalizer").get("obs")
     if statistics is None:
         return None
-    obs_norm = ObsNormalizer(shape, cfg.env.clip_obs)
+    obs_norm = ObsNormalizer(envs.observation_space.shape, cfg.env.clip_obs, mask_size(envs.action_space))
     obs_norm.load_state_dict(statistics)
     return obs_norm
 
@@ -73,4 +74,4 @@ class Policy:
         model = ActorCritic(shape, head, cfg.model, torch.Generator()).to(run.device)
         saved = {name: tensor for name, tensor in run.state("policy").items() if not name.startswith("critic.")}
         model.load_state_dict({**model.state_dict(), **saved})  # acting needs no critic, whatever that one's outputs
-        return cls(model.eval(), head, saved_statistics(cfg, run, shape), run.device, engine_of(cfg))
+        return cls(model.eval(), head, saved_statistics(cfg, run, envs), run.device, engine_of(cfg))

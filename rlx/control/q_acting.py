@@ -25,6 +25,7 @@ from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
 from rlx.envs.episodes import episode_metrics
 from rlx.envs.single import EnvConfig
+from rlx.envs.spaces import mask_size, split_mask
 from rlx.replay.buffer import Replay, num_frames
 from rlx.replay.prioritized import Priorities
 from rlx.replay.store import Disk, Memory
@@ -54,6 +55,11 @@ E = TypeVar("E", bound=Exploring)
 def num_discrete(envs: Envs) -> int:
     """How many actions there are, of environments whose space of them is Discrete."""
     return int(envs.action_space.n)  # type: ignore[attr-defined]
+
+
+def any_allowed(uniforms: np.ndarray, obs: np.ndarray, masked: int) -> np.ndarray:
+    """Actions [N] that the masks of obs allow, each of them as likely as the others, by uniform numbers [N, masked]."""
+    return ((1 + uniforms) * split_mask(obs, masked, obs.dtype == np.uint8)[1]).argmax(-1)
 
 
 def buffer_bytes(cfg: ControlConfig[Buffered], envs: Envs) -> int:
@@ -113,7 +119,7 @@ class Explorer:
         engine: Engine = "auto",
     ) -> None:
         self.envs, self.replay, self.rng = envs, replay, rng
-        self.num_actions = num_discrete(envs)
+        self.num_actions, self.masked = num_discrete(envs), mask_size(envs.action_space)
         self.normalizer = Normalizer(cfg, envs, gamma)
         self.episodes: deque[tuple[float, int, float | None]] = deque(maxlen=horizon)
         self._greedy = Forward(lambda x: (q_network(x["obs"]).argmax(-1),), device, engine=engine)
@@ -129,15 +135,16 @@ class Explorer:
         greedy = self._act or self._first()
         normalize = self.normalizer.obs.normalize if self.normalizer.obs else None
         explore: Any = self.rng.random((T, N)) < np.array(epsilons)[:, None]
-        random = self.rng.integers(0, self.num_actions, (T, N))
+        random = self.rng.random((T, N, self.masked)) if self.masked else self.rng.integers(0, self.num_actions, (T, N))
         some, all_ = explore.any(1).tolist(), explore.all(1).tolist()
         for t in range(T):
+            any_ = any_allowed(random[t], envs.obs, self.masked) if self.masked and some[t] else random[t]
             if all_[t]:
-                action = random[t]
+                action = any_
             else:
                 action = greedy(normalize(envs.obs) if normalize else envs.obs)
                 if some[t]:
-                    action = np.where(explore[t], random[t], action)
+                    action = np.where(explore[t], any_, action)
             reward, terminated, truncated, final = envs.step(action)
             add(action, reward, terminated, truncated, final, envs)
         if envs.episodes:
@@ -218,8 +225,9 @@ class QPolicy:
         obs_norm: ObsNormalizer | None,
         device: torch.device,
         engine: Engine = "auto",
+        masked: int = 0,
     ) -> None:
-        self.num_actions, self.epsilon, self.obs_norm = num_actions, epsilon, obs_norm
+        self.num_actions, self.epsilon, self.obs_norm, self.masked = num_actions, epsilon, obs_norm, masked
         self._greedy = Forward(lambda x: (q_network(x["obs"]).argmax(-1),), device, engine=engine)
 
     def __call__(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -227,7 +235,10 @@ class QPolicy:
         action = self._greedy(obs=seen)[0].cpu().numpy()
         if rng is None:
             return action
-        return np.where(rng.random(len(obs)) < self.epsilon, rng.integers(0, self.num_actions, len(obs)), action)
+        explores = rng.random(len(obs)) < self.epsilon
+        if self.masked:
+            return np.where(explores, any_allowed(rng.random((len(obs), self.masked)), obs, self.masked), action)
+        return np.where(explores, rng.integers(0, self.num_actions, len(obs)), action)
 
     @classmethod
     def restore(
@@ -238,5 +249,6 @@ class QPolicy:
         q_network = make_network(cfg, envs, run)
         envs.close()
         q_network.load_state_dict(run.state("policy"))
-        obs_norm = saved_statistics(cfg, run, envs.observation_space.shape)
-        return cls(q_network.eval(), num_discrete(envs), cfg.algo.final_epsilon, obs_norm, run.device, engine_of(cfg))
+        obs_norm, masked = saved_statistics(cfg, run, envs), mask_size(envs.action_space)
+        epsilon, engine = cfg.algo.final_epsilon, engine_of(cfg)
+        return cls(q_network.eval(), num_discrete(envs), epsilon, obs_norm, run.device, engine, masked)

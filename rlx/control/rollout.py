@@ -18,7 +18,7 @@ from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
 from rlx.envs.episodes import LONGEST, Episode, episode_metrics
 from rlx.envs.single import EnvConfig
-from rlx.envs.spaces import EnvFault
+from rlx.envs.spaces import EnvFault, mask_size
 
 
 class Normalizer:
@@ -27,7 +27,8 @@ class Normalizer:
 
     def __init__(self, cfg: EnvConfig, envs: Envs, gamma: float) -> None:
         shape = envs.observation_space.shape
-        self.obs = ObsNormalizer(shape, cfg.clip_obs) if cfg.normalize_obs and len(shape) == 1 else None
+        masked = mask_size(envs.action_space)
+        self.obs = ObsNormalizer(shape, cfg.clip_obs, masked) if cfg.normalize_obs and len(shape) == 1 else None
         self.reward = RewardNormalizer(envs.num_envs, gamma, cfg.clip_reward) if cfg.normalize_reward else None
 
     def state_dict(self) -> dict[str, Any]:

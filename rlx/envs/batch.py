@@ -17,7 +17,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlx.envs.episodes import TRAIN, ActionLog, Episode, episode_seed, first_difference
-from rlx.envs.spaces import ActionDecoder, EnvError, EnvFault, all_finite, observation_encoder
+from rlx.envs.spaces import ActionDecoder, EnvError, EnvFault, all_finite, mask_size, observation_encoder
 
 NO_LIMIT = 1 << 62
 Ends = tuple[Any, Any, bool]  # terminated [N], truncated [N] (sequences or arrays), any of them
@@ -53,6 +53,7 @@ class Envs:
         first_lane: int = 0,
         limit: int | None = None,
         clip_reward: bool = False,
+        seed_once: bool = False,
         buffers: dict[str, np.ndarray] | None = None,
     ):
         if not 0 <= seed < 1 << 32:
@@ -61,7 +62,9 @@ class Envs:
         self.seed, self.domain, self.first_lane = seed, domain, first_lane
         self.limit = limit or NO_LIMIT
         self.clip_reward = clip_reward
-        self.raw_observation_space = observation_space  # before it became an array
+        masked = isinstance(observation_space, gym.spaces.Tuple) and mask_size(action_space) > 0
+        # Before it became an array, and without a mask:
+        self.raw_observation_space = observation_space.spaces[0] if masked else observation_space  # type: ignore[attr-defined]
         self.raw_action_space = action_space
         self.observation_space, self._encode = observation_encoder(observation_space, f"env.id={id}")
         self._actions = ActionDecoder(action_space, f"env.id={id}")
@@ -84,6 +87,7 @@ class Envs:
         self._return = np.zeros(num_envs)
         self._checked = self._raw_reward if clip_reward else self._reward  # sign(inf) is 1
         self._log: ActionLog | None = None
+        self._unseeded = [False] * num_envs if seed_once else None  # whether a lane's next reset is to go without
 
     def _accept(self, action: np.ndarray) -> np.ndarray:
         action = np.asarray(action, self._actions.dtype)
@@ -96,7 +100,7 @@ class Envs:
         """Step every lane: fill obs and _raw_reward."""
         raise NotImplementedError
 
-    def _reset_lane(self, i: int, seed: int) -> None:
+    def _reset_lane(self, i: int, seed: int | None) -> None:
         """Start an episode and write its first observation into obs[i]."""
         raise NotImplementedError
 
@@ -139,6 +143,8 @@ class Envs:
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on exactly: arrays, numbers, strings. See `replayable`."""
         if not self.replayable:
+            if self._unseeded is not None:
+                self._unseeded = [False] * self.num_envs
             self.reset()
         return self._save([self._lane_state(i) for i in range(self.num_envs)])
 
@@ -157,9 +163,16 @@ class Envs:
         self._episode[i] += 1
         self._start[i] = self._t
         self._return[i] = 0.0
-        seed = episode_seed(self.seed, self.domain, self.first_lane + i, self._episode[i])
-        self._reset_lane(i, seed)
+        self._reset_lane(i, self._seed_of(i, self.first_lane + i))
         self._check_first(i)
+
+    def _seed_of(self, i: int, lane: int) -> int | None:
+        """The seed of lane i's episode; None where only the first one has one."""
+        if self._unseeded is not None:
+            if self._unseeded[i]:
+                return None
+            self._unseeded[i] = True
+        return episode_seed(self.seed, self.domain, lane, self._episode[i])
 
     def _finish(self, terminated: Any, truncated: Any) -> Final:
         """Record the episodes that ended, keep their final observations and start the next ones."""

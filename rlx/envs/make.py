@@ -30,11 +30,18 @@ def make_envs(cfg: EnvConfig, num_envs: int, seed: int, domain: int = TRAIN) -> 
     """
     if num_envs < 1:
         raise EnvError(f"num_envs={num_envs}: must be at least 1")
+    if cfg.seeding == "once":
+        cfg = replace(cfg, replay=False)
     if cfg.backend == "async":
         from rlx.envs.workers import AsyncEnvs
 
         return AsyncEnvs(cfg, num_envs, seed, domain)
     if cfg.backend in ("vector", "envpool"):
+        for key, given in (("action_mask", cfg.action_mask), ("reset_options", cfg.reset_options)):
+            if given:
+                raise EnvError(f"env.{key}: env.backend={cfg.backend} has none; use env.backend=sync or async")
+        if cfg.seeding == "once":
+            raise EnvError(f"env.seeding=once: env.backend={cfg.backend} has none; use env.backend=sync or async")
         from rlx.envs.vector import make_vector
 
         return make_vector(cfg, num_envs, seed, domain)

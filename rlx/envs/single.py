@@ -17,7 +17,7 @@ from rlx.base import extras
 from rlx.base.errors import ConfigError, choices_hint
 from rlx.config import own_code
 from rlx.envs.spaces import ActionDecoder, EnvError, observation_encoder
-from rlx.envs.wrappers import find_wrapper, name_of, steps_per_step
+from rlx.envs.wrappers import MaskedObservation, find_wrapper, masks_of, name_of, steps_per_step
 
 
 @dataclass
@@ -39,6 +39,9 @@ class EnvConfig:
     clip_obs: Annotated[float, Field(gt=0)] = 10.0  # after normalisation
     clip_reward: Annotated[float, Field(gt=0)] = 10.0
     replay: bool | None = None  # restore open episodes by replaying their actions; None: find out at the start
+    action_mask: bool | None = None  # use its masks of actions; None: where it gives any (but for Gymnasium's Taxi)
+    reset_options: dict[str, Any] = field(default_factory=dict)  # for every reset
+    seeding: Literal["every_reset", "once"] = "every_reset"  # once: only the first, and the first after a checkpoint
 
     def __post_init__(self) -> None:
         for item in self.wrappers:
@@ -73,9 +76,38 @@ def make_env(cfg: EnvConfig, render_mode: str | None = None) -> gym.Env:
         env = env.env
     for item in cfg.wrappers:
         env = _wrap(cfg, env, name_of(item), {} if isinstance(item, str) else item.get("kwargs", {}))
-    observation_encoder(env.observation_space, f"env.id={cfg.id}")
-    ActionDecoder(env.action_space, f"env.id={cfg.id}")
-    return env
+    where = f"env.id={cfg.id}"
+    observation_encoder(env.observation_space, where)
+    ActionDecoder(env.action_space, where)
+    return MaskedObservation(env, where) if _wants_masks(cfg, env) else env
+
+
+MASKABLE = gym.spaces.Discrete | gym.spaces.MultiDiscrete
+_masks: dict[str, bool] = {}  # whether an environment gives masks: finding out takes a reset
+
+
+def _wants_masks(cfg: EnvConfig, env: gym.Env) -> bool:
+    if cfg.action_mask is False or (cfg.action_mask is None and not isinstance(env.action_space, MASKABLE)):
+        return False
+    if cfg.action_mask is None and type(env.unwrapped).__module__.partition(".")[0] in KNOWN:
+        return False
+    key = f"{cfg.id} {cfg.kwargs} {cfg.wrappers}"
+    if key not in _masks:
+        try:
+            _masks[key] = masks_of(env, env.reset(seed=0, **reset_options(cfg))[1]) is not None
+        except Exception:  # said where it is reset in earnest
+            return False
+    if cfg.action_mask and not _masks[key]:
+        raise EnvError(f"env.action_mask=true: {cfg.id} gives none (info['action_mask'], or a method action_masks)")
+    if cfg.action_mask and not isinstance(env.action_space, MASKABLE):
+        kind = type(env.action_space).__name__
+        raise EnvError(f"env.action_mask=true: {cfg.id} has {kind} actions; masks are for Discrete and MultiDiscrete")
+    return _masks[key]
+
+
+def reset_options(cfg: EnvConfig) -> dict[str, Any]:
+    """The argument of reset, where there is anything to say."""
+    return {"options": dict(cfg.reset_options)} if cfg.reset_options else {}
 
 
 def time_limit(cfg: EnvConfig, env: gym.Env) -> int | None:
@@ -214,7 +246,8 @@ def explain(cfg: EnvConfig, error: Exception) -> EnvError:
 def _arguments(id: str, name: str) -> str:
     """Those that the environment's constructor has, if that can be found out."""
     with contextlib.suppress(Exception):
-        entry = gym.spec(id).entry_point
+        target = find(id)
+        entry = (gym.spec(target) if isinstance(target, str) else target).entry_point
         creator = gym.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
         taken = inspect.signature(creator or object).parameters
         names = [key for key in taken if key not in ("render_mode", "kwargs", "args")]

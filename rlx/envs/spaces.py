@@ -6,6 +6,7 @@ Observation                          what the learner sees
   Discrete, MultiDiscrete             one-hot, float32
   MultiBinary                         0/1, float32
   Dict, Tuple of those, no images     their vectors one after another, Dicts in the space's key order
+  any, of an environment with masks   behind it 0/1 for each action (see `split_mask`); images: a plane more
 
 Action handed to `step`              what the environment gets
   Discrete      [N] int64, from 0     int, with Discrete.start added
@@ -16,6 +17,7 @@ Action handed to `step`              what the environment gets
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -174,6 +176,33 @@ class ActionDecoder:
                 f"{where}: the action is a {type(space).__name__}; "
                 "rlx takes Discrete, MultiDiscrete, MultiBinary and Box"
             )
+        if mask_size(space):
+            self.space = with_mask(self.space)
+
+
+# -- action masks ----------------------------------------------------------------------------------------------
+
+
+def with_mask(space: spaces.Space) -> spaces.Space:
+    """The same Discrete or MultiDiscrete space, marked: observations end in a mask of its actions."""
+    marked = copy.copy(space)
+    marked.masked = True  # type: ignore[attr-defined]
+    return marked
+
+
+def mask_size(space: spaces.Space) -> int:
+    """How many numbers of an observation are the mask: one an action, of MultiDiscrete one a choice; 0 without."""
+    if not getattr(space, "masked", False):
+        return 0
+    return int(space.n if isinstance(space, spaces.Discrete) else space.nvec.sum())  # type: ignore[attr-defined]
+
+
+def split_mask(obs: Any, size: int, image: bool = False) -> tuple[Any, Any]:
+    """Observations (arrays or tensors) without the mask, and the mask [..., size]: the last numbers of vectors
+    [..., d], the first pixels of the last plane of images [..., C, H, W]."""
+    if not image:
+        return obs[..., :-size], obs[..., -size:]
+    return obs[..., :-1, :, :], obs[..., -1, :, :].reshape(*obs.shape[:-3], -1)[..., :size]
 
 
 def all_finite(x: np.ndarray) -> bool:

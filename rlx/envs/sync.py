@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from rlx.envs.batch import Ends, Envs
-from rlx.envs.single import EnvConfig, make_env, time_limit
+from rlx.envs.single import EnvConfig, make_env, reset_options, time_limit
 from rlx.envs.spaces import EnvFault
-from rlx.envs.wrappers import EpisodicLife
+from rlx.envs.wrappers import EpisodicLife, random_action
 
 PROBE_STEPS, PROBE_SECONDS, PROBE_SEED = 20, 0.2, 0x5EED
 
 
 class SyncEnvs(Envs):
-    """See `Envs`. `replay`: True or False as the user says, None finds out on the first environment."""
+    """See `Envs`. `replay`: True or False as the user says, None finds out on the first environment. `options`: for
+    every reset."""
 
-    def __init__(self, id: str, envs: Sequence[gym.Env], *, replay: bool | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        id: str,
+        envs: Sequence[gym.Env],
+        *,
+        replay: bool | None = None,
+        options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(id, len(envs), envs[0].observation_space, envs[0].action_space, **kwargs)
-        self.envs = list(envs)
+        self.envs, self._options = list(envs), options or {}
         self._steps = [env.step for env in envs]
         self._results: list[Any] = []  # of the last step, as the environments gave them
         self._infos: Sequence[dict[str, Any]] = ()
@@ -86,7 +95,7 @@ class SyncEnvs(Envs):
         try:
             if self._seed_actions and seed is not None:
                 env.action_space.seed(seed)
-            obs, _ = env.reset(seed=seed)
+            obs, _ = env.reset(seed=seed, **self._options)
         except Exception as error:
             raise EnvFault(f"{self._where(i)}: reset raised {type(error).__name__}: {error}") from error
         self._write(i, obs)
@@ -148,11 +157,11 @@ class SyncEnvs(Envs):
         """The bits of (obs), (reward, terminated, truncated) from a fixed seed under fixed random actions."""
         env, encode = self.envs[0], self._encode or (lambda obs: obs)
         env.action_space.seed(PROBE_SEED)
-        obs, _ = env.reset(seed=PROBE_SEED)
+        obs, _ = env.reset(seed=PROBE_SEED, **self._options)
         seen = [(np.array(encode(obs), self.obs.dtype).tobytes(), b"")]
         over = False
         while len(seen) <= steps and not over and time.perf_counter() < stop:
-            obs, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            obs, reward, terminated, truncated, _ = env.step(random_action(env))
             over = bool(terminated or truncated)
             outcome = np.array([reward, terminated, truncated], np.float64)
             seen.append((np.array(encode(obs), self.obs.dtype).tobytes(), outcome.tobytes()))
@@ -179,7 +188,9 @@ def make_lanes(
     return SyncEnvs(
         cfg.id,
         envs,
-        replay=cfg.replay,
+        replay=False if cfg.seeding == "once" else cfg.replay,
+        options=reset_options(cfg),
+        seed_once=cfg.seeding == "once",
         seed=seed,
         domain=domain,
         first_lane=lanes.start,

@@ -54,7 +54,7 @@ def make_vector(cfg: EnvConfig, num_envs: int, seed: int, domain: int) -> Envs:
         if "vector entry point" in str(error):
             raise EnvError(f"env.backend=vector: {cfg.id} has no vectorised version; use env.backend=sync") from error
         raise explain(cfg, error) from error
-    return VectorEnvs(cfg.id, venv, **common)
+    return VectorEnvs(cfg.id, venv, unmasked=cfg.action_mask is False, **common)
 
 
 class VectorEnvs(Envs):
@@ -63,7 +63,8 @@ class VectorEnvs(Envs):
     replayable = False
     restarts = -1
 
-    def __init__(self, id: str, venv: Any, **kwargs: Any):
+    def __init__(self, id: str, venv: Any, unmasked: bool = False, **kwargs: Any):
+        self._unmasked = unmasked
         spaces = venv.single_observation_space, venv.single_action_space
         super().__init__(id, venv.num_envs, *spaces, **kwargs)
         self.venv = venv
@@ -87,7 +88,13 @@ class VectorEnvs(Envs):
         return self.obs
 
     def _restart(self, seeds: list[int]) -> None:
-        self._put(self.obs, self.venv.reset(seed=seeds[0])[0])
+        obs, infos = self.venv.reset(seed=seeds[0])
+        if "action_mask" in infos and not self._unmasked:
+            raise EnvError(
+                f"env.id={self.id}: gives masks of its actions, and env.backend=vector takes none; use "
+                "env.backend=sync (or env.action_mask=false)"
+            )
+        self._put(self.obs, obs)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, Final]:
         np.logical_not(self._waiting, self.valid)

@@ -20,6 +20,7 @@ import numpy as np
 from gymnasium import wrappers as gw
 
 from rlx.config import plugins
+from rlx.envs.spaces import EnvError, mask_size, observation_encoder, with_mask
 
 Reset = tuple[Any, dict[str, Any]]
 TRAINING_ONLY = ("episodic_life", "clip_reward")
@@ -87,6 +88,82 @@ class FireReset(gym.Wrapper):
         lives = transition[-1].get("lives", self.lives)
         self.lives, self.waits = lives, self.fire is not None and 0 < lives < self.lives
         return transition
+
+
+class MaskedObservation(gym.Wrapper):
+    """What the learner sees of an environment that says which actions it allows: its observation, and behind it the
+    mask of the actions (`info["action_mask"]`, or its method `action_masks()`), 0 or 1 for each.
+
+    At the end of an episode, where nothing is to be chosen, a mask may be missing or all 0.
+    """
+
+    def __init__(self, env: gym.Env, where: str):
+        super().__init__(env)
+        self.action_space = with_mask(env.action_space)
+        self.size = mask_size(self.action_space)
+        space, self._encode = observation_encoder(env.observation_space, where)
+        self.image = space.dtype == np.uint8
+        if self.image:
+            planes, height, width = space.shape
+            if self.size > height * width:
+                raise EnvError(f"{where}: a mask of {self.size} actions does not fit into a plane of its images")
+            self.observation_space: Any = gym.spaces.Box(0, 255, (planes + 1, height, width), np.uint8)
+        else:
+            self.observation_space = gym.spaces.Tuple((env.observation_space, gym.spaces.MultiBinary(self.size)))
+        discrete = isinstance(env.action_space, gym.spaces.Discrete)
+        self._choices = [self.size] if discrete else np.ravel(env.action_space.nvec).tolist()  # type: ignore[attr-defined]
+        self.mask = np.ones(self.size, np.int8)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Reset:
+        obs, info = self.env.reset(seed=seed) if options is None else self.env.reset(seed=seed, options=options)
+        self._see(info, False)
+        return self._with_mask(obs), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self._see(info, bool(terminated or truncated))
+        return self._with_mask(obs), reward, terminated, truncated, info
+
+    def sample(self) -> Any:
+        """A random action among those that are allowed now."""
+        parts = tuple(np.split(self.mask, np.cumsum(self._choices)[:-1]))
+        space: Any = self.action_space
+        return space.sample(mask=parts[0] if isinstance(space, gym.spaces.Discrete) else parts)
+
+    def _see(self, info: dict[str, Any], over: bool) -> None:
+        mask = masks_of(self.env, info)
+        if mask is None and not over:
+            raise ValueError("the environment gave an action mask before, and gives none now")
+        if mask is None:
+            mask = np.ones(self.size)
+        flat = np.concatenate([np.ravel(part) for part in mask]) if isinstance(mask, tuple | list) else np.ravel(mask)
+        if flat.shape != (self.size,) or not np.isin(flat, (0, 1)).all():
+            raise ValueError(f"the action mask must be {self.size} numbers 0 or 1, not {mask!r:.80}")
+        self.mask = flat.astype(np.int8)
+        if not all(part.any() for part in np.split(self.mask, np.cumsum(self._choices)[:-1])):
+            if not over:
+                raise ValueError("the action mask allows no action, and the episode has not ended")
+            self.mask = np.ones(self.size, np.int8)
+
+    def _with_mask(self, obs: Any) -> Any:
+        if not self.image:
+            return obs, self.mask
+        planes = np.asarray(self._encode(obs) if self._encode else obs)
+        plane = np.zeros((1, *planes.shape[1:]), np.uint8)
+        plane.reshape(-1)[: self.size] = self.mask
+        return np.concatenate([planes, plane])
+
+
+def masks_of(env: gym.Env, info: dict[str, Any]) -> Any:
+    """The action mask of an environment; None where it gives none."""
+    if env.has_wrapper_attr("action_masks"):
+        return env.get_wrapper_attr("action_masks")()
+    return info.get("action_mask")
+
+
+def random_action(env: gym.Env) -> Any:
+    """A random action that the environment allows."""
+    return env.sample() if isinstance(env, MaskedObservation) else env.action_space.sample()
 
 
 def _atari(env: gym.Env) -> gym.Env:

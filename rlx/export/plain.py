@@ -15,10 +15,12 @@ from torch import Tensor
 
 from rlx.base.errors import UserError
 from rlx.config import registry
+from rlx.control.distributions import FORBIDDEN
 from rlx.control.networks import ModelConfig
 from rlx.control.normalize import EPS
 from rlx.control.policy import Policy, make_one
 from rlx.control.q_acting import QPolicy
+from rlx.envs.spaces import mask_size
 from rlx.language.model.tokenizer import Tokenizer
 from rlx.language.policy import TokenPolicy
 from rlx.run import Run
@@ -73,19 +75,30 @@ def plain(cfg: Any, module: Any, run: Run) -> Plain:
 
 
 def _actor(tensors: dict[str, Tensor], policy: Any, cfg: Any, envs: Any) -> Plain:
-    shape = envs.observation_space.shape
+    shape, masked = envs.observation_space.shape, mask_size(envs.action_space)
     body = ["    x = torch.as_tensor(obs)"]
+    if masked:
+        image = len(shape) == 3
+        mask = f"obs[:, -1].flatten(1)[:, :{masked}]" if image else f"obs[:, -{masked}:]"
+        body = ["    obs = torch.as_tensor(obs)", f"    x, mask = obs{'[:, :-1]' if image else ''}, {mask}.float()"]
     if stats := getattr(policy, "obs_norm", None):
         tensors["obs.mean"] = torch.from_numpy(stats.stats.mean)
         tensors["obs.scale"] = torch.from_numpy(1.0 / np.sqrt(stats.stats.var + EPS))
         clip = f"{stats.clip:g}"
         body.append(f'    x = ((x - w["obs.mean"]) * w["obs.scale"]).clamp(-{clip}, {clip}).float()')
+    if masked and len(shape) == 1:
+        body.append(f"    x = x[:, :-{masked}]")
     body += ['    return w["q"][x.argmax(-1)]'] if "q" in tensors else _network(tensors, cfg.model, shape)
+    if masked:
+        value = body.pop().removeprefix("    return ")
+        body.append(f"    return ({value}) * mask + (1 - mask) * {FORBIDDEN:g}")
     act, gives = _action(envs.raw_action_space, tensors)
     lines = ["def outputs(obs):", *body, "", "", "def act(obs):", f"    return {act}"]
     example = np.zeros((2, *shape), envs.obs.dtype)
     if "q" in tensors:
         example[:, 0] = 1
+    if masked:
+        example[:, -1 if len(shape) == 3 else slice(-masked, None)] = 1
     return Plain(
         tensors, lines, _observation(envs, cfg.env), gives, f"act(torch.zeros(1, {', '.join(map(str, shape))}))",
         torch.from_numpy(example), ("batch",), ("obs", "action", "outputs"),
@@ -161,6 +174,9 @@ def _observation(envs: Any, env: Any) -> str:
     kind = "uint8" if len(shape) == 3 else "float32"
     how = {"Discrete": "one-hot", "MultiDiscrete": "one-hot parts", "Dict": "its parts one after another"}.get(raw, "")
     how = "images, channels first" if len(shape) == 3 else how
+    if masked := mask_size(envs.action_space):
+        mask = f"the last {'plane' if len(shape) == 3 else masked} the mask of the actions"
+        how = f"{how}, {mask}" if how else mask
     after = f"after the wrappers {', '.join(env.wrapper_names)}" if env.wrappers else ""
     return ", ".join(part for part in (f"{kind} [N, {size}] of {env.id}", how, after) if part)
 

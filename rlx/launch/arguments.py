@@ -125,6 +125,13 @@ def _check_combination(words: Words) -> None:
 
 # -- overrides -------------------------------------------------------------------------------------------------
 
+OPEN = re.compile(r"(env|eval_env)\.\w")  # sections with keys that their file need not list; the schema knows them
+
+
+def for_hydra(words: list[str]) -> list[str]:
+    """The overrides as Hydra takes them: a key of such a section is added where it is not there."""
+    return [f"++{word}" if OPEN.match(word) else word for word in words]
+
 
 def overrides(words: list[str], multirun: bool = False, config_dir: Path | None = None) -> list[Override]:
     """The overrides, parsed and checked as far as that goes without composing. Raises ConfigError."""

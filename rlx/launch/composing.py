@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlx.base.errors import ConfigError
 from rlx.config import kind, registry
 from rlx.config.schema import find_target
-from rlx.launch.arguments import Words
+from rlx.launch.arguments import Words, for_hydra
 from rlx.launch.hydra_errors import one_line
 
 OLD = hydra.__version__.startswith("1.3")  # 1.4 has other names for the same, and warns of these
@@ -84,7 +84,8 @@ def compose_all(given: Words | None = None) -> Iterator[Callable[[list[str]], Di
     with opened(given.config_dir):
 
         def compose(overrides: list[str]) -> DictConfig:
-            composed = hydra.compose(first(replace(given, overrides=overrides)), overrides, return_hydra_config=True)
+            name = first(replace(given, overrides=overrides))
+            composed = hydra.compose(name, for_hydra(overrides), return_hydra_config=True)
             HydraConfig.instance().set_config(composed)  # for ${hydra:...} in it
             return composed
 
@@ -103,7 +104,7 @@ def compose_in(directory: Path, overrides: list[str]) -> dict[str, Any]:
     """config.yaml of a run directory with these overrides, as data; no other file is consulted."""
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(directory.absolute()), job_name="rlx", **BASE):
-        return plain(hydra.compose("config", overrides=overrides))
+        return plain(hydra.compose("config", overrides=for_hydra(overrides)))
 
 
 PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")

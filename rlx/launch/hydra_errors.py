@@ -123,8 +123,7 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
         return f"{full}: {_first_line(error)}"
     within = full.rpartition(".")[0]
     if within and not keys:
-        add = f"; to add one: +{full}=VALUE" if within.endswith("kwargs") else ""
-        return f"{full}: no such key ({within} has no keys{add})"
+        return f"{full}: no such key ({within} has no keys)"
     if not within and isinstance(parent, DictConfig):
         inner = {
             str(name): f"{group}.{name}"

@@ -116,7 +116,7 @@ def _without_plus(word: str) -> str:
 
 def _print(given: arguments.Words) -> None:
     """What Hydra says of itself and of the configuration."""
-    flags, overrides = given.flags, given.overrides
+    flags, overrides = given.flags, arguments.for_hydra(given.overrides)
     if package := flags.get("--package"):
         _check_package(given, package)
     with opened(given.config_dir) as hydra_object:
@@ -152,7 +152,7 @@ def _run_grid(given: arguments.Words, parsed: list[Override], command: list[str]
     try:
         with opened(given.config_dir) as hydra_object:
             with progress.watching(grid) if progress is not None else contextlib.nullcontext():
-                hydra_object.multirun(first(given), task, overrides)
+                hydra_object.multirun(first(given), task, arguments.for_hydra(overrides))
     except (Interrupted, KeyboardInterrupt) as stop:
         number = stop.code - 128 if isinstance(stop, Interrupted) else signal.SIGINT
         text = f"interrupted with {len(grid.jobs())} of {grid.planned or 'the'} jobs ended"
@@ -178,7 +178,7 @@ def task(cfg: DictConfig) -> float | None:
     place, number = Path(settings.sweep.dir).absolute(), int(settings.job.num)
     if grids.orphaned(place, settings.launcher):
         raise SystemExit(1)  # killed; its jobs wait for --continue
-    overrides = list(settings.overrides.task)
+    overrides = [word.removeprefix("++") for word in settings.overrides.task]
     name, error, score = str(number), None, None
     try:
         raw = plain(cfg)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -28,8 +28,11 @@ def uniforms(rng: np.random.Generator) -> Iterator[float]:
         yield from rng.random(1000).tolist()
 
 
-def epsilon_greedy(row: list[float], epsilon: float, u: float) -> int:
-    """The action that a uniform number u in [0, 1) chooses: below epsilon any, above it one of the best."""
+def epsilon_greedy(row: list[float], epsilon: float, u: float, allowed: Sequence[int] | None = None) -> int:
+    """The action that a uniform number u in [0, 1) chooses: below epsilon any, above it one of the best; of those that
+    are allowed, if not all are."""
+    if allowed is not None:
+        return allowed[epsilon_greedy([row[action] for action in allowed], epsilon, u)]
     if u < epsilon:
         return int(u / epsilon * len(row))
     best = max(row)
@@ -40,12 +43,17 @@ def epsilon_greedy(row: list[float], epsilon: float, u: float) -> int:
 
 
 class Table(nn.Module):
-    """Q [S, A] and how often each pair was visited. Between `open` and `close` it lives in lists, `rows`, `counts`."""
+    """Q [S, A] and how often each pair was visited. Between `open` and `close` it lives in lists, `rows`, `counts`.
+    `allowed`: the actions of each state, as its mask said when it was last seen; None without masks."""
 
     visits: torch.Tensor
+    masks: torch.Tensor
 
-    def __init__(self, num_states: int, num_actions: int, initial_value: float) -> None:
+    def __init__(self, num_states: int, num_actions: int, initial_value: float, masked: bool = False) -> None:
         super().__init__()
+        if masked:
+            self.register_buffer("masks", torch.ones(num_states, num_actions, dtype=torch.bool))
+        self.allowed: list[list[int]] | None = None
         q = torch.full((num_states, num_actions), initial_value, dtype=torch.float64)
         self.q = nn.Parameter(q, requires_grad=False)
         self.register_buffer("visits", torch.zeros(num_states, num_actions, dtype=torch.int64))
@@ -54,11 +62,34 @@ class Table(nn.Module):
 
     def open(self) -> tuple[list[list[float]], list[list[int]]]:
         self.rows, self.counts = self.q.tolist(), self.visits.tolist()
+        if hasattr(self, "masks"):
+            self.allowed = [mask.nonzero().flatten().tolist() for mask in self.masks]
         return self.rows, self.counts
+
+    def states(self, obs: np.ndarray) -> list[int]:
+        """The state of each observation [N, S], or [N, S + A] with masks, which are noted down."""
+        states = obs.argmax(-1).tolist()  # a mask comes behind the state's own 1
+        if self.allowed is not None:
+            for state, mask in zip(states, obs[:, len(self.rows) :]):
+                self.allowed[state] = mask.nonzero()[0].tolist()
+        return states
+
+    def choose(self, state: int, epsilon: float, u: float) -> int:
+        """See `epsilon_greedy`."""
+        return epsilon_greedy(self.rows[state], epsilon, u, self.allowed[state] if self.allowed is not None else None)
+
+    def choices(self, state: int) -> list[float]:
+        """The values of the actions that are allowed in a state."""
+        row = self.rows[state]
+        return row if self.allowed is None else [row[action] for action in self.allowed[state]]
 
     def close(self) -> None:
         self.q.copy_(torch.tensor(self.rows, dtype=torch.float64))
         self.visits.copy_(torch.tensor(self.counts))
+        if self.allowed is not None:
+            self.masks[:] = False
+            for mask, actions in zip(self.masks, self.allowed):
+                mask[actions] = True
 
     def policy(self) -> np.ndarray:
         """The greedy action of each state; the first of several equal ones."""
@@ -114,15 +145,12 @@ class Walk:
         self.action: list[int | None] = [None] * envs.num_envs
         self.episodes: deque[tuple[float, int, float | None]] = deque(maxlen=horizon)
 
-    def states(self) -> list[int]:
-        return self.envs.obs.argmax(-1).tolist()
-
-    def begin(self) -> tuple[list[int], list[int | None]]:
-        """The state of each environment, and the action chosen there, if any is."""
+    def begin(self) -> tuple[np.ndarray, list[int | None]]:
+        """What is seen in each environment, and the action chosen there, if any is."""
         if not self.started:
             self.envs.reset()
             self.started = True
-        return self.states(), self.action
+        return self.envs.obs, self.action
 
     def end(self, action: list[int | None]) -> None:
         self.action = action
@@ -153,8 +181,13 @@ class Greedy:
         self.q, self.epsilon = q, epsilon
 
     def __call__(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        action = self.q[obs.argmax(-1)].argmax(-1)
+        masks = obs[:, len(self.q) :]  # [N, 0] without
+        values = self.q[obs.argmax(-1)]
+        action = (np.where(masks > 0, values, -np.inf) if masks.size else values).argmax(-1)
         if rng is None:
             return action
-        any_ = rng.integers(self.q.shape[1], size=len(obs))
+        if masks.size:
+            any_ = ((1 + rng.random(masks.shape)) * masks).argmax(-1)
+        else:
+            any_ = rng.integers(self.q.shape[1], size=len(obs))
         return np.where(rng.random(len(obs)) < self.epsilon, any_, action)

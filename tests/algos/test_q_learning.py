@@ -90,14 +90,14 @@ def q(run: Run) -> np.ndarray:
 def test_the_target_of_expected_sarsa_is_the_mean_of_those_of_sarsa(row, epsilon):
     """Over a grid of uniform numbers that all its steps divide."""
     actions = [epsilon_greedy(row, epsilon, (k + 0.5) / 6000) for k in range(6000)]
-    mean = np.mean([BOOTSTRAP["sarsa"](row, action, epsilon) for action in actions])
+    mean = np.mean([BOOTSTRAP["sarsa"](row, row[action], epsilon) for action in actions])
     assert BOOTSTRAP["expected_sarsa"](row, 0, epsilon) == pytest.approx(mean)
 
 
 @pytest.mark.parametrize("row", [[1.0, 3.0, 2.0], [2.0, 2.0, -1.0]], ids=str)
 def test_without_exploration_the_three_targets_are_one(row):
     for k in range(50):
-        found = {BOOTSTRAP[target](row, epsilon_greedy(row, 0.0, k / 50), 0.0) for target in TARGETS}
+        found = {BOOTSTRAP[target](row, row[epsilon_greedy(row, 0.0, k / 50)], 0.0) for target in TARGETS}
         assert found == {max(row)}
 
 

@@ -59,7 +59,7 @@ def config(root: Path, env: str = "cartpole", algo: str = "ppo", **changes: Any)
     for key, value in {**TINY, **tiny, "runs_dir": str(root), **changes}.items():
         *section, name = key.replace("__", ".").split(".")
         part = raw[section[0]] if section else raw
-        assert name in part, key
+        assert name in part or section == ["env"], key
         part[name] = value
     return raw
 

@@ -34,7 +34,6 @@ def list_(
 ) -> None:
     """What there is to choose from."""
     with errors():
-
         if what not in LISTS:
             raise UserError(f"list {shown(what)}: no such list{choices_hint(what, LISTS)}")
         printing.table(_wrappers() if what == "wrappers" else _files(str(LISTS[what])) or [("nothing", "", "")])

@@ -83,6 +83,7 @@ FLAGS: dict[str, tuple[str, ...]] = {  # of each verb; a test holds them against
     "dash": ("--port", "--help"),
     "report": ("--out", "--metric", "--title", "--json", "--help"),
     "export": ("--to", "--out", "--checkpoint", "--trust", "--json", "--help"),
+    "new": ("--from", "--help"),
     "list": ("--help",),
     "doctor": ("--help",),
     "completion": ("--help",),

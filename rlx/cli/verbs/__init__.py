@@ -4,10 +4,10 @@ Nothing here imports torch, hydra or gymnasium until a verb needs it. The order 
 """
 
 from rlx.cli.verbs.base import app, errors  # isort: skip
-from rlx.cli.verbs import training, searching, policies, looking, comparing, dashboard, exporting, machine  # isort: skip
+from rlx.cli.verbs import training, searching, policies, looking, comparing, dashboard, exporting, new, machine  # isort: skip
 from rlx.cli.verbs.looking import ORDERS
 
 __all__ = [
-    "ORDERS", "app", "comparing", "dashboard", "errors", "exporting", "looking", "machine", "policies",
+    "ORDERS", "app", "comparing", "dashboard", "errors", "exporting", "looking", "machine", "new", "policies",
     "searching", "training",
 ]  # fmt: skip

@@ -1,0 +1,126 @@
+"""rlx new: files of one's own to begin with, beside one, where rlx finds them (rlx.config.plugins)."""
+
+import keyword
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from rlx import __version__
+from rlx.base.atomic_files import write_atomically
+from rlx.base.errors import UserError, choices_hint
+from rlx.config import own_code, plugins, registry
+
+TEMPLATES = Path(__file__).parent / "templates"
+NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
+ENV = """\
+# My own environment, in ./envs/{name}.py.
+name: {name}
+id: ./envs/{name}.py:{kind}
+kwargs: {{}}                # arguments of its constructor
+wrappers: []
+max_episode_steps: 50     # then an episode is cut; null: the environment says itself when one ends
+backend: auto
+normalize_obs: false
+normalize_reward: false
+"""
+TASK = """\
+# My own task, in ./tasks/{name}.py: `abca=` -> `bcdb`.
+name: {name}
+implementation: {name}
+reward: exact             # exact 0 or 1, dense (share of right positions), mixed (their mean)
+max_new: null             # most tokens of a completion, end inside; null: the longest answer and its end
+sft_stop: 0.3             # sampled accuracy at which sft stops, so that something is left to learn by reward; 0: never
+length: 4                 # letters of a prompt
+"""
+
+
+def algo(name: str, source: str) -> list[Path]:
+    """./algos/NAME.py and ./conf/algo/NAME.yaml, copied from another algorithm, with its presets and ranges. Returns
+    what was written. Raises UserError."""
+    _check(name, "algo")
+    files = registry.options("algo")
+    if source not in files:
+        raise UserError(f"--from={source}: no such algorithm{choices_hint(source, files, where='rlx list algos')}")
+    implementation = registry.values("algo", source).get("implementation")
+    code = plugins.find("algos", str(implementation))
+    path = code.path()
+    if path is None:
+        raise UserError(f"--from={source}: its source is not here ({code.where})")
+    origin = f"rlx {__version__}" if code.where == "rlx" else code.where
+    header = f"# Copied from {path.parent.name}/{path.name} of {origin}, to be changed.\n"
+    written = {
+        Path("algos", f"{name}.py"): header + path.read_text(encoding="utf-8"),
+        Path("conf", "algo", f"{name}.yaml"): _renamed(
+            files[source].read_text(encoding="utf-8"), name, f"{source} of {origin}"
+        ),
+    }
+    for place in (*registry.options("env"), *registry.options("task")):  # its tuning
+        if preset := registry.options("preset").get(f"{source}_{place}"):
+            text = _unpromised(
+                preset.read_text(encoding="utf-8"), f"copied from {preset.stem} of {origin}: not measured"
+            )
+            written[Path("conf", "preset", f"{name}_{place}.yaml")] = text
+    if ranges := registry.options("sweep").get(source):
+        written[Path("conf", "sweep", f"{name}.yaml")] = ranges.read_text(encoding="utf-8")
+    return _write(written)
+
+
+def env(name: str) -> list[Path]:
+    """./envs/NAME.py and ./conf/env/NAME.yaml."""
+    return _from_template("env", "envs", name, ENV)
+
+
+def task(name: str) -> list[Path]:
+    """./tasks/NAME.py and ./conf/task/NAME.yaml."""
+    return _from_template("task", "tasks", name, TASK)
+
+
+def _from_template(group: str, folder: str, name: str, yaml: str) -> list[Path]:
+    _check(name, group)
+    kind = "".join(part.capitalize() for part in name.split("_"))
+    code = (TEMPLATES / f"{group}.py").read_text(encoding="utf-8").replace("Template", kind).replace("NAME", name)
+    code = code.replace("  # type: ignore[override]", "")
+    config = yaml.format(name=name, kind=kind)
+    return _write({Path(folder, f"{name}.py"): code, Path("conf", group, f"{name}.yaml"): config})
+
+
+def _check(name: str, group: str) -> None:
+    if not NAME.fullmatch(name) or keyword.iskeyword(name):
+        raise UserError(f"new {group} {name}: must be a name of Python: small letters, digits and _, a letter first")
+    if name in registry.options(group):
+        raise UserError(f"new {group} {name}: there is one already (rlx list {group}s); take another name")
+
+
+def _renamed(text: str, name: str, origin: str) -> str:
+    """The YAML of an algorithm under another name, with a file of its own."""
+    lines = [line for line in text.splitlines() if not re.match(r"(name|implementation):", line)]
+    lines.insert(0, f"# My own, copied from {origin}.")
+    place = next(i for i, line in enumerate(lines) if re.match(r"(?!defaults)\w+:", line))
+    lines[place:place] = [f"name: {name}", f"implementation: {name}"]
+    return "\n".join(lines) + "\n"
+
+
+def _unpromised(text: str, source: str) -> str:
+    """A preset that promises nothing: what was measured was another algorithm."""
+    text = re.sub(r"(?m)^(  (?:score|steps|seconds):).*$", r"\1 null", text)
+    return re.sub(r"(?m)^(  source:).*$", rf"\1 {source.replace(':', ',')}", text)
+
+
+def _write(files: Mapping[Path, str]) -> list[Path]:
+    """All of them or none. Raises UserError where one is there already."""
+    for path in files:
+        if path.exists():
+            raise UserError(f"{path}: exists already; nothing was written")
+    done: list[Path] = []
+    try:
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, text.encode(), durable=False)
+            done.append(path)
+    except OSError as error:
+        for path in done:
+            path.unlink(missing_ok=True)
+        raise UserError(
+            f"{error.filename or own_code.folder()}: {error.strerror or error}; nothing was written"
+        ) from None
+    return done

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from composed import composed
 from tiny_runs import Child, die_at, die_at_env_step, fail_at, result, resume
 from training import train
 
@@ -18,7 +19,6 @@ from rlx.algos import dqn
 from rlx.control.networks import ModelConfig, QNetwork
 from rlx.control.q_acting import Explorer
 from rlx.engine.learner import Learner
-from rlx.launch import composing
 from rlx.run import Run
 from rlx.training import runner
 
@@ -224,8 +224,7 @@ def test_images_are_learnt_from_by_the_same_file() -> None:
 
 def test_epsilon_greedy_evaluation_explores_and_the_greedy_one_does_not() -> None:
     run, _ = train(*RATES, "env=cartpole", "algo.final_epsilon=0.5")
-    with composing.compose_all() as compose:
-        cfg, module = runner.typed(composing.plain(compose([*RATES, "env=cartpole", "algo.final_epsilon=0.5"])))
+    cfg, module = runner.typed(composed(*RATES, "env=cartpole", "algo.final_epsilon=0.5"))
     policy, obs = module.load_policy(cfg, run), np.zeros((1000, 4), np.float32)
     greedy = policy(obs)
     assert len(set(greedy.tolist())) == 1
@@ -242,8 +241,7 @@ def test_no_gradient_step_and_continuous_actions_are_refused_by_name(tmp_path: P
 def test_dqn_learns_cartpole_in_12_000_steps() -> None:
     # The preset with an eighth of its steps; docs/results has the full claim, 475 at 100,000, on ten seeds.
     overrides = ("algo=dqn", "env=cartpole", "total_steps=12_000")
-    with composing.compose_all() as compose:
-        cfg, module = runner.typed(composing.plain(compose(list(overrides))))
+    cfg, module = runner.typed(composed(*overrides))
     run, _ = train(*overrides, "seed=1")
     assert runner.evaluate_policy(module.load_policy(cfg, run), cfg, 20, seed=7)["mean"] >= 195
 
@@ -275,8 +273,7 @@ CASES = {
 
 
 def config(root: Path, *overrides: str) -> dict[str, Any]:
-    with composing.compose_all() as compose:
-        return composing.plain(compose([*TINY, *overrides, f"runs_dir={root}"]))
+    return composed(*TINY, *overrides, f"runs_dir={root}")
 
 
 def start(root: Path, *overrides: str, name: str | None = None, progress: Any = None) -> Path:

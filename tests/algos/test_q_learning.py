@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from composed import composed
 from training import train
 
 from rlx.algos import q_learning
@@ -20,7 +21,6 @@ from rlx.algos.q_learning import BOOTSTRAP
 from rlx.base.errors import ConfigError
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig
-from rlx.launch import composing
 from rlx.run import Run
 from rlx.rundir.metrics import read_metrics, strip_time
 from rlx.tabular.mdp import transition_table, value_iteration
@@ -300,8 +300,7 @@ TINY = ["env=frozenlake", "preset=none", "total_steps=840", "algo.num_steps=70",
 
 
 def raw(root: Path, *overrides: str) -> dict:
-    with composing.compose_all() as compose:
-        return composing.plain(compose([*TINY, f"runs_dir={root}", *overrides]))
+    return composed(*TINY, f"runs_dir={root}", *overrides)
 
 
 def result(path: Path) -> tuple:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from composed import composed
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
@@ -25,7 +26,6 @@ from rlx.engine.optim import Flat
 from rlx.engine.tape import Forward, Tape, Untapeable
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig
-from rlx.launch import composing
 from rlx.replay.buffer import Replay
 from rlx.replay.store import Memory
 from rlx.run import Run
@@ -559,8 +559,7 @@ def test_engine_torch_means_that_nothing_is_taped(algo: str, monkeypatch: pytest
     for engine in ("torch", "auto"):
         made.clear()
         words = [algo, "env=cartpole", "preset=none", "total_steps=400", f"algo.engine={engine}", *sizes]
-        with composing.compose_all() as compose:
-            cfg, module = typed(composing.plain(compose(words)))
+        cfg, module = typed(composed(*words))
         run = Run(Path("unused"), CPU, cfg.seed)
         for _ in module.train(cfg, run):
             pass

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rlx.launch import composing
+from composed import composed
+
 from rlx.training import runner
 
 TINY = {
@@ -25,18 +24,12 @@ TINY_ALGO: dict[str, dict[str, Any]] = {  # by implementation
 }
 
 
-@lru_cache
-def composed(*words: str) -> dict[str, Any]:
-    with composing.compose_all() as compose:
-        return composing.plain(compose([*words, "preset=none"]))
-
-
 def train(
     root: Path, algo: str, task: str = "parity", progress: Any = None, name: str | None = None, **changes: Any
 ) -> Path:
     """A tiny run. parity of 6 bits serves every algorithm: it has answers, a corpus, pairs and step rewards, and enough
     prompts to hold some out."""
-    raw = copy.deepcopy(composed(f"algo={algo}", f"task={task}"))
+    raw = composed(f"algo={algo}", f"task={task}", "preset=none")
     tiny = {f"algo.{key}": value for key, value in TINY_ALGO.get(raw["algo"]["implementation"], {}).items()}
     own = PARITY if task == "parity" else {}
     for key, value in {**TINY, **tiny, **own, "runs_dir": str(root / "runs"), **changes}.items():

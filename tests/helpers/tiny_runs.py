@@ -17,6 +17,7 @@ from typing import Any
 
 import fake_envs  # noqa: F401  registers its environments
 import yaml
+from composed import composed
 from waiting import PATIENCE
 
 from rlx.base.errors import UserError
@@ -66,10 +67,7 @@ def config(root: Path, env: str = "cartpole", algo: str = "ppo", **changes: Any)
 
 def spoken(root: Path, *words: str) -> dict[str, Any]:
     """The same of a tiny run on a task, from the words of a command."""
-    from rlx.launch.composing import compose_all, plain
-
-    with compose_all() as compose:
-        return plain(compose([*LANGUAGE, f"runs_dir={root}", *words]))
+    return composed(*LANGUAGE, f"runs_dir={root}", *words)
 
 
 def speak(root: Path, *words: str, name: str | None = None, progress: Any = None) -> Path:

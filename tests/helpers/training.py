@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from composed import composed
 
-from rlx.launch import composing
 from rlx.run import Run, measured
 from rlx.training import device
 from rlx.training.runner import typed
@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).parent))  # "probe_envs:Name-v0" is import
 def train(*overrides: str) -> tuple[Run, list[dict[str, Any]]]:
     """The finished run and everything it yielded."""
     device.prepare(1)
-    with composing.compose_all() as compose:
-        cfg, module = typed(composing.plain(compose(list(overrides))))
+    cfg, module = typed(composed(*overrides))
     run = Run(Path("unused"), torch.device("cpu"), cfg.seed)
     return run, [measured(metrics) for _, metrics in module.train(cfg, run)]

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from language_runs import composed, train
+from composed import composed
+from language_runs import train
 from some_tasks import task
 from tiny_lm import run
 from tiny_runs import record
@@ -135,7 +136,7 @@ fired, silent = pytest.mark.parametrize("case", FIRED), pytest.mark.parametrize(
 
 def raw(words: tuple[str, ...], **changes: Any) -> dict[str, Any]:
     """A configuration with some of its keys changed."""
-    found = json.loads(json.dumps(composed(*words)))
+    found = composed(*words, "preset=none")
     for key, value in changes.items():
         *section, last = key.split(".")
         part = found[section[0]] if section else found

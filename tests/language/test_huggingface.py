@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from composed import composed
 from torch.testing import assert_close
 
 transformers = pytest.importorskip("transformers")
@@ -14,7 +15,6 @@ transformers = pytest.importorskip("transformers")
 from rlx.base.errors import ConfigError, UserError  # noqa: E402
 from rlx.language.model.huggingface import HFModel, HFTokenizer  # noqa: E402
 from rlx.language.model.sample import generate, noise  # noqa: E402
-from rlx.launch import composing  # noqa: E402
 from rlx.training import runner  # noqa: E402
 
 CHARACTERS = "01="
@@ -96,10 +96,8 @@ SMALL = {
 
 
 def train(place: Path, algo: str, path: Path) -> Path:
-    with composing.compose_all() as compose:
-        words = [f"algo={algo}", *TINY, *SMALL[algo], f"model.path={path}", f"runs_dir={place / 'runs'}"]
-        raw = composing.plain(compose(words))
-    return runner.start(raw, ["rlx", "train"], lambda *_: None)[0]
+    words = [f"algo={algo}", *TINY, *SMALL[algo], f"model.path={path}", f"runs_dir={place / 'runs'}"]
+    return runner.start(composed(*words), ["rlx", "train"], lambda *_: None)[0]
 
 
 @pytest.mark.parametrize("tied", [False, True])

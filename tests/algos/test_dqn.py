@@ -56,14 +56,14 @@ def q(run: Run, *obs: float) -> torch.Tensor:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_values_both_actions_of_both_observations_rightly(variant: str) -> None:
-    run = probe("Match", 1600, *VARIANTS[variant])
+    run = probe("Match", 1000, *VARIANTS[variant])
     expected = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
     torch.testing.assert_close(q(run, -1.0, 1.0), expected, rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_reward_one_step_away_is_discounted_once_and_nothing_comes_after_a_termination(variant: str) -> None:
-    run = probe("TwoSteps", 2400, *VARIANTS[variant])
+    run = probe("TwoSteps", 1600, *VARIANTS[variant])
     torch.testing.assert_close(q(run, 0.0, 1.0), torch.tensor([[0.9, 0.9], [1.0, 1.0]]), rtol=0, atol=0.05)
 
 

@@ -38,16 +38,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 # Enough to learn a probe with certainty, by implementation.
 ENOUGH = {
-    "ppo": ["total_steps=8000", "algo.num_envs=4", "algo.num_steps=32", "algo.num_minibatches=4", "algo.lr=5e-3"],
-    "trpo": ["total_steps=8000", "algo.num_envs=4", "algo.num_steps=64", "algo.num_minibatches=4"],
-    "a2c": ["total_steps=12000", "algo.lr=5e-3"],
-    "vpg": ["total_steps=12000", "algo.num_steps=200", "algo.lr=2e-2", "algo.critic_epochs=5"],
-    "actor_critic": ["total_steps=16000", "algo.lr=3e-3", "algo.critic_lr=5e-3"],
+    "ppo": ["total_steps=3000", "algo.num_envs=4", "algo.num_steps=32", "algo.num_minibatches=4", "algo.lr=5e-3"],
+    "trpo": ["total_steps=3000", "algo.num_envs=4", "algo.num_steps=64", "algo.num_minibatches=4"],
+    "a2c": ["total_steps=4000", "algo.lr=5e-3"],
+    "vpg": ["total_steps=4000", "algo.num_steps=200", "algo.lr=2e-2", "algo.critic_epochs=5"],
+    "actor_critic": ["total_steps=6000", "algo.lr=3e-3", "algo.critic_lr=5e-3"],
     "dqn": [
-        "total_steps=4000", "algo.learning_starts=200", "algo.target_update_every=100", "algo.lr=3e-3",
+        "total_steps=1500", "algo.learning_starts=200", "algo.target_update_every=100", "algo.lr=3e-3",
         "algo.buffer_size=2000", "algo.exploration_fraction=0.5",
     ],
-    "q_learning": ["total_steps=2000"],
+    "q_learning": ["total_steps=1000"],
 }  # fmt: skip
 
 

@@ -39,56 +39,56 @@ def params(run: Run, *obs: float) -> torch.Tensor:
 
 
 def test_a_constant_reward_of_1_is_worth_1() -> None:
-    assert value(probe("Constant", 4_000), 0.0) == pytest.approx([1.0], abs=0.05)
+    assert value(probe("Constant", 2_000), 0.0) == pytest.approx([1.0], abs=0.05)
 
 
 def test_the_value_follows_the_observation() -> None:
-    assert value(probe("Observation", 6_000), -1.0, 1.0) == pytest.approx([-1.0, 1.0], abs=0.1)
+    assert value(probe("Observation", 3_000), -1.0, 1.0) == pytest.approx([-1.0, 1.0], abs=0.1)
 
 
 def test_a_reward_one_step_away_is_discounted_once() -> None:
-    assert value(probe("TwoSteps", 8_000), 0.0, 1.0) == pytest.approx([0.9, 1.0], abs=0.05)
+    assert value(probe("TwoSteps", 4_000), 0.0, 1.0) == pytest.approx([0.9, 1.0], abs=0.05)
 
 
 @pytest.mark.parametrize("algo", ["ppo", "ppo_penalty"])
 def test_the_rewarded_action_is_chosen(algo: str) -> None:
-    run = probe("Action", 6_000, f"algo={algo}")
+    run = probe("Action", 2_000, f"algo={algo}")
     assert float(params(run, 0.0).softmax(-1)[0, 1]) > 0.95
 
 
 @pytest.mark.parametrize("shared", ["true", "false"])
 def test_the_action_follows_the_observation(shared: str) -> None:
-    run = probe("Match", 10_000, f"model.shared={shared}")
+    run = probe("Match", 4_000, f"model.shared={shared}")
     low, high = params(run, -1.0, 1.0).softmax(-1)[:, 1].tolist()
     assert low < 0.05 and high > 0.95
 
 
 def test_truncation_is_bootstrapped_so_that_an_endless_reward_is_worth_1_over_1_minus_gamma() -> None:
     # Taken for termination, the value of 10 steps would be below (1 - .9^10) / .1 = 6.5 on average.
-    run = probe("Endless", 60_000, "algo.gae_lambda=0.95", "algo.lr=1e-2", "algo.max_grad_norm=0")
+    run = probe("Endless", 16_000, "algo.gae_lambda=0.95", "algo.lr=1e-2", "algo.max_grad_norm=0", "algo.num_epochs=4")
     assert value(run, 1.0) == pytest.approx([10.0], abs=0.3)
 
 
 def test_a_continuous_action_aims_at_the_target() -> None:
-    run = probe("Aim", 40_000, "algo.lr=3e-3")
+    run = probe("Aim", 16_000, "algo.num_epochs=5")
     means = params(run, -1.0, 1.0)[:, :2]
     torch.testing.assert_close(means, torch.tensor([[-0.5, -0.5], [0.5, 0.5]]), rtol=0, atol=0.15)
 
 
 def test_every_lever_of_a_multi_discrete_action_is_learnt() -> None:
-    run = probe("Levers", 20_000)
+    run = probe("Levers", 6_000)
     parts = params(run, 0.0)[0].split([3, 2, 4])
     assert [int(part.argmax()) for part in parts] == [2, 0, 1]
     assert all(float(part.softmax(-1).max()) > 0.9 for part in parts)
 
 
 def test_every_bit_of_a_multi_binary_action_is_learnt() -> None:
-    run = probe("Bits", 20_000)
+    run = probe("Bits", 5_000)
     assert params(run, 0.0).sigmoid()[0].round().tolist() == [1, 0, 1]
 
 
 def test_normalisation_does_not_change_what_is_right() -> None:
-    run = probe("Match", 10_000, "env.normalize_obs=true", "env.normalize_reward=true")
+    run = probe("Match", 4_000, "env.normalize_obs=true", "env.normalize_reward=true")
     norm = run.tracked["normalizer"].obs
     obs = norm.normalize(np.array([[-1.0], [1.0]], np.float32))[:, 0].tolist()
     low, high = params(run, *obs).softmax(-1)[:, 1].tolist()

@@ -6,6 +6,9 @@ from __future__ import annotations
 import json
 import re
 import signal
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,6 +64,12 @@ def best_actions(run: Run) -> list[int]:
         return policy(torch.eye(2)).argmax(-1).tolist()
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run of an algorithm, never stopped. Read it only."""
+    return cache(lambda algo: train(tmp_path_factory.mktemp("whole"), **SERVED, algo=algo))
+
+
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_the_action_follows_the_observation(algo: str) -> None:
     implementation = config("unused", algo=algo)["algo"]["implementation"]
@@ -70,7 +79,7 @@ def test_the_action_follows_the_observation(algo: str) -> None:
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
-def test_a_run_killed_again_and_again_equals_one_never_stopped(algo: str, tmp_path) -> None:
+def test_a_run_killed_again_and_again_equals_one_never_stopped(algo: str, tmp_path, whole) -> None:
     changes = {**SERVED, "algo": algo}
     path = tmp_path / "run"
     lives = [
@@ -82,16 +91,15 @@ def test_a_run_killed_again_and_again_equals_one_never_stopped(algo: str, tmp_pa
     for life in lives:
         assert Child(life).wait() == -signal.SIGKILL
     resume(path)
-    whole = train(tmp_path, **changes)
-    assert result(path) == result(whole) and checkpoints(path) == checkpoints(whole)
+    assert result(path) == result(whole(algo)) and checkpoints(path) == checkpoints(whole(algo))
     assert len(record(path)["resumes"]) == 4
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
-def test_a_seed_gives_the_same_run_twice_and_another_seed_another_one(algo: str, tmp_path) -> None:
+def test_a_seed_gives_the_same_run_twice_and_another_seed_another_one(algo: str, tmp_path, whole) -> None:
     """Evaluating more often, and checkpoints, change nothing."""
     changes = {**SERVED, "algo": algo}
-    one = result(train(tmp_path, **changes))
+    one = result(whole(algo))
     looked_at = result(train(tmp_path, **changes, eval_every=32, checkpoint_every=32))
     kept = [{key: value for key, value in row.items() if not key.startswith("eval/")} for row in looked_at[1]]
     assert looked_at[0] == one[0]
@@ -102,11 +110,10 @@ def test_a_seed_gives_the_same_run_twice_and_another_seed_another_one(algo: str,
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
-def test_the_saved_policy_is_the_one_that_was_evaluated(algo: str, tmp_path) -> None:
-    path = train(tmp_path, **SERVED, algo=algo)
-    cfg, policy = runner.open_policy(path)
+def test_the_saved_policy_is_the_one_that_was_evaluated(algo: str, whole) -> None:
+    cfg, policy = runner.open_policy(whole(algo))
     found = runner.evaluate_policy(policy, cfg, cfg.eval_episodes, cfg.seed)
-    assert found["mean"] == status(path)["evaluation"]["mean_reward"]
+    assert found["mean"] == status(whole(algo))["evaluation"]["mean_reward"]
     sampled = runner.evaluate_policy(policy, cfg, 3, 5, stochastic=True)
     assert sampled == runner.evaluate_policy(policy, cfg, 3, 5, stochastic=True) and sampled["n"] == 3
 
@@ -143,9 +150,8 @@ def test_a_reward_that_is_not_finite_ends_the_run_and_is_named(algo: str, tmp_pa
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
-def test_metrics_are_json_numbers_and_n_updates_counts(algo: str, tmp_path) -> None:
-    path = train(tmp_path, **SERVED, algo=algo)
-    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+def test_metrics_are_json_numbers_and_n_updates_counts(algo: str, whole) -> None:
+    rows = [json.loads(line) for line in (whole(algo) / "metrics.jsonl").read_text().splitlines()]
     trained = [row for row in rows if "time/fps" in row]
     assert all(isinstance(value, int | float) for row in rows for value in row.values())
     assert all(np.isfinite(value) for row in rows for key, value in row.items() if key.startswith("rollout/"))

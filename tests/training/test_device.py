@@ -2,64 +2,69 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import multiprocessing
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from command_line import ROOT, environment
 
 from rlx.training import device
 
-CLAIM = """
-import sys, time
-from rlx.training.device import claim_one
-print(claim_one({names!r}, {wait}), flush=True)
-time.sleep({hold})
-"""
+FORK = multiprocessing.get_context("fork")
 
 
-def claimer(place: Path, names: list[str], wait: bool, hold: float = 30) -> subprocess.Popen[str]:
-    code = CLAIM.format(names=names, wait=wait, hold=hold)
-    env = environment(TMPDIR=str(place))
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env)
+class Claimer:
+    """A process that claims one of these devices and keeps it for `hold` seconds."""
 
+    def __init__(self, place: Path, names: list[str], wait: bool, hold: float = 30) -> None:
+        self.answer, end = FORK.Pipe(duplex=False)
+        self.process = FORK.Process(target=self._work, args=(end, place, names, wait, hold))
+        self.process.start()
+        end.close()
 
-def said(process: subprocess.Popen[str]) -> str:
-    assert process.stdout
-    return process.stdout.readline().strip()
+    @staticmethod
+    def _work(end: Any, place: Path, names: list[str], wait: bool, hold: float) -> None:
+        tempfile.tempdir = str(place)
+        end.send(device.claim_one(names, wait))
+        time.sleep(hold)
+
+    def claimed(self) -> int | None:
+        return self.answer.recv()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
 
 
 def test_every_process_claims_another_device_and_a_dead_one_gives_its_back(tmp_path: Path) -> None:
-    first, second, third = (claimer(tmp_path, ["0", "1"], False) for _ in range(3))
+    three = [Claimer(tmp_path, ["0", "1"], False) for _ in range(3)]
     try:
-        assert sorted([said(first), said(second), said(third)]) == ["0", "1", "None"]
-        for process in (first, second, third):
-            process.kill()
-            process.wait()
-        after = claimer(tmp_path, ["0", "1"], False, hold=0)
-        assert said(after) == "0"
-        after.wait()
+        assert {claimer.claimed() for claimer in three} == {0, 1, None}
+        for claimer in three:
+            claimer.kill()
+        after = Claimer(tmp_path, ["0", "1"], False, hold=0)
+        assert after.claimed() == 0
+        after.process.join()
     finally:
-        for process in (first, second, third):
-            process.kill()
+        for claimer in three:
+            claimer.kill()
 
 
 def test_a_job_of_a_grid_waits_for_a_device(tmp_path: Path) -> None:
-    holder = claimer(tmp_path, ["0"], False)
-    assert said(holder) == "0"
-    waiting = claimer(tmp_path, ["0"], True, hold=0)
+    holder = Claimer(tmp_path, ["0"], False)
+    assert holder.claimed() == 0
+    waiting = Claimer(tmp_path, ["0"], True, hold=0)
     try:
         time.sleep(1.5)
-        assert waiting.poll() is None
+        assert waiting.process.is_alive() and not waiting.answer.poll()
         holder.kill()
-        assert said(waiting) == "0"
+        assert waiting.claimed() == 0
     finally:
-        for process in (holder, waiting):
-            process.kill()
-            process.wait()
+        for claimer in (holder, waiting):
+            claimer.kill()
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,13 @@ gone on with as its own were."""
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import PLUGIN, ROOT, Done, Forks
+from command_line import PLUGIN, ROOT, Command, Done, Forks
 
 from benchmarks import make_fixtures, witness
 
@@ -25,12 +24,9 @@ each_stopped = pytest.mark.parametrize("older", STOPPED.values(), ids=STOPPED)
 
 
 @pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+def forks(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Command:
     """Commands that know the plug-in as it is now."""
-    site = make_fixtures.install(PLUGIN, tmp_path_factory.mktemp("site") / "site")
-    server = Forks(Path(f"{site}{os.pathsep}{ROOT}"))
-    yield server
-    server.close()
+    return partial(forks, path=make_fixtures.install(PLUGIN, tmp_path_factory.mktemp("site") / "site"))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +61,7 @@ def read(file: Path) -> Any:
 # -- looking ---------------------------------------------------------------------------------------------------
 
 
-def test_all_are_listed_as_they_stand(forks: Forks, here: Path) -> None:
+def test_all_are_listed_as_they_stand(forks: Command, here: Path) -> None:
     rows = json.loads(good(forks("ls", "--json", cwd=here)))
     statuses = {row["run"]: row["status"] for row in rows}
     stopped = {name(older): "interrupted" for older in STOPPED.values()}
@@ -80,7 +76,7 @@ def test_all_are_listed_as_they_stand(forks: Forks, here: Path) -> None:
 
 
 @each_stopped
-def test_a_run_is_shown_with_the_last_of_its_metrics(older: Path, forks: Forks, here: Path) -> None:
+def test_a_run_is_shown_with_the_last_of_its_metrics(older: Path, forks: Command, here: Path) -> None:
     shown = json.loads(good(forks("show", name(older), "--json", cwd=here)))
     last = [row for row in witness.metrics(older) if not any(key.startswith("eval/") for key in row)][-1]
     assert shown["command"] == read(older / "run.json")["command"]
@@ -88,7 +84,7 @@ def test_a_run_is_shown_with_the_last_of_its_metrics(older: Path, forks: Forks, 
     assert older.name in good(forks("show", name(older), cwd=here))
 
 
-def test_grid_and_search_are_shown(forks: Forks, here: Path) -> None:
+def test_grid_and_search_are_shown(forks: Command, here: Path) -> None:
     shown = good(forks("show", name(GRID), cwd=here))
     assert "0_cartpole_ppo_s1" in shown and "1_cartpole_ppo_s1" in shown
     trials = witness.lines(SEARCH / "trials.jsonl")
@@ -98,7 +94,7 @@ def test_grid_and_search_are_shown(forks: Forks, here: Path) -> None:
     assert json.dumps(best["params"]["algo.lr"]) in good(forks("sweep", "best", "older", "--json", cwd=here))
 
 
-def test_their_curves_are_drawn_and_their_scores_compared(forks: Forks, here: Path, tmp_path: Path) -> None:
+def test_their_curves_are_drawn_and_their_scores_compared(forks: Command, here: Path, tmp_path: Path) -> None:
     good(forks("plot", *(name(older) for older in STOPPED.values()), "-o", str(tmp_path / "a.png"), cwd=here))
     good(forks("plot", "runs/sweeps", "--by", "lr", "-o", str(tmp_path / "b.png"), cwd=here))
     assert all((tmp_path / file).read_bytes().startswith(b"\x89PNG") for file in ("a.png", "b.png"))
@@ -107,7 +103,7 @@ def test_their_curves_are_drawn_and_their_scores_compared(forks: Forks, here: Pa
     assert "algo.lr" in good(forks("diff", *jobs, cwd=here))
 
 
-def test_the_film_in_the_events_of_a_run_is_in_its_report(forks: Forks, here: Path, tmp_path: Path) -> None:
+def test_the_film_in_the_events_of_a_run_is_in_its_report(forks: Command, here: Path, tmp_path: Path) -> None:
     good(forks("report", name(CONTROL), "-o", str(tmp_path / "a.html"), cwd=here))
     assert "data:image/gif;base64," in (tmp_path / "a.html").read_text()
     good(forks("report", name(SEARCH), "-o", str(tmp_path / "b.html"), cwd=here))
@@ -128,12 +124,12 @@ def test_the_film_in_the_events_of_a_run_is_in_its_report(forks: Forks, here: Pa
     ],
     ids=["control", "plug-in", "language", "a job of the grid"],
 )
-def test_its_policy_is_evaluated(older: Path, words: list[str], forks: Forks, here: Path) -> None:
+def test_its_policy_is_evaluated(older: Path, words: list[str], forks: Command, here: Path) -> None:
     result = json.loads(good(forks("eval", name(older), *words, "--seed", "1", "--json", cwd=here)))
     assert len(result["returns"]) == int(words[1]) if "--episodes" in words else 0 <= result["reward"] <= 1
 
 
-def test_its_policy_plays_completes_and_is_exported(forks: Forks, here: Path, tmp_path: Path) -> None:
+def test_its_policy_plays_completes_and_is_exported(forks: Command, here: Path, tmp_path: Path) -> None:
     good(forks("play", name(CONTROL), "--gif", str(tmp_path / "a.gif"), cwd=here))
     assert (tmp_path / "a.gif").read_bytes().startswith(b"GIF8")
     good(forks("sample", name(LANGUAGE), cwd=here))
@@ -144,7 +140,7 @@ def test_its_policy_plays_completes_and_is_exported(forks: Forks, here: Path, tm
 
 
 @each_stopped
-def test_a_stopped_run_goes_on_from_its_checkpoint_to_its_end(older: Path, forks: Forks, copy: Path) -> None:
+def test_a_stopped_run_goes_on_from_its_checkpoint_to_its_end(older: Path, forks: Command, copy: Path) -> None:
     run, step = copy / name(older), read(older / "status.json")["checkpoint"]
     done = forks("resume", name(older), cwd=copy)
     assert good(done) and done.run == name(older)
@@ -161,7 +157,7 @@ def test_a_stopped_run_goes_on_from_its_checkpoint_to_its_end(older: Path, forks
 @pytest.mark.skipif(not witness.has_commit(witness.BASE), reason=f"the commit {witness.BASE:.7} is not in this clone")
 @pytest.mark.parametrize("older", [CONTROL, LANGUAGE], ids=["control", "language"])
 def test_it_goes_on_to_the_same_bits_as_with_the_code_that_began_it(
-    older: Path, forks: Forks, copy: Path, tmp_path: Path
+    older: Path, forks: Command, copy: Path, tmp_path: Path
 ) -> None:
     base = witness.Side(witness.take_out(witness.BASE, tmp_path / "source"), tmp_path / "base")
     shutil.copytree(older, base.place / "run")
@@ -170,7 +166,7 @@ def test_it_goes_on_to_the_same_bits_as_with_the_code_that_began_it(
     assert witness.difference(base.place / "run", copy / name(older)) is None
 
 
-def test_a_grid_is_continued_with_the_job_that_is_missing(forks: Forks, copy: Path) -> None:
+def test_a_grid_is_continued_with_the_job_that_is_missing(forks: Command, copy: Path) -> None:
     kept, missing = sorted((copy / name(GRID)).glob("[01]_*"))
     before = (kept / "status.json").read_bytes()
     shutil.rmtree(missing)
@@ -179,7 +175,7 @@ def test_a_grid_is_continued_with_the_job_that_is_missing(forks: Forks, copy: Pa
     assert read(missing / "status.json")["status"] == "finished" and (kept / "status.json").read_bytes() == before
 
 
-def test_a_search_is_continued_with_another_trial(forks: Forks, copy: Path) -> None:
+def test_a_search_is_continued_with_another_trial(forks: Command, copy: Path) -> None:
     before = witness.lines(SEARCH / "trials.jsonl")
     good(forks("sweep", "resume", "older", "trials=3", cwd=copy))
     trials = witness.lines(copy / name(SEARCH) / "trials.jsonl")

@@ -7,11 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-from command_line import PLUGIN, Forks, environment, rlx
+from command_line import PLUGIN, Command, Forks, environment, rlx
 from installed import pretend
 
 from rlx.base.errors import ConfigError
@@ -39,10 +39,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def forks(site: Path) -> Iterator[Forks]:
-    server = Forks(site)
-    yield server
-    server.close()
+def forks(forks: Forks, site: Path) -> Command:
+    """Commands that know the plug-in as it is installed."""
+    return partial(forks, path=site)
 
 
 def test_it_is_listed_and_completed_without_being_imported(site: Path, tmp_path: Path) -> None:
@@ -73,25 +72,25 @@ def test_it_is_listed_and_completed_without_being_imported(site: Path, tmp_path:
         ("train preset=ppo_coridor", "ppo_corridor"),
     ],
 )
-def test_a_typo_gets_its_names(words: str, named: str, forks: Forks, tmp_path: Path) -> None:
+def test_a_typo_gets_its_names(words: str, named: str, forks: Command, tmp_path: Path) -> None:
     done = forks(*words.split(), cwd=tmp_path)
     assert done.code == 2 and named in done.err and done.err.count("\n") == 1
 
 
-def test_it_trains_and_is_shown(forks: Forks, tmp_path: Path) -> None:
+def test_it_trains_and_is_shown(forks: Command, tmp_path: Path) -> None:
     done = forks("train", *FAST, "total_steps=2_000", cwd=tmp_path)
     assert done.code == 0 and done.run.startswith("runs/corridor/random/"), done.err
     shown = json.loads(forks("show", done.run, "--json", cwd=tmp_path).out)
     assert (shown["algo"], shown["env"], shown["step"], shown["status"]) == ("random", "corridor", 2_000, "finished")
 
 
-def test_its_preset_and_environment_serve_the_algorithms_of_rlx(forks: Forks, tmp_path: Path) -> None:
+def test_its_preset_and_environment_serve_the_algorithms_of_rlx(forks: Command, tmp_path: Path) -> None:
     done = forks("train", "algo=ppo", "env=corridor", "eval_every=0", "video=false", cwd=tmp_path)
     shown = json.loads(forks("show", done.run, "--json", cwd=tmp_path).out)
     assert (shown["total_steps"], shown["env"], shown["status"]) == (3_000, "corridor", "finished")
 
 
-def test_its_language_algorithm_learns_on_a_task_of_rlx(forks: Forks, tmp_path: Path) -> None:
+def test_its_language_algorithm_learns_on_a_task_of_rlx(forks: Command, tmp_path: Path) -> None:
     done = forks("train", "algo=babble", "task=sort", "tensorboard=false", cwd=tmp_path)
     assert done.code == 0 and done.run.startswith("runs/sort/babble/"), done.err
     shown = json.loads(forks("show", done.run, "--json", cwd=tmp_path).out)
@@ -107,7 +106,7 @@ def _truth(run: Path) -> list[dict]:
     return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
 
 
-def test_a_resumed_run_of_it_equals_one_never_stopped(forks: Forks, tmp_path: Path) -> None:
+def test_a_resumed_run_of_it_equals_one_never_stopped(forks: Command, tmp_path: Path) -> None:
     whole = forks("train", *FAST, "total_steps=4_000", cwd=tmp_path).run
     parts = forks("train", *FAST, "total_steps=1_200", cwd=tmp_path).run
     assert forks("resume", parts, "total_steps=4_000", cwd=tmp_path).run == parts
@@ -120,7 +119,7 @@ def test_a_resumed_run_of_it_equals_one_never_stopped(forks: Forks, tmp_path: Pa
     assert forks("eval", parts, "--episodes", "3", "--json", cwd=tmp_path).code == 0
 
 
-def test_what_it_says_about_itself_is_heard_while_it_is_installed_and_after(forks: Forks, tmp_path: Path) -> None:
+def test_what_it_says_about_itself_is_heard_while_it_is_installed_and_after(forks: Command, tmp_path: Path) -> None:
     done = forks("train", *FAST, "total_steps=800", cwd=tmp_path)
     assert re.search(r"100%.*  seen -?[\d.]+\n", done.err)  # the live line
     refused = forks("resume", done.run, "algo.weight=2.0", cwd=tmp_path)

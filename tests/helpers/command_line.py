@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import importlib
 import json
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,9 @@ class Done:
         last = (self.out.splitlines() or [""])[-1]
         assert last.startswith("run: "), f"{self.code}\n{self.out}\n{self.err}"
         return last.removeprefix("run: ")
+
+
+Command = Callable[..., Done]  # Forks, or some of its calls
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -91,13 +95,13 @@ class Forks:
     """A process that has imported everything, and forks itself for each command. See rlx() for the words.
 
     `without` names modules that the command shall not find; `unheard` closes the pipes it prints to; `env` is what
-    each of the commands finds in its environment besides.
+    each of the commands finds in its environment besides; `path` is its PYTHONPATH.
     """
 
-    def __init__(self, path: Path = PLUGIN) -> None:
+    def __init__(self) -> None:
         self.process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=environment(PYTHONPATH=str(path)),
+            env=environment(PYTHONPATH=str(PLUGIN)),
         )  # fmt: skip
 
     def __call__(self, *words: str, cwd: Path, **more: Any) -> Done:
@@ -112,10 +116,12 @@ class Forks:
         without: Sequence[str] = (),
         unheard: bool = False,
         env: Sequence[Mapping[str, str]] = (),
+        path: Path = PLUGIN,
     ) -> list[Done]:
         """The same command `count` times at once."""
         with tempfile.TemporaryDirectory() as place:
             job = {"words": words, "cwd": str(cwd), "place": place, "without": without, "unheard": unheard}
+            job["path"] = str(path)
             pids = [self.ask({**job, "index": i, "env": dict(env[i]) if env else {}}) for i in range(count)]
             codes = self.ask({"wait": pids, "timeout": timeout})
             return [Done(code, *texts(Path(place), i)) for i, code in enumerate(codes)]
@@ -126,7 +132,7 @@ class Forks:
         for name in ("out0", "err0"):
             (place / name).touch()
         job = {"words": words, "cwd": str(cwd), "place": str(place), "without": (), "unheard": False, "env": {}}
-        return Begun(self, self.ask({**job, "index": 0, "session": True}), place)
+        return Begun(self, self.ask({**job, "index": 0, "session": True, "path": str(PLUGIN)}), place)
 
     def ask(self, job: dict[str, Any]) -> Any:
         assert self.process.stdin and self.process.stdout
@@ -213,11 +219,31 @@ def _warm() -> None:
     from rlx.training.runner import typed
 
     torch.set_num_threads(1)
+    _remember_yaml()
     for words in ([], ["algo=sft", "task=add2"]):
         with composing.compose_all() as compose:
             typed(composing.plain(compose(words)))
     gc.collect()
     gc.freeze()  # a collection in a fork would copy every page
+
+
+def _remember_yaml() -> None:
+    """What a YAML file says is decided by its text: those that every command reads are parsed once."""
+    import yaml
+
+    real, known = yaml.load, {}
+
+    def load(stream: Any, Loader: Any) -> Any:
+        if not hasattr(stream, "read"):
+            return real(stream, Loader)
+        begin, text = stream.tell(), stream.read()
+        stream.seek(begin)
+        key = (Loader.__qualname__, text)
+        if key not in known:
+            known[key] = real(stream, Loader)
+        return copy.deepcopy(known[key])
+
+    yaml.load = load
 
 
 def _child(job: dict[str, Any]) -> None:
@@ -237,7 +263,8 @@ def _child(job: dict[str, Any]) -> None:
             os.dup2(writer, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.chdir(job["cwd"])
-        os.environ.update(job["env"])
+        os.environ.update(job["env"], PYTHONPATH=job["path"])
+        sys.path[sys.path.index(str(PLUGIN))] = job["path"]
         sys.argv = ["rlx", *job["words"]]
         sys.modules.update(dict.fromkeys(job["without"]))
         try:

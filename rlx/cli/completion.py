@@ -84,6 +84,7 @@ FLAGS: dict[str, tuple[str, ...]] = {  # of each verb; a test holds them against
     "report": ("--out", "--metric", "--title", "--json", "--help"),
     "export": ("--to", "--out", "--checkpoint", "--trust", "--json", "--help"),
     "new": ("--from", "--help"),
+    "check": ("--json", "--help"),
     "list": ("--help",),
     "doctor": ("--help",),
     "completion": ("--help",),

@@ -123,6 +123,8 @@ def load_file(path: Path) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     reach()
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # what lies beside it
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)

@@ -1,10 +1,10 @@
 """What every algorithm of the control world must do, built-in ones and those that come later: each YAML of conf/algo
-that learns in an environment is tested here, and the others in test_every_language_algorithm.py."""
+that learns in an environment is tested here and by the kit of rlx check (tests/check), the others in
+test_every_language_algorithm.py."""
 
 from __future__ import annotations
 
 import json
-import re
 import signal
 from collections.abc import Callable
 from functools import cache
@@ -22,7 +22,6 @@ from tiny_runs import (
     record,
     result,
     resume,
-    status,
     train,
 )  # fmt: skip
 from training import train as learn
@@ -31,7 +30,6 @@ from rlx.algos import q_learning
 from rlx.base.errors import ConfigError
 from rlx.config import registry
 from rlx.run import Run
-from rlx.training import runner
 
 ALGORITHMS = sorted(registry.algorithms_of("control"))
 TABULAR = [name for name in ALGORITHMS if config("unused", algo=name)["algo"]["implementation"] == "q_learning"]
@@ -107,46 +105,6 @@ def test_a_seed_gives_the_same_run_twice_and_another_seed_another_one(algo: str,
         row for row in ({k: v for k, v in row.items() if not k.startswith("eval/")} for row in one[1]) if len(row) > 1
     ]
     assert result(train(tmp_path, **changes, seed=2))[0] != one[0]
-
-
-@pytest.mark.parametrize("algo", ALGORITHMS)
-def test_the_saved_policy_is_the_one_that_was_evaluated(algo: str, whole) -> None:
-    cfg, policy = runner.open_policy(whole(algo))
-    found = runner.evaluate_policy(policy, cfg, cfg.eval_episodes, cfg.seed)
-    assert found["mean"] == status(whole(algo))["evaluation"]["mean_reward"]
-    sampled = runner.evaluate_policy(policy, cfg, 3, 5, stochastic=True)
-    assert sampled == runner.evaluate_policy(policy, cfg, 3, 5, stochastic=True) and sampled["n"] == 3
-
-
-@pytest.mark.parametrize("algo", ALGORITHMS)
-def test_a_value_that_is_not_finite_ends_the_run_and_reaches_no_checkpoint(algo: str, tmp_path) -> None:
-    """Planted in a weight, as a division by zero would."""
-    real, planted = Run.track, []
-
-    def track(self, **objects):
-        real(self, **objects)
-        planted.extend(thing for thing in objects.values() if isinstance(thing, torch.nn.Module))
-
-    def progress(step, _metrics):
-        if step >= 96:
-            tensors = [*planted[0].parameters(), *planted[0].buffers()]
-            tensors[0].data.view(-1)[0] = float("nan")
-
-    Run.track = track
-    try:
-        with pytest.raises(runner.RunFailed, match="finite"):
-            train(tmp_path, name="run", progress=progress, **SERVED, algo=algo, eval_every=0)
-    finally:
-        Run.track = real
-    assert status(tmp_path / "run")["status"] == "failed"
-    for name in checkpoints(tmp_path / "run"):
-        assert int(re.findall(r"\d+", name)[0]) < 96
-
-
-@pytest.mark.parametrize("algo", ALGORITHMS)
-def test_a_reward_that_is_not_finite_ends_the_run_and_is_named(algo: str, tmp_path) -> None:
-    with pytest.raises(runner.RunFailed, match="the reward is nan"):
-        train(tmp_path, name="run", **{**SERVED, "env.id": "probe_envs:Faulty-v0"}, algo=algo)
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)

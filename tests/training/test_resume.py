@@ -162,7 +162,7 @@ def test_a_run_killed_at_random_times_equals_one_never_stopped(tmp_path, never_s
 
 
 def test_by_the_command_line_a_killed_run_equals_the_job_of_a_grid(tmp_path, forks):
-    words = ["env=cartpole", "total_steps=15_000", "checkpoint_every=1_000", "eval_every=5_000", "video=false"]
+    words = ["env=cartpole", "total_steps=30_000", "checkpoint_every=1_000", "eval_every=5_000", "video=false"]
     words.append("algo.num_epochs=4")
     swept = forks("train", "-m", *words, "seed=1,2", "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert swept.code == 0, swept.err

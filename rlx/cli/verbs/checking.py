@@ -1,0 +1,67 @@
+"""rlx check: what rlx's own algorithms, environments and tasks must pass, for anybody's."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rlx.base.errors import UserError, choices_hint, shown
+from rlx.cli.verbs.base import Json, app, errors
+
+KINDS = ("algo", "env", "task")
+
+
+@app.command()
+def check(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="algo, env or task.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As in algo=NAME; an environment's id or file as well.")],
+    as_json: Json = False,
+) -> None:
+    """Check an algorithm, an environment or a task: rlx check algo ppo.
+
+    Does it learn what can be learnt, resume exactly, keep to its spaces and seeds? One line a finding; exit 1 if one
+    fails.
+    """
+    with errors():
+        if kind not in KINDS:
+            raise UserError(f"check {shown(kind)}: no such kind{choices_hint(kind, KINDS)}")
+        findings = []
+        for finding in _findings(kind, name):
+            findings.append(finding)
+            if not as_json:
+                print(f"{finding.status:5} {finding.check:11} {finding.detail}", flush=True)
+        if as_json:
+            print(json.dumps([finding.to_json() for finding in findings]))
+        if any(finding.status == "FAIL" for finding in findings):
+            raise typer.Exit(1)
+
+
+def _findings(kind: str, name: str) -> Iterator[Any]:
+    from rlx.check import findings
+    from rlx.config import registry
+
+    options = registry.options(kind)
+    if name not in options and not (kind == "env" and any(mark in name for mark in (":", "-v", "/", ".py"))):
+        raise UserError(f"check {kind} {name}: no such {kind}{choices_hint(name, options, where=f'rlx list {kind}s')}")
+    if kind == "algo":
+        from rlx.check import algo
+        from rlx.launch.composing import compose_all, plain, set_threads
+
+        set_threads(1)
+
+        def compose(words: list[str]) -> dict[str, Any]:
+            with compose_all() as composing:
+                return plain(composing(words))
+
+        with findings.place() as directory:
+            yield from findings.run(algo.checks(name, compose, Path(directory)))
+    elif kind == "env":
+        from rlx.check import env
+
+        yield from findings.run(env.checks(env.config(name, registry.values("env", name))))
+    else:
+        from rlx.check import task
+
+        yield from findings.run(task.checks(name, registry.values("task", name)))

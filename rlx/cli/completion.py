@@ -169,7 +169,7 @@ def _keys(words: list[str], groups: list[str]) -> dict[str, Any]:
         first = kind.primary(words[:-1])
     except ConfigError:  # words of two worlds
         first = registry.PRIMARY["control"]
-    main = registry.load(registry.conf_dir() / f"{first}.yaml")
+    main, _ = registry.begins_with(first)
     chosen = {key: value for item in main.get("defaults", []) if isinstance(item, dict) for key, value in item.items()}
     chosen |= dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
     values = flatten({key: value for key, value in main.items() if key not in ("defaults", "hydra")}, empty=True)

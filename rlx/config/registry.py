@@ -16,9 +16,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from rlx.base import guarded
 from rlx.base.errors import ConfigError
 from rlx.config import own_code, plugins
 from rlx.config.facts import Facts, fault, outline
+from rlx.config.nested import merged
 
 WORLDS = {"control": "env", "language": "task"}  # the section that says where an algorithm of each world learns
 PRIMARY = {"control": "config", "language": "language"}  # and the file that its configuration begins with
@@ -106,16 +108,9 @@ def user_conf() -> Path | None:
 
 
 def conf_dirs(extra: Path | None = None) -> list[Path]:
-    """Every directory of configuration files, first match wins: ./conf of the user, rlx's, plug-ins', `extra`.
-
-    ./conf goes behind rlx's own where it holds a config.yaml or language.yaml: that belongs to some other program, or
-    would replace rlx's.
-    """
-    own, user = conf_dir().resolve(), user_conf()
-    folders = [own]
-    if user:
-        replaces = any((user / f"{name}.yaml").exists() for name in PRIMARY.values())
-        folders.insert(1 if replaces else 0, user)
+    """Every directory of configuration files, first match wins: ./conf of the user, rlx's, plug-ins', `extra`."""
+    user = user_conf()
+    folders = [*([user] if user else []), conf_dir().resolve()]
     for point in plugins.entry_points("rlx.conf").values():
         try:
             spec = find_spec(point.value)
@@ -178,9 +173,51 @@ def origin(group: str, name: str) -> str:
     return own_code.near(path) if path.is_relative_to(own_code.folder()) else str(path.parent.parent)
 
 
+def begins_with(name: str) -> tuple[dict[str, Any], str | None]:
+    """The file that configurations begin with, config or language: rlx's own, and laid over it the user's where rlx
+    knows all of its keys. And what to say of one that is left alone."""
+    own = load(conf_dir() / f"{name}.yaml")
+    path = (folder / f"{name}.yaml") if (folder := user_conf()) else None
+    if path is None or not path.exists():
+        return own, None
+    where = f"./conf/{name}.yaml is not used"
+    try:
+        content = guarded.yaml_value(path)
+    except ConfigError as error:
+        return own, f"{where}: {str(error).removeprefix(f'{path}: ')}"
+    if content is None:
+        return own, None
+    if not isinstance(content, dict):
+        return own, f"{where}: it has no keys"
+    known = {*(key for each in PRIMARY.values() for key in load(conf_dir() / f"{each}.yaml")), *groups(), *SECTIONS}
+    if strange := [str(key) for key in content if key not in known]:
+        return own, f"{where}: rlx has no key '{strange[0]}' (rlx's own stands)"
+    if strange := [key for key in content if key in groups() and not isinstance(content[key], dict)]:
+        return own, f"{where}: {strange[0]} must be a section with keys (a choice stands in its defaults list)"
+    listed = _choices_laid_over(own["defaults"], content.pop("defaults", None) or [])
+    return {**merged(own, content), "defaults": listed}, None
+
+
+SECTIONS = ("hydra", "defaults", "logger")
+
+
+def _choices_laid_over(own: list[Any], user: Any) -> list[Any]:
+    """The items of a defaults list with a user's choices in their places, and what else is chosen behind them."""
+    chosen = {}
+    for item in user if isinstance(user, list) else ():
+        for key, value in item.items() if isinstance(item, dict) else ():
+            chosen[str(key).removeprefix("override ").removeprefix("optional ")] = value
+    items = []
+    for item in own:
+        key = next(iter(item)) if isinstance(item, dict) else ""
+        group = key.removeprefix("override ").removeprefix("optional ")
+        items.append({key: chosen.pop(group)} if group in chosen else item)
+    return [*items, *({f"override {key}" if "/" in key else key: value} for key, value in chosen.items())]
+
+
 def default_choice(world: str, group: str) -> str:
     """What the defaults list of a world's primary file chooses of a group."""
-    listed = load(conf_dir() / f"{PRIMARY[world]}.yaml").get("defaults") or []
+    listed = begins_with(PRIMARY[world])[0].get("defaults") or []
     return next(str(item[group]) for item in listed if isinstance(item, dict) and group in item)
 
 

@@ -47,6 +47,7 @@ class Words:
 
     flags: dict[str, str | None] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
+    file: Path | None = None  # that holds the whole configuration
 
     @property
     def multirun(self) -> bool:
@@ -93,6 +94,12 @@ def split(argv: list[str]) -> Words:
                 f"{typed}: no such flag{f'; did you mean --{close}?' if close else ''} (rlx train --help)"
             )
     _check_combination(words)
+    files = [word for word in words.overrides if "=" not in word and word.endswith((".yaml", ".yml"))]
+    if len(files) > 1:
+        raise ConfigError(f"{files[1]}: one file holds the whole configuration; there is {files[0]} already")
+    if files:
+        words.overrides.remove(files[0])
+        words.file = Path(files[0])
     return words
 
 

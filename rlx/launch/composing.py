@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import hydra
+import yaml
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
+from rlx.base import guarded
 from rlx.base.errors import ConfigError
 from rlx.config import kind, registry
 from rlx.config.schema import find_target
@@ -72,8 +76,56 @@ def opened(config_dir: Path | None = None) -> Iterator[Any]:
 
 
 def first(given: Words) -> str:
-    """The file that the configuration begins with."""
-    return given.flags.get("--config-name") or kind.primary(given.overrides, given.config_dir)
+    """The file that the configuration begins with: one of rlx's, with the user's own laid over it (`registry.
+    begins_with`), or what the user gave as a file."""
+    if given.file is not None:
+        return _stored("file", _whole(given.file))
+    name = given.flags.get("--config-name") or kind.primary(given.overrides, given.config_dir)
+    user = registry.user_conf()
+    if name not in registry.PRIMARY.values() or user is None or not (user / f"{name}.yaml").exists():
+        return name
+    content, notice = registry.begins_with(name)
+    if notice and notice not in _said:
+        print(f"rlx: note: {notice}", file=sys.stderr)
+        _said.add(notice)
+    sections = {key: content.pop(key) for key in registry.groups() if key in content}
+    if sections:  # over the files that are chosen, under presets
+        listed = content["defaults"]
+        place = next((i for i, item in enumerate(listed) if "preset" in str(item)), len(listed))
+        listed.insert(place, _stored(f"{name}_sections", sections, package="_global_"))
+    return _stored(name, content)
+
+
+_said: set[str] = set()  # notices
+
+
+def _stored(name: str, content: Mapping[str, Any], package: str | None = None) -> str:
+    """The name under which Hydra finds a configuration that is no file."""
+    ConfigStore.instance().store(f"own_{name}", _numbers(content), package=package)
+    return f"own_{name}"
+
+
+def _numbers(tree: Any) -> Any:
+    """With numbers such as 1e-3, which YAML takes for words, as Hydra reads them."""
+    return OmegaConf.to_container(OmegaConf.create(yaml.safe_dump(tree, sort_keys=False)))
+
+
+def _whole(path: Path) -> dict[str, Any]:
+    """A file that `rlx train --cfg job` printed, or config.yaml of a run. Raises ConfigError."""
+    if not path.is_file():
+        what = (
+            "a directory (of a run: its config.yaml; to go on with it: rlx resume)" if path.is_dir() else "no such file"
+        )
+        raise ConfigError(f"{path}: {what}")
+    content = guarded.yaml_value(path)
+    if not isinstance(content, dict) or not isinstance(content.get("algo"), dict):
+        raise ConfigError(f"{path}: not a whole configuration (rlx train ... --cfg job > {path.name} writes one)")
+    language = registry.WORLDS["language"] in content
+    shipped = registry.load(registry.conf_dir() / f"{registry.PRIMARY['language' if language else 'control']}.yaml")
+    hydras = [
+        item for item in shipped["defaults"] if isinstance(item, dict) and next(iter(item)).startswith("override ")
+    ]
+    return {"defaults": ["_self_", *hydras], **content, "hydra": shipped["hydra"]}
 
 
 @contextlib.contextmanager

@@ -65,7 +65,8 @@ def source(message: str, overrides: list[str], config_dir: Path | None) -> str:
     section, _, key = match[0].rpartition(".")
     group = section.partition(".")[0]
     chosen = dict(word.split("=", 1) for word in overrides if "=" in word).get(group or "experiment", "")
-    files = [path for path in _files(config_dir) if path.stem == chosen]
+    begins = [f"{name}.yaml" for name in registry.PRIMARY.values()]
+    files = [path for path in _files(config_dir) if path.stem == chosen or path.name in begins]
     if "no such key" in message:  # a mistyped word is rare enough to look for it everywhere
         files += _files(config_dir)
     for path in files:

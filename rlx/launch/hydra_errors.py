@@ -105,7 +105,7 @@ def _missing_file(error: MissingConfigException) -> str:
     if misnamed := [near(path) for folder in registry.conf_dirs() if (path := folder / f"{file}.yml").exists()]:
         more = f"rename {misnamed[0]} to .yaml"
     where = f"rlx list {group}s" if group in NOUNS and group != "as" else ""
-    wanted = re.search(r"In '(?!config'|language'|hydra/)([^']+)'", str(error))
+    wanted = re.search(r"In '(?!config'|language'|own_|hydra/)([^']+)'", str(error))
     return f"{group}={name}: no such {noun}{choices_hint(name, choices, more=more, where=where)}" + (
         f", wanted by {wanted.group(1)}.yaml" if wanted else ""
     )

@@ -54,6 +54,8 @@ def train(argv: list[str], progress: Any = None) -> Outcome:
         print(f"rlx {__version__}, Hydra {hydra.__version__}")
         return Outcome()
     given.overrides = [_without_plus(word) for word in given.overrides]
+    if given.file is not None:
+        _check_file(given)
     if name := chain.find(given):
         if given.trains:
             return _chain(name, given, progress)
@@ -62,7 +64,8 @@ def train(argv: list[str], progress: Any = None) -> Outcome:
     given.overrides = [override.input_line or "" for override in parsed]
     command = ["rlx", "train", *argv]
     check_size(given.config_dir)
-    kind.choose(given.overrides, given.config_dir)  # before anything is composed: they may not fit together
+    if given.file is None:
+        kind.choose(given.overrides, given.config_dir)  # before anything is composed: they may not fit together
     with one_line(given.overrides, given.config_dir):
         if not given.trains:
             _print(given)
@@ -103,6 +106,15 @@ def _chain(name: str, given: arguments.Words, progress: Any) -> Outcome:
 
     chain.run(name, given, start)
     return outcome
+
+
+def _check_file(given: arguments.Words) -> None:
+    """A file is a whole configuration: nothing is chosen beside it. Raises ConfigError."""
+    for word in given.overrides:
+        if word.partition("=")[0] in registry.groups():
+            raise ConfigError(f"{word}: {given.file} holds the whole configuration; only its keys can be set beside it")
+    if "--config-name" in given.flags:
+        raise ConfigError(f"--config-name: {given.file} is the configuration already")
 
 
 def _without_plus(word: str) -> str:

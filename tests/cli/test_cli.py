@@ -192,14 +192,100 @@ def test_the_users_conf_adds_environments_and_presets(tmp_path: Path, forks: For
     assert forks("train", "env=mine", *TINY, cwd=tmp_path).run.endswith("_s77")
 
 
-def test_a_config_yaml_of_another_program_replaces_nothing(tmp_path: Path, forks: Forks) -> None:
+def test_a_config_yaml_of_another_program_is_named_once_and_left_alone(tmp_path: Path, forks: Forks) -> None:
     (tmp_path / "conf" / "env").mkdir(parents=True)
-    (tmp_path / "conf" / "config.yaml").write_text("model: resnet\n")
-    (tmp_path / "conf" / "env" / "cartpole.yaml").write_text("host: example.com\n")
-    (tmp_path / "conf" / "env" / "mine.yaml").write_text("name: mine\nid: CartPole-v1\n")
-    shown = yaml.safe_load(forks("train", "--cfg", "job", cwd=tmp_path).out)
-    assert shown["algo"]["name"] == "ppo" and shown["env"]["id"] == "CartPole-v1"
-    assert yaml.safe_load(forks("train", "env=mine", "--cfg", "job", cwd=tmp_path).out)["env"]["name"] == "mine"
+    (tmp_path / "conf" / "env" / "cartpole.yaml").write_text("name: mine\nid: CartPole-v1\nmax_episode_steps: 33\n")
+    for text, says in (
+        ("database: x\n", "rlx has no key 'database'"), ("model: resnet\n", "model must be a section"),
+        ("a: [\n", "unreadable"), ("- 1\n", "no keys"),
+    ):  # fmt: skip
+        (tmp_path / "conf" / "config.yaml").write_text(text)
+        done = forks("train", "--cfg", "job", cwd=tmp_path)
+        shown = yaml.safe_load(done.out)
+        assert shown["algo"]["name"] == "ppo" and shown["env"]["max_episode_steps"] == 33  # ./conf comes first
+        assert done.err.count("\n") == 1 and "./conf/config.yaml is not used: " in done.err and says in done.err
+    assert forks("ls", cwd=tmp_path).err == "" and "mine" in forks("train", *TINY, cwd=tmp_path).run
+
+
+def test_ones_own_config_yaml_lies_over_the_shipped_one_and_under_all_the_rest(tmp_path: Path, forks: Forks) -> None:
+    def shown(*words: str) -> dict:
+        done = forks("train", *words, "--cfg", "job", cwd=tmp_path)
+        assert done.code == 0 and not done.err, done.err
+        return yaml.safe_load(done.out)
+
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "config.yaml").write_text(
+        "defaults:\n  - override algo: a2c\n  - env: acrobot\nseed: 7\ntotal_steps: 3_000\nmodel: {hidden: [7]}\n"
+        "algo: {lr: 1e-3, gamma: .5}\nexpect: {score: 1}\n"
+    )
+    plain = shown("preset=none")
+    assert (plain["algo"]["name"], plain["env"]["name"], plain["seed"], plain["total_steps"]) == (
+        "a2c",
+        "acrobot",
+        7,
+        3000,
+    )
+    assert (plain["model"]["hidden"], plain["algo"]["lr"], plain["algo"]["gamma"]) == ([7], 1e-3, 0.5)
+    assert plain["eval_episodes"] == 10 and plain["model"]["activation"] == "tanh"
+    tuned = shown("env=cartpole")
+    assert tuned["total_steps"] == 500_000 and tuned["seed"] == 7  # a preset lies over it
+    typed = shown("algo=ppo", "env=cartpole", "preset=none", "seed=1", "algo.gamma=.9")
+    assert (typed["algo"]["name"], typed["seed"], typed["algo"]["gamma"]) == ("ppo", 1, 0.9)
+    grid = forks("train", "-m", "env=cartpole", "preset=none", "seed=1,2", *TINY, cwd=tmp_path)
+    assert grid.code == 0 and len(list((tmp_path / "runs").rglob("a2c*"))) == 0
+    assert {yaml.safe_load(file.read_text())["algo"]["name"] for file in tmp_path.rglob("runs/**/config.yaml")} == {
+        "a2c"
+    }
+    (tmp_path / "conf" / "config.yaml").write_text("total_steps: many\n")
+    done = forks("train", "preset=none", cwd=tmp_path)
+    assert done.code == 2 and "total_steps=many: must be a whole number >= 1 [conf/config.yaml]" in done.err
+    (tmp_path / "conf" / "language.yaml").write_text("defaults: [{task: sort}]\neval_prompts: 9\n")
+    spoken = shown("algo=sft", "preset=none")
+    assert (spoken["task"]["name"], spoken["eval_prompts"]) == ("sort", 9)
+
+
+@pytest.mark.parametrize(
+    "words", [["algo=ppo", "env=cartpole"], ["algo=sft", "task=sort"]], ids=["control", "language"]
+)
+def test_a_printed_configuration_is_a_file_that_trains_the_same(words: list[str], tmp_path: Path, forks: Forks) -> None:
+    short = ["total_steps=3" if "sft" in words[0] else "total_steps=512", "eval_every=0", "tensorboard=false"]
+    (tmp_path / "my.yaml").write_text(forks("train", *words, *short, "--cfg", "job", cwd=tmp_path).out)
+
+    def trained(*words: str) -> dict:
+        done = forks("train", *words, cwd=tmp_path)
+        assert done.code == 0, done.err
+        return json.loads(forks("show", done.run, "--json", cwd=tmp_path).out)
+
+    direct, by_file = trained(*words, *short), trained("my.yaml")
+    assert direct["weights_sha256"] == by_file["weights_sha256"] and by_file["run"].startswith("runs/")
+    assert trained(f"{direct['run']}/config.yaml")["weights_sha256"] == direct["weights_sha256"]
+    other, same = trained("my.yaml", "seed=2"), trained(*words, *short, "seed=2")
+    assert other["weights_sha256"] == same["weights_sha256"] != direct["weights_sha256"]
+    grid = forks("train", "-m", "my.yaml", "seed=1,2", cwd=tmp_path)
+    assert grid.code == 0, grid.err
+    jobs = json.loads(forks("ls", grid.run, "--json", cwd=tmp_path).out)
+    assert [job["weights_sha256"] for job in jobs] == [direct["weights_sha256"], other["weights_sha256"]]
+
+
+@pytest.mark.parametrize(
+    "words, named",
+    [
+        ("nope.yaml", "nope.yaml: no such file"),
+        ("my.yaml env=acrobot", "my.yaml holds the whole configuration"),
+        ("my.yaml preset=none", "my.yaml holds the whole configuration"),
+        ("my.yaml my.yaml", "my.yaml already"),
+        ("my.yaml algo.lrr=1", "did you mean 'algo.lr'"),
+        ("list.yaml", "not a whole configuration"),
+        ("broken.yaml", "broken.yaml"),
+    ],
+)
+def test_a_file_that_is_none_is_one_line(words: str, named: str, tmp_path: Path, forks: Forks) -> None:
+    (tmp_path / "my.yaml").write_text(forks("train", "--cfg", "job", cwd=tmp_path).out)
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "broken.yaml").write_text("a: [\n")
+    done = forks("train", *words.split(), cwd=tmp_path)
+    assert done.code == 2 and named in done.err and done.err.count("\n") == 1, done.err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_config_dir_adds_files_for_a_run_and_for_a_grid(tmp_path: Path, forks: Forks) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ EXTRAS = {
     "ray": Extra("hydra_plugins.hydra_ray_launcher", hydra=("ray", "ray_aws")),
     "hf": Extra("transformers"),
     "onnx": Extra("onnx"),
+    "wandb": Extra("wandb"),
+    "mlflow": Extra("mlflow"),
     "bench": Extra("stable_baselines3"),
 }
 
@@ -43,6 +46,11 @@ def of_env(*names: str) -> str | None:
 def of_hydra(name: str) -> str | None:
     """The extra that brings a launcher or a sweeper."""
     return next((extra for extra, brings in EXTRAS.items() if name in brings.hydra), None)
+
+
+def installed(extra: str) -> bool:
+    """Is what an extra brings here?"""
+    return find_spec(EXTRAS[extra].module) is not None
 
 
 def install(extra: str = "") -> str:

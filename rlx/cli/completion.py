@@ -98,7 +98,7 @@ VALUES: dict[str, tuple[str, ...]] = {  # of flags
     "--where": ("algo=", "env=", "task=", "seed=", "status=", "'step>=", "'eval>="),
     "--to": ("safetensors", "onnx", "folder"),
 }  # fmt: skip
-LISTS = ("algos", "envs", "tasks", "presets", "models", "experiments", "sweeps", "wrappers")
+LISTS = ("algos", "envs", "tasks", "presets", "models", "experiments", "sweeps", "wrappers", "loggers")
 RUN_VERBS = ("resume", "eval", "play", "sample", "show", "plot", "rm", "diff", "compare", "report", "export")
 
 ACTIONS = ("resume", "best", "show")  # of rlx sweep

@@ -45,6 +45,7 @@ TABLE: dict[str, Meaning] = {
     "eval_every":         Meaning(FREE,   False,  False),
     "keep_checkpoints":   Meaning(FREE,   False,  False),
     "tensorboard":        Meaning(FREE,   False,  False),
+    "logger":             Meaning(FREE,   False,  False),
     "video":              Meaning(FREE,   False,  False),
     "samples":            Meaning(FREE,   False,  False),
     "expect":             Meaning(FREE,   False,  False),

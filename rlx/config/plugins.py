@@ -28,6 +28,7 @@ from rlx.config.own_code import Absent
 
 RLX = Path(__file__).resolve().parent.parent
 BUILT_IN = {"algos": "algos", "tasks": "language.tasks"}  # packages of rlx in which each file is one
+LOGGERS = ("csv", "mlflow", "wandb")  # rlx/loggers/NAME.py: Logger
 NEEDED = {"algos": ("Config", "train"), "tasks": ("Config", "Task")}  # what a module of the kind has
 KEYS = {"algos": "algo.implementation", "tasks": "task.implementation", "wrappers": "env.wrappers", "loggers": "logger"}
 WORDS = {"algos": "implementation", "tasks": "task", "wrappers": "wrapper", "loggers": "logger"}
@@ -135,6 +136,8 @@ def _is_one(kind: str, name: str) -> bool:
 
 def source(kind: str, name: str) -> Source | None:
     """Where the thing that a name stands for is; None where nobody has it."""
+    if kind == "loggers" and name in LOGGERS:
+        return Source(kind, name, module=f"rlx.loggers.{name}", attribute="Logger")
     if kind in BUILT_IN and _is_one(kind, name):
         return Source(kind, name, module=f"rlx.{BUILT_IN[kind]}.{name}")
     if point := entry_points(f"rlx.{kind}").get(name):

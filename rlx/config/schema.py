@@ -6,7 +6,7 @@ import math
 import re
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -54,6 +54,7 @@ class Config:
     expect: Expect
     algo: Any
     model: Any
+    logger: list[str | dict[str, Any]] | None = field(default=None, kw_only=True)  # None: TensorBoard if that is true
 
     @property
     def place(self) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from rlx.analysis import grids
 from rlx.base import guarded, process
@@ -21,6 +21,7 @@ from rlx.base.errors import ConfigError
 from rlx.config import registry
 from rlx.launch import arguments
 from rlx.launch.composing import check_hydra, compose_all, plain, set_threads
+from rlx.loggers import loggers
 from rlx.rundir import reader, tensorboard_grid
 
 MAX_CHECKED = 128  # jobs that are composed here; Hydra composes all of them once more
@@ -80,7 +81,7 @@ def check(given: arguments.Words, parsed: list[Override], command: list[str]) ->
     """
     with compose_all(given) as compose:
         composed = compose([o.input_line or "" for o in parsed if not o.is_sweep_override()])
-        settings, drawn = composed.hydra, bool(composed.get("tensorboard"))
+        settings, drawn = composed.hydra, _draws(composed)
         check_hydra(settings)
         own = str(settings.sweeper.get("_target_", "")).endswith("BasicSweeper")
         params = dict(settings.sweeper.get("params") or {}) if own else {}
@@ -106,6 +107,13 @@ def check(given: arguments.Words, parsed: list[Override], command: list[str]) ->
         metrics = list(dict.fromkeys(metric for name in algos for metric in registry.facts(name).metrics))
         tensorboard_grid.columns(directory, {key: some for key, some in values.items() if len(some) > 1}, metrics)
     return Grid(directory, planned, keys)
+
+
+def _draws(composed: DictConfig) -> bool:
+    """Do its jobs write TensorBoard's events?"""
+    listed = composed.get("logger")
+    items = None if listed is None else OmegaConf.to_container(listed)
+    return loggers.TENSORBOARD in loggers.names(items, bool(composed.get("tensorboard")))  # type: ignore[arg-type]
 
 
 def _same(directory: Path, overrides: list[str]) -> Path | None:

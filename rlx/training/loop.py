@@ -27,6 +27,7 @@ from rlx.base.signals import Interrupted, Pruned, RunFailed, Signals, name_of
 from rlx.config import registry
 from rlx.config.keys import config_hash, hparams
 from rlx.config.schema import Config
+from rlx.loggers.loggers import TENSORBOARD, LoggedRun, Loggers, names
 from rlx.run import Run, measured
 from rlx.rundir import films, layout, provenance
 from rlx.rundir.checkpoint import Checkpoints, Found, weights_sha256
@@ -123,19 +124,22 @@ class Loop:
             self.log = MetricsLog(self.path / "metrics.jsonl", offset=own.get("metrics_offset", 0))
         except ValueError as error:
             raise UserError(str(error)) from None
+        raw = layout.read_config(self.path)
+        recorded = Provenance.load(self.path)
+        about = LoggedRun(self.path, "/".join(self.path.parts[-3:]), raw, self.cfg.seed, recorded.command or [])
+        self.loggers = Loggers(self.cfg.logger, about, self.step)
+        drawn = TENSORBOARD in names(self.cfg.logger, self.cfg.tensorboard)
         began = any(self.path.glob("events.out.tfevents.*"))
-        self.dashboard = (Dashboard if self.cfg.tensorboard else _NoDashboard)(
+        self.dashboard = (Dashboard if drawn else _NoDashboard)(
             self.path, purge_step=self.first + 1 if state else 0 if began else None
         )
-        raw = layout.read_config(self.path)
         row = hparams(raw)
         self.dashboard.hparams_start(row, config_hash(row))
-        if self.cfg.tensorboard and not state:
-            self._describe(raw)
+        if drawn and not state:
+            self._describe(raw, recorded)
         self._alive(now=True)
 
-    def _describe(self, raw: Mapping[str, Any]) -> None:
-        recorded = Provenance.load(self.path)
+    def _describe(self, raw: Mapping[str, Any], recorded: Provenance) -> None:
         listed = "\n".join(f"    {name} {version}" for name, version in (recorded.versions or {}).items())
         text = provenance.scrub(yaml.safe_dump(dict(raw), sort_keys=False))
         self.dashboard.text("config", f"```yaml\n{text}\n```")
@@ -167,6 +171,7 @@ class Loop:
         weights = weights_sha256(self.run.parameters())
         self.dashboard.hparams_end("success")
         self._status("finished", weights_sha256=weights)
+        self.loggers.finish("finished")
         return {"evaluation": self._evaluated(), "metrics": self.metrics, "weights_sha256": weights}
 
     def _loaded(self) -> None:
@@ -222,6 +227,7 @@ class Loop:
         except OSError as error:
             raise CannotWrite(self.log.path, len(str(metrics)), error) from error
         self.dashboard.scalars(step, metrics)
+        self.loggers.log(step, metrics)
 
     def _evaluate(self, step: int) -> None:
         evaluation = self.world.evaluation(self.cfg, self.module, self.run)
@@ -259,6 +265,7 @@ class Loop:
             raise FloatingPointError(f"{names[0]} is not finite at step {step:,}: no checkpoint is made of that")
         if self._state is None:  # once a step: where environments cannot be replayed, it starts new episodes
             self._state = self.run.state_dict()
+        self.loggers.flush()
         try:
             offset = self.log.sync()
         except OSError as error:
@@ -304,6 +311,8 @@ class Loop:
     def _last_words(self, status: str, **more: Any) -> None:
         with contextlib.suppress(OSError):
             self._status(status, **more)
+        if hasattr(self, "loggers"):  # not where the run could not be opened
+            self.loggers.finish(status)
 
     def _status(self, status: str, durable: bool = True, **more: Any) -> None:
         Status(

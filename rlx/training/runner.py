@@ -15,6 +15,7 @@ from rlx.base.errors import ConfigError, UserError, shown
 from rlx.base.signals import Interrupted, RunFailed, Signals
 from rlx.config import keys, own_code, registry
 from rlx.config.schema import Config, implementation, validate
+from rlx.loggers import loggers
 from rlx.run import Run
 from rlx.rundir import layout, provenance, reader
 from rlx.rundir.checkpoint import CheckpointError, Checkpoints, Found
@@ -45,6 +46,7 @@ def check(cfg: Config, module: ModuleType) -> torch.device:
         device, _ = _chosen(cfg)
     except devices.DeviceError as error:
         raise ConfigError(str(error)) from None
+    loggers.check(cfg.logger)
     world_of(cfg).check(cfg, module)
     return device
 

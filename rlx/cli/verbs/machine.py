@@ -19,7 +19,8 @@ LISTS: dict[str, str | None] = {
     "models": "model",
     "experiments": "experiment",
     "sweeps": "sweep",
-    "wrappers": None,  # that have no file of their own
+    "wrappers": None,  # these have no file of their own
+    "loggers": None,
 }
 
 
@@ -27,16 +28,14 @@ LISTS: dict[str, str | None] = {
 def list_(
     what: Annotated[
         str,
-        typer.Argument(
-            metavar="NAME", help="One of algos, envs, tasks, presets, models, experiments, sweeps, wrappers."
-        ),
+        typer.Argument(metavar="NAME", help=f"One of {', '.join(LISTS)}."),
     ],
 ) -> None:
     """What there is to choose from."""
     with errors():
         if what not in LISTS:
             raise UserError(f"list {shown(what)}: no such list{choices_hint(what, LISTS)}")
-        printing.table(_wrappers() if what == "wrappers" else _files(str(LISTS[what])) or [("nothing", "", "")])
+        printing.table((_files(group) if (group := LISTS[what]) else _named(what)) or [("nothing", "", "")])
 
 
 def _files(group: str) -> list[tuple[str, ...]]:
@@ -51,11 +50,17 @@ def _files(group: str) -> list[tuple[str, ...]]:
     ]
 
 
-def _wrappers() -> list[tuple[str, ...]]:
+def _named(kind: str) -> list[tuple[str, ...]]:
+    """What has a name and no file: name, where it comes from."""
     from rlx.config import plugins
-    from rlx.envs.wrappers import wrapper_names
 
-    sources = {name: plugins.source("wrappers", name) for name in wrapper_names()}
+    if kind == "wrappers":
+        from rlx.envs.wrappers import wrapper_names
+
+        names = wrapper_names()
+    else:
+        names = ["tensorboard", *plugins.LOGGERS, *plugins.names(kind)]
+    sources = {name: plugins.source(kind, name) for name in names}
     return [(name, source.where if source else "rlx") for name, source in sources.items()]
 
 

@@ -333,3 +333,31 @@ def test_nobody_replaces_what_is_rlxs_own(here, monkeypatch) -> None:
     shutil.copy(here / "algos" / "my_vpg.py", here / "algos" / "ppo.py")
     source = plugins.source("algos", "ppo")
     assert source is not None and source.where == "rlx" and plugins.source("algos", "./algos/ppo.py").own
+
+
+@pytest.mark.parametrize("algo", ["ppo", "dqn", "vpg"])
+def test_an_encoder_of_ones_own_is_learnt_saved_and_judged(algo, forks, here, elsewhere) -> None:
+    short = ["algo.learning_starts=100"] if algo == "dqn" else ["algo.num_steps=128"]
+    words = [f"algo={algo}", "env=cartpole", "preset=none", *TINY, *short, "model.encoder=my_net", "model.features=8"]
+    run = trained(forks, here, *words)
+    assert record(run)["code"]["references"]["model.encoder"]["file"] == "./models/my_net.py"
+    plain = trained(forks, here, *[word for word in words if "encoder" not in word])
+    assert weights(run) != weights(plain)
+    ok(forks("resume", str(run), "total_steps=1024", cwd=elsewhere))
+    ok(forks("eval", str(run), "--episodes", "1", cwd=elsewhere))
+    refused = forks("export", str(run), "--to", "onnx", cwd=elsewhere)
+    assert refused.code == 2 and "cannot be exported" in refused.err
+
+
+def test_an_encoder_that_does_not_fit_is_one_line(forks, here) -> None:
+    file = here / "models" / "my_net.py"
+    for old, new, says in (
+        ("relu()", "relu()[..., :2]", "gives [2, 2] of two observations"), ("relu()", "rellu()", "AttributeError"),
+    ):  # fmt: skip
+        text = file.read_text()
+        file.write_text(text.replace(old, new))
+        done = forks("train", "env=cartpole", "model.encoder=my_net", cwd=here)
+        assert done.code == 2 and says in done.err and done.err.count("\n") == 1, done.err
+        file.write_text(text)
+    assert "did you mean 'my_net'" in forks("train", "env=cartpole", "model.encoder=my_nett", cwd=here).err
+    assert not (here / "runs").exists()

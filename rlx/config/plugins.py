@@ -6,6 +6,7 @@ folder one stands in. Nothing is imported until it is loaded.
     tasks     rlx/language/tasks/..  rlx.tasks                    ./tasks/NAME.py       a module: Config, Task
     wrappers  rlx.envs.wrappers      rlx.wrappers                 ./wrappers/NAME.py    called with an environment
     loggers   rlx.loggers            rlx.loggers                  ./loggers/NAME.py     a class: start, log, finish
+    models    -                      rlx.models                   ./models/NAME.py      a torch module: model.encoder
 
 In that order: nobody replaces what is rlx's. A name may also say where it is: ./any/file.py, and of the kinds that are
 no modules ./any/file.py:Name or module:Name (a bare NAME means the one class that its file defines). Environments are
@@ -30,8 +31,14 @@ RLX = Path(__file__).resolve().parent.parent
 BUILT_IN = {"algos": "algos", "tasks": "language.tasks"}  # packages of rlx in which each file is one
 LOGGERS = ("csv", "mlflow", "wandb")  # rlx/loggers/NAME.py: Logger
 NEEDED = {"algos": ("Config", "train"), "tasks": ("Config", "Task")}  # what a module of the kind has
-KEYS = {"algos": "algo.implementation", "tasks": "task.implementation", "wrappers": "env.wrappers", "loggers": "logger"}
-WORDS = {"algos": "implementation", "tasks": "task", "wrappers": "wrapper", "loggers": "logger"}
+KEYS = {
+    "algos": "algo.implementation",
+    "tasks": "task.implementation",
+    "wrappers": "env.wrappers",
+    "loggers": "logger",
+    "models": "model.encoder",
+}
+WORDS = {"algos": "implementation", "tasks": "task", "wrappers": "wrapper", "loggers": "logger", "models": "encoder"}
 
 
 @dataclass(frozen=True)

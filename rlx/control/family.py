@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import psutil
+import torch
 
 from rlx.base.errors import ConfigError
-from rlx.config import registry
+from rlx.config import plugins, registry
 from rlx.config.schema import Algo
 from rlx.control import evaluate
 from rlx.control.config import ControlConfig
@@ -58,7 +59,8 @@ def check(cfg: ControlConfig[Algo], module: ModuleType) -> None:
             _fits("observations", type(envs.raw_observation_space).__name__, cfg)
             make_head(envs.action_space)
             shape = envs.observation_space.shape or ()
-            if len(shape) == 3 and min(shape[1:]) < SMALLEST_IMAGE:
+            _check_encoder(cfg, shape)
+            if len(shape) == 3 and not cfg.model.encoder and min(shape[1:]) < SMALLEST_IMAGE:
                 raise ConfigError(
                     f"env.id={cfg.env.id}: images of {shape[1]} by {shape[2]} are too small for the CNN: "
                     f"{SMALLEST_IMAGE} by {SMALLEST_IMAGE} at least (env.wrappers=[flatten] makes vectors of them)"
@@ -73,6 +75,23 @@ def check(cfg: ControlConfig[Algo], module: ModuleType) -> None:
         raise ConfigError(str(error)) from None
     except ValueError as error:
         raise (error if isinstance(error, ConfigError) else ConfigError(f"env.id={cfg.env.id}: {error}")) from None
+
+
+def _check_encoder(cfg: ControlConfig[Algo], shape: tuple[int, ...]) -> None:
+    """A module of one's own must take what is observed. Raises ConfigError."""
+    if cfg.model.encoder is None:
+        return
+    encoder = plugins.load("models", cfg.model.encoder)
+    try:
+        out = encoder(shape, cfg.model.features)(torch.zeros(2, *shape))
+    except Exception as error:  # it may do anything
+        line = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"model.encoder={cfg.model.encoder}: {type(error).__name__}: {line}") from error
+    if tuple(out.shape) != (2, cfg.model.features):
+        raise ConfigError(
+            f"model.encoder={cfg.model.encoder}: gives {list(out.shape)} of two observations, not "
+            f"[2, model.features={cfg.model.features}]"
+        )
 
 
 def _check_judged_in(cfg: ControlConfig[Algo], envs: Envs) -> None:

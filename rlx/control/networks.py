@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from rlx.config import plugins
 from rlx.control.distributions import Head, forbid
 from rlx.envs.spaces import split_mask
 
@@ -24,7 +25,10 @@ class ModelConfig:
     shared: bool  # one trunk for policy and value, or one each
     orthogonal_init: bool  # gains sqrt(2), 0.01 (policy) and 1 (value); else torch's own
     log_std_init: float  # Gaussian policies
-    features: Annotated[int, Field(gt=0, le=100_000)]  # outputs of the CNN (images only)
+    features: Annotated[int, Field(gt=0, le=100_000)]  # outputs of the CNN (images), or of the encoder
+    encoder: str | None = (
+        None  # one's own module in front: Encoder(shape, features), obs [..., *shape] -> [..., features]
+    )
 
 
 SMALLEST_IMAGE = 36  # pixels a side, for the CNN
@@ -86,11 +90,15 @@ class Network(nn.Module):
     def __init__(self, obs_shape: tuple[int, ...], cfg: ModelConfig, masked: int) -> None:
         super().__init__()
         self.masked, self.pixels = masked, len(obs_shape) == 3
-        if self.pixels:
-            shape = (obs_shape[0] - 1, *obs_shape[1:]) if masked else obs_shape
-            self.features, self.width = Pixels(shape, cfg.features), cfg.features
+        if masked:
+            first, *rest = obs_shape
+            obs_shape = (first - 1, *rest) if self.pixels else (first - masked,)
+        if cfg.encoder is not None:
+            self.features, self.width = plugins.load("models", cfg.encoder)(obs_shape, cfg.features), cfg.features
+        elif self.pixels:
+            self.features, self.width = Pixels(obs_shape, cfg.features), cfg.features
         else:
-            self.features, self.width = nn.Identity(), math.prod(obs_shape) - masked
+            self.features, self.width = nn.Identity(), math.prod(obs_shape)
 
     def encode(self, obs: Tensor) -> Tensor:
         """Observations, without their mask, through the layers that all outputs have in common."""

@@ -57,6 +57,8 @@ class Plain:
 
 def plain(cfg: Any, module: Any, run: Run) -> Plain:
     """The policy of a run's checkpoint. Raises UserError for one that is more than tensors and a few lines."""
+    if getattr(cfg.model, "encoder", None):
+        raise UserError(f"model.encoder={cfg.model.encoder}: policies with a module of one's own cannot be exported")
     policy = registry.world(cfg.algo.implementation).load_policy(cfg, module, run)
     if isinstance(policy, TokenPolicy):
         return _speaker(policy, cfg)

@@ -132,7 +132,9 @@ def _check_combination(words: Words) -> None:
 
 # -- overrides -------------------------------------------------------------------------------------------------
 
-OPEN = re.compile(r"(env|eval_env)\.\w")  # sections with keys that their file need not list; the schema knows them
+OPEN = re.compile(
+    r"(env|eval_env)\.\w|model\.encoder="
+)  # sections with keys that their file need not list; the schema knows them
 
 
 def for_hydra(words: list[str]) -> list[str]:

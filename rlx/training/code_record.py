@@ -45,6 +45,7 @@ def names(raw: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
     for section, kind in (("algo", "algos"), ("task", "tasks")):
         add(f"{section}.implementation", kind, (raw.get(section) or {}).get("implementation"))
+    add("model.encoder", "models", (raw.get("model") or {}).get("encoder"))
     for section in ("env", "eval_env"):
         part = raw.get(section) or {}
         add(f"{section}.id", "envs", part.get("id"))

@@ -1,7 +1,5 @@
 """What an algorithm sees of its run: directory, device, clock, named random generators, tracked state."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

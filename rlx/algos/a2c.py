@@ -13,8 +13,6 @@ others have changed meanwhile. It is not offered: the result would depend on the
 could be repeated or resumed exactly, and at equal cost the synchronous form learns as well (Wu et al. 2017).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial

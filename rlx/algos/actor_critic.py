@@ -17,8 +17,6 @@ Actor and critic are two networks with a learning rate each. Left out: eligibili
 the gradient. A2C is the form with one joint loss.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial

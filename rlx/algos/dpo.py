@@ -10,8 +10,6 @@ by the task's hidden reward, or the task's own.
 Left out: the variants that change the loss's shape (IPO, cDPO, KTO).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial

@@ -19,8 +19,6 @@ the successors of all minibatches of a round are valued in one forward pass. Lef
 layers (the rest of Rainbow), recurrent networks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial

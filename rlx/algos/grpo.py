@@ -19,8 +19,6 @@ do not go together, are in language/grpo_config.py.
 Left out: rollouts that are older than one iteration, and several rewards with weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any

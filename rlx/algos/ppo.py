@@ -15,8 +15,6 @@ value clipping, linear schedules, global-norm clipping) are those of Engstrom et
 Left out: recurrent policies and a separate optimiser for the critic.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial

@@ -9,8 +9,6 @@ step, so the loss is that of text never seen before.
 Left out: texts cut to equal lengths and packed into rows, which a corpus of short texts does not need.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

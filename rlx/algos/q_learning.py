@@ -20,8 +20,6 @@ An episode cut by the time limit is bootstrapped from its true last state.
 Left out: eligibility traces, double Q-learning, n-step targets, Dyna-Q+ and prioritised sweeping.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal

@@ -13,8 +13,6 @@ on rankings it never saw.
 Left out: several people who disagree, and a margin that grows with how clear a comparison was.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal

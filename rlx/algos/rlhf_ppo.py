@@ -19,8 +19,6 @@ sees where a reward model stands between: where it falls while `objective/scores
 et al. 2022, arXiv:2210.10760).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

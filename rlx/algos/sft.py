@@ -11,8 +11,6 @@ leaves reinforcement learning nothing to do.
 Left out: several answers packed into one row, and anything but fresh demonstrations.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -20,8 +20,6 @@ Left out: the vine sampling of the paper's section 5.2 (it needs a simulator tha
 entropy bonus and recurrent policies.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial

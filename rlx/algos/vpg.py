@@ -18,8 +18,6 @@ Left out: the discounting of the gradient itself by gamma^t, which nearly all co
 section 13.3, has it).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """What came of the jobs of a grid, or of the trials of a search. Never imports torch."""
 
-from __future__ import annotations
-
 import contextlib
 from collections import Counter
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Numbers as a page and the axes of a picture write them."""
 
-from __future__ import annotations
-
 
 def short(value: float) -> str:
     """1.2M, 40k, 0.001"""

@@ -1,7 +1,5 @@
 """Which directories `rlx rm` may remove, and removing them: runs, and whole grids and searches. Never imports torch."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -4,8 +4,6 @@ would tell two sides apart. What the intervals cover was simulated: docs/compari
 numpy and scipy.special are imported when there is something to compute. Never imports torch.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

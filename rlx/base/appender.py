@@ -1,7 +1,5 @@
 """Files that grow by whole writes, each in full or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Writing files that are whole or absent."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json

@@ -4,8 +4,6 @@ What a file lacks, or holds of another type, is the default. What it holds and n
 a document is the file it was but for what was changed, in the same order.
 """
 
-from __future__ import annotations
-
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields

@@ -1,7 +1,5 @@
 """What the user can put right: one line that names the key, the value and the choices. The command line exits 2."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 from typing import Any

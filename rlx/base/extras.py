@@ -1,7 +1,5 @@
 """Optional packages: the extra that brings each of them, and the command that adds it to this copy of rlx."""
 
-from __future__ import annotations
-
 import json
 from importlib import metadata
 from importlib.util import find_spec

@@ -4,8 +4,6 @@ A regular file, opened without waiting for anybody; bounded in size, in depth, i
 aliases stand for. Whatever is wrong with it is Damaged, in one line. Never imports torch.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -4,8 +4,6 @@ The process is a fork: what this one has imported need not be imported again. Wh
 is done here.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

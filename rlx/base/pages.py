@@ -1,7 +1,5 @@
 """HTML pages from templates, in which jinja2 escapes every value. Their common frame and look are in base/templates."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import Any

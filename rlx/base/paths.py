@@ -1,7 +1,5 @@
 """Paths as a user gives and reads them."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Which process runs a run, in words that another process can check later."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

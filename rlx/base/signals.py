@@ -1,8 +1,6 @@
 """How a run ends before its time. SIGINT (Ctrl-C), SIGTERM (kill, SLURM's end) and SIGUSR1 (SLURM's warning) ask it
 to."""
 
-from __future__ import annotations
-
 import signal
 from pathlib import Path
 from types import FrameType
@@ -38,7 +36,7 @@ class Signals:
 
     asked = 0
 
-    def __enter__(self) -> Signals:
+    def __enter__(self) -> "Signals":
         self.before = {}
         for number in STOPPING:
             try:

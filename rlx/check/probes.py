@@ -4,8 +4,6 @@ Registered as "rlx.check.probes:Name-v0". After the probes of Andy Jones, "Debug
 (2021).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium as gym

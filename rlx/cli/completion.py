@@ -4,8 +4,6 @@ Typer's own script is wrong here: bash splits words at '=', so `algo=p<TAB>` wou
 from the YAML files, without Hydra: a <TAB> must answer at once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

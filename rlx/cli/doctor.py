@@ -1,7 +1,5 @@
 """rlx doctor: versions, devices and optional extras of this machine."""
 
-from __future__ import annotations
-
 import os
 
 from rlx.base.extras import EXTRAS, install

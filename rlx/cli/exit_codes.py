@@ -3,8 +3,6 @@
 0 done, 1 a failure inside, 2 the user's input, 130 and 143 interrupted (SIGINT, SIGTERM).
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

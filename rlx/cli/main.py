@@ -1,7 +1,5 @@
 """The command line's entry: every way out is an exit code, and nothing slow is imported before it is needed."""
 
-from __future__ import annotations
-
 import os
 import sys
 import warnings

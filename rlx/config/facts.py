@@ -14,8 +14,6 @@ answer at once knows them, and copied into run.json, so that a run whose plug-in
 What is left out is as in parentheses, or else as in `older_runs`. Imports neither torch nor Hydra.
 """
 
-from __future__ import annotations
-
 import ast
 import contextlib
 from collections.abc import Mapping
@@ -40,7 +38,7 @@ class Facts:
     libraries: bool = False
 
     @classmethod
-    def of(cls, stated: object, world: str = "control") -> Facts:
+    def of(cls, stated: object, world: str = "control") -> "Facts":
         """What is stated, each fact by its name in lower case. One that is missing, or of another form, is as if
         nothing had been said."""
         known = {name: value for name, value in stated.items() if name in NAMES} if isinstance(stated, Mapping) else {}

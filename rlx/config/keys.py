@@ -11,8 +11,6 @@ A key without a line is answered by the section that it is in; without any line:
 else of `algo` is FIXED is a fact of the algorithm (config.facts: FROZEN), `frozen` below.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping

@@ -18,8 +18,6 @@ An algorithm of the language world may have check(cfg, task); and evaluate(cfg, 
 the first or "score" the one that counts, where generating is not what it learns.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Nested configurations as flat ones: {"algo.lr": 1e-3, ...}."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,8 +1,6 @@
 """What rlx took for granted of every algorithm before each said so itself (0.2.0; see `facts`). It serves run
 directories from before, and algorithms that leave a fact out; nothing is added here."""
 
-from __future__ import annotations
-
 from typing import Any
 
 FROZEN = (

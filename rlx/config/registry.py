@@ -6,8 +6,6 @@ own and the entry-point group `rlx.conf` (any name -> a package whose files are 
 env/NAME.yaml, task/NAME.yaml, preset/ALGO_ENV.yaml). Environments are Gymnasium's: a YAML in env/ names an id.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import importlib

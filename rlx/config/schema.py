@@ -1,7 +1,5 @@
 """The typed configuration of a run. YAML holds the values; the dataclasses hold names, types and ranges."""
 
-from __future__ import annotations
-
 import math
 import re
 import types

@@ -1,7 +1,5 @@
 """What a run in an environment is configured with."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 

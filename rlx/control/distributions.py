@@ -6,8 +6,6 @@ and the head says what they mean. Sampling is a deterministic function of `param
 Leading dimensions are free: params [..., size], action [..., *action_shape], logprob and entropy [...].
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, Protocol
 

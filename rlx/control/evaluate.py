@@ -4,8 +4,6 @@ Evaluation episode k is seeded with SeedSequence([seed, 1, 0, k]), play with [se
 of training. Rewards are raw and games whole: the wrappers clip_reward and episodic_life are left out.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The world of environments: what a run in one asks of its configuration, how its policy is judged and shown."""
 
-from __future__ import annotations
-
 import io
 import math
 import sys

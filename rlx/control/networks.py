@@ -1,7 +1,5 @@
 """Policy and value networks: the usual small MLP, and the usual small CNN for images."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

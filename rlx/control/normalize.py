@@ -4,8 +4,6 @@ The caller updates them once per rollout, never in evaluation. Statistics are fl
 clipping comes after. Engstrom et al. 2020, arXiv:2005.12729, shows how much of PPO's success these two are.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

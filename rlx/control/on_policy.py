@@ -1,7 +1,5 @@
 """What algorithms that learn from their own policy's rollouts have in common, before their loop and behind it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
@@ -35,7 +33,7 @@ class Agent(NamedTuple):
     @classmethod
     def new(
         cls, cfg: ControlConfig[OnPolicy], run: Run, action_values: bool = False, whole_episodes: bool = False
-    ) -> Agent:
+    ) -> "Agent":
         """As the configuration describes it. `action_values`: the critic is q(s, .), not V(s)."""
         algo = cfg.algo
         envs = make_envs(cfg.env, algo.num_envs, run.seed)

@@ -1,7 +1,5 @@
 """A trained policy as evaluation and play use it: observations in, actions out, nothing learnt, nothing updated."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 
@@ -66,7 +64,7 @@ class Policy:
         return self._sample(obs=seen, noise=noise)[0].cpu().numpy()
 
     @classmethod
-    def restore(cls, cfg: ControlConfig[Algo], run: Run) -> Policy:
+    def restore(cls, cfg: ControlConfig[Algo], run: Run) -> "Policy":
         """The actor-critic policy of a run in progress or of a checkpoint, with its normalisation statistics."""
         envs = make_one(cfg.env)
         shape, head = envs.observation_space.shape, make_head(envs.action_space)

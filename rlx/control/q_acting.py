@@ -1,7 +1,5 @@
 """Acting with a Q network: epsilon-greedily into a replay buffer while it learns, greedily when it is evaluated."""
 
-from __future__ import annotations
-
 import math
 import shutil
 from collections import deque
@@ -243,7 +241,7 @@ class QPolicy:
     @classmethod
     def restore(
         cls, cfg: ControlConfig[E], run: Run, make_network: Callable[[ControlConfig[E], Envs, Run], nn.Module]
-    ) -> QPolicy:
+    ) -> "QPolicy":
         """The policy of a run in progress or of a checkpoint, with its normalisation statistics."""
         envs = make_one(cfg.env)
         q_network = make_network(cfg, envs, run)

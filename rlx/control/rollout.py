@@ -1,7 +1,5 @@
 """Collecting experience: `num_steps` steps of every environment, as tensors with time first."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

@@ -4,8 +4,6 @@ The parameters and the optimiser are those of `rlx.engine.optim`; `Learner` puts
 where it can, runs the loss from a `Tape`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -108,7 +106,7 @@ class Learner:
         self.rows = tape.rows
         return dict(zip(tape.names, tape.info.tolist()))
 
-    def _tape(self, batch: Mapping[str, Tensor], index: Index, hyper: Mapping[str, float]) -> _Arrays | None:
+    def _tape(self, batch: Mapping[str, Tensor], index: Index, hyper: Mapping[str, float]) -> "_Arrays | None":
         """The one for that many rows, recorded if there is none; None where the loss cannot be taped."""
         rows = _count(batch, index)
         if rows in self._tapes:
@@ -124,7 +122,7 @@ class Learner:
         tape = self._tapes[rows] = _Arrays(recorded, self._names, self._row_names, self._trust.calls(str(rows)))
         return tape
 
-    def _feed(self, tape: _Arrays, batch: Mapping[str, Tensor], index: Index, hyper: Mapping[str, float]) -> None:
+    def _feed(self, tape: "_Arrays", batch: Mapping[str, Tensor], index: Index, hyper: Mapping[str, float]) -> None:
         if batch is not self._batch:
             self._batch, self._arrays = batch, {name: tensor.numpy() for name, tensor in batch.items()}
         if isinstance(index, Tensor):
@@ -159,7 +157,7 @@ class Learner:
             target.zero_() if grad is None else target.copy_(grad)
         return dict(zip(self._names, info.tolist(), strict=True))
 
-    def _disagreement(self, tape: _Arrays) -> str | None:
+    def _disagreement(self, tape: "_Arrays") -> str | None:
         """Replay, and say what ordinary torch objects to. The gradient is then the tape's."""
         self.flat.grad.fill_(float("nan"))
         tape.replay()

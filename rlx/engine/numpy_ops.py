@@ -4,8 +4,6 @@
 answers NotImplemented where numpy and ATen could differ (other dtypes, options it does not know).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial

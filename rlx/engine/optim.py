@@ -4,8 +4,6 @@
 (torch.optim is not used: its first import costs a second and 60 MB, its step 60 us).
 """
 
-from __future__ import annotations
-
 import gc
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +20,7 @@ class Flat:
     would go on with a vector which no network reads any more.
     """
 
-    _in_use: ClassVar[weakref.WeakSet[Flat]] = weakref.WeakSet()
+    _in_use: ClassVar[weakref.WeakSet["Flat"]] = weakref.WeakSet()
 
     def __init__(self, params: nn.Module | Iterable[nn.Parameter]) -> None:
         named = params.named_parameters() if isinstance(params, nn.Module) else enumerate(params)

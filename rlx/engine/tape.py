@@ -21,8 +21,6 @@ a tensor bound anew (`self.scale = 2 * self.scale`) is not seen either (`self.sc
 those. The Python of a function runs when it is recorded and checked, not in every call: it must not count its calls.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any

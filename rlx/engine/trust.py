@@ -6,8 +6,6 @@ comparison fails, ordinary torch is used from then on, and the notice counts the
 may have been wrong.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any, Literal

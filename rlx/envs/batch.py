@@ -9,8 +9,6 @@ Resume is exact without pickling environments: the actions of the open episodes 
 is restored from its seed by taking them again; the observation and the return must then be the stored ones.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium as gym

@@ -6,8 +6,6 @@ before it trusts that. Episodes start, are seeded, saved and replayed by Gymnasi
 states are exchangeable with the backends "sync" and "async".
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium as gym

@@ -1,7 +1,5 @@
 """What one episode is: its seed, its record, the actions that bring it back."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import Any
 

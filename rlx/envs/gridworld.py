@@ -14,8 +14,6 @@ Its transition table is there to be read: `P[s][a] = [(probability, next state, 
 `initial_state_distrib`, as in Gymnasium's toy-text environments.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -8,8 +8,6 @@
 See `batch` for the interface of what comes back, `spaces` for observations and actions.
 """
 
-from __future__ import annotations
-
 import contextlib
 from dataclasses import replace
 

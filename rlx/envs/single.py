@@ -1,7 +1,5 @@
 """One environment: what the configuration says about it, and making it. See `wrappers` for their names."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import os

@@ -15,8 +15,6 @@ Action handed to `step`              what the environment gets
   Box           [N, d] float32        clipped to the space, its shape and dtype
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The backend "sync": single environments stepped one after another in this process."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any

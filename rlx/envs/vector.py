@@ -12,8 +12,6 @@ How the true final observation and the next episode's first both arrive in the s
                         and obs keeps the final observation until then
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium as gym

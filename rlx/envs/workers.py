@@ -10,8 +10,6 @@ Workers start by "spawn", so they know the environments that entry points ("gymn
 gone.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import ctypes

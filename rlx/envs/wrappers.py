@@ -9,8 +9,6 @@ so that logged returns stay raw. episodic_life ends an episode for the learner a
 its logged return and its seed go on. Evaluation drops both (TRAINING_ONLY).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

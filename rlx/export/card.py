@@ -1,7 +1,5 @@
 """What an export says of itself: facts for a header, and the README.md of a folder."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A run's policy for others: its tensors, an ONNX graph, or a folder that needs nothing of rlx."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

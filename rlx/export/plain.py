@@ -3,8 +3,6 @@
 The lines are the one definition. They stand in the folder's README.md, and the ONNX graph is what they compute.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

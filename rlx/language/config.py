@@ -1,7 +1,5 @@
 """What a run on a task is configured with."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Protocol, TypeVar
 

@@ -4,8 +4,6 @@ Each is silent unless all of the last PATIENCE iterations show the same, and is 
 run that is resumed begins to count anew, takes its next iteration for its first, and may be told a thing twice.
 """
 
-from __future__ import annotations
-
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol

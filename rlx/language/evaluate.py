@@ -1,7 +1,5 @@
 """How good a policy is at its task: greedy and sampled accuracy, pass@k, maj@k, on held-out prompts."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from math import comb

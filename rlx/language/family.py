@@ -1,7 +1,5 @@
 """The world of language: what a run on a task asks of its configuration, how its policy is judged and shown."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any

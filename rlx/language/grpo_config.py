@@ -1,7 +1,5 @@
 """The switches of GRPO and its relatives (rlx/algos/grpo.py), and which of them do not go together."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal

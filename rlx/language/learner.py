@@ -1,7 +1,5 @@
 """The optimiser step of a language model: gradients added up over micro-batches and ranks, clipped, AdamW."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +56,7 @@ class TokenLearner:
         self.optimizer = Adam(self.flat.data, eps, betas, weight_decay)
 
     @classmethod
-    def of(cls, cfg: AdamW, module: nn.Module) -> TokenLearner:
+    def of(cls, cfg: AdamW, module: nn.Module) -> "TokenLearner":
         """With the optimiser that a configuration describes."""
         return cls(
             module,

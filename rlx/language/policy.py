@@ -1,7 +1,5 @@
 """A language model with the tokenizer and the task it belongs to: made new, taken from another run, or restored."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,7 +60,7 @@ class TokenPolicy:
         self.model, self.tokenizer, self.task, self.device = model, tokenizer, task, device  # task: a Task
 
     @classmethod
-    def new(cls, cfg: LanguageConfig[Algo], run: Run) -> TokenPolicy:
+    def new(cls, cfg: LanguageConfig[Algo], run: Run) -> "TokenPolicy":
         """The policy a run starts with: that of the run cfg.init, or a new one. (Tracked, it is what was saved.)"""
         task = make_task(cfg.task)
         tokenizer = make_tokenizer(cfg.model, task)
@@ -73,7 +71,7 @@ class TokenPolicy:
         return cls(model.to(run.device), tokenizer, task, run.device)
 
     @classmethod
-    def restore(cls, cfg: LanguageConfig[Algo], run: Run, name: str = "policy") -> TokenPolicy:
+    def restore(cls, cfg: LanguageConfig[Algo], run: Run, name: str = "policy") -> "TokenPolicy":
         """The policy of a run in progress or of a checkpoint, where it is tracked by that name."""
         task = make_task(cfg.task)
         tokenizer = make_tokenizer(cfg.model, task)

@@ -3,8 +3,6 @@
 They are drawn once, at the start of a run, and saved with it: a comparison costs a person's time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 

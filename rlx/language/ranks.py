@@ -5,8 +5,6 @@ that rewards, advantages and shuffles are the same everywhere; gradients are sum
 the same run, up to the order of sums.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, distributed as dist
 

@@ -1,7 +1,5 @@
 """A number for a completion: the model's body with one output instead of a token's logits."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +29,7 @@ class Scorer(nn.Module):
         self.register_buffer("bias", torch.zeros(()))
 
     @classmethod
-    def new(cls, cfg: LanguageConfig[Algo], policy: TokenPolicy, generator: torch.Generator) -> Scorer:
+    def new(cls, cfg: LanguageConfig[Algo], policy: TokenPolicy, generator: torch.Generator) -> "Scorer":
         """With the policy's body, and an output drawn from N(0, 1 / (D + 1)) (Ziegler et al. 2019, section 2.1)."""
         model = make_model(cfg.model, policy.task, policy.tokenizer, generator, outputs=1)
         take_body(model, policy.model.state_dict())

@@ -1,7 +1,5 @@
 """What a language algorithm learns from: P prompts, G completions of each, and what they were worth."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +41,7 @@ class Groups:
         """What the model reads of some groups: prompt, its mask, completions."""
         return self.prompt[index], None if self.prompt_mask is None else self.prompt_mask[index], self.tokens[index]
 
-    def select(self, index: Tensor) -> Groups:
+    def select(self, index: Tensor) -> "Groups":
         """Only the groups `index`."""
         kept, size = index.tolist(), self.tokens.shape[1]
         texts = [text for i in kept for text in self.texts[i * size : (i + 1) * size]]

@@ -4,8 +4,6 @@ Hydra 1.3 wants its flags before the overrides and answers a wrong one with a pa
 anywhere, and a wrong one is a line.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import unicodedata

@@ -8,8 +8,6 @@ Each stage is the words of an ordinary `rlx train`; {NAME} is the run of the ear
 command go to every stage, NAME:key=value to that one. All stages are checked before the first begins.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 import sys

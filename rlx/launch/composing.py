@@ -1,7 +1,5 @@
 """Composing configurations: the search path, and Hydra's compose as plain data."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

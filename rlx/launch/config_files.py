@@ -1,7 +1,5 @@
 """Which configuration file of the user's is at fault. Asked once something has gone wrong, but for `check_size`."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Iterator

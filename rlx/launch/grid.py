@@ -1,7 +1,5 @@
 """A grid (`rlx train -m`): every job checked before the first one starts, and what came of each."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

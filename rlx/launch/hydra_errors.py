@@ -1,7 +1,5 @@
 """Hydra's, OmegaConf's and YAML's errors as one line: the key, the value, the choices."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import warnings

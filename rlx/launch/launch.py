@@ -1,7 +1,5 @@
 """`rlx train` and `rlx resume`, around Hydra's own entry."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shlex

@@ -1,7 +1,5 @@
 """The words after `rlx sweep`: what is searched, checked before anything is written."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping

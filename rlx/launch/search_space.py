@@ -8,8 +8,6 @@
 An interval has both its ends, a range stops before its end, as Python's.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from decimal import Decimal

@@ -14,8 +14,6 @@ A window of n steps ends early at a termination, a truncation or the newest row,
 Where the rows are kept is the store's matter: in RAM, saved whole, or on disk (see `replay_disk`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

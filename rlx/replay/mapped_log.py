@@ -8,8 +8,6 @@ file begins, by a CannotWrite, and not by a signal in the middle of a write. The
 killed one loses nothing of what it wrote; `state` syncs, so that a loss of power does not lose what a checkpoint needs.
 """
 
-from __future__ import annotations
-
 import hashlib
 import mmap
 import os

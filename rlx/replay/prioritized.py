@@ -8,8 +8,6 @@ of the total (appendix B.2.1). The sum tree is one array, its leaves the second 
 two children, computed anew, so that a tree rebuilt from its leaves is equal to the last bit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -6,8 +6,6 @@ behind it is ignored and overwritten when the run is resumed from there. Files g
 need them any more.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

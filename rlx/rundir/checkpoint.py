@@ -8,8 +8,6 @@ file (taken with zeros in the hash's own place). safetensors itself would load 2
 The state is a tree of dicts and lists with tensors, numpy arrays, numbers, strings, booleans and None at its leaves.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

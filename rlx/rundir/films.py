@@ -1,7 +1,5 @@
 """videos/: the film of the newest evaluation and that of the best one, each a GIF of 10 to 400 kB."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Collection

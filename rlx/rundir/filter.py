@@ -1,8 +1,6 @@
 """Which runs: the conditions of `--where` and the order of `--sort`, over keys of the configuration, of what became of
 the run and of its metrics."""
 
-from __future__ import annotations
-
 import math
 import operator
 import re

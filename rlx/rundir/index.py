@@ -5,8 +5,6 @@ of each run, with the inode, time and size of its files: what has changed since 
 may still go on. It can be deleted at any time; a damaged one counts as none. Never imports torch.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

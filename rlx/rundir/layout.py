@@ -7,8 +7,6 @@ checkpoints/   one file each                         videos/     films: the newe
 samples/       of a language run                     policy.txt  what a tabular algorithm has learnt
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Iterator, Mapping

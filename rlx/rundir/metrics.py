@@ -1,7 +1,5 @@
 """metrics.jsonl: the log that a run writes, and the table that everybody else reads."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

@@ -1,7 +1,5 @@
 """run.json: where a run came from. Command, versions, git, host, device, seed; what was noticed; how it went on."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

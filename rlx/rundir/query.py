@@ -3,8 +3,6 @@
 Never imports torch.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Reading run directories: what `rlx ls` and `rlx show` print. Never imports torch."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """TensorBoard events, framed here."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import math
@@ -19,11 +17,11 @@ from rlx.config.keys import experiment
 P = ParamSpec("P")
 
 
-def _harmless(method: Callable[Concatenate[Dashboard, P], None]) -> Callable[Concatenate[Dashboard, P], None]:
+def _harmless(method: Callable[Concatenate["Dashboard", P], None]) -> Callable[Concatenate["Dashboard", P], None]:
     """A method of Dashboard that never raises: the first error is a line on stderr and ends the dashboard."""
 
     @functools.wraps(method)
-    def call(self: Dashboard, /, *args: P.args, **kwargs: P.kwargs) -> None:
+    def call(self: "Dashboard", /, *args: P.args, **kwargs: P.kwargs) -> None:
         if self._closed:
             return
         try:

@@ -8,8 +8,6 @@ share a row.
 Neither raises: no run must end because of a picture. They warn on stderr. What the bands are: analysis.curves.summary.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence

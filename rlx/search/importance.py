@@ -1,7 +1,5 @@
 """What made the better trials of a study better."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 

@@ -1,8 +1,6 @@
 """Optuna's side of a study: storage, samplers, pruners, distributions. With its sibling `trials` the only importer of
 optuna; whatever it says or warns of is kept quiet, whatever it raises about the storage is one line."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -1,7 +1,5 @@
 """A point of a search's space: {key: value}, on a configuration and on the command line."""
 
-from __future__ import annotations
-
 import copy
 import json
 import re

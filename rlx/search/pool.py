@@ -1,7 +1,5 @@
 """Workers: forks of the process that was typed, which waits for them. They do not outlive it (Linux)."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

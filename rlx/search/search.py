@@ -1,7 +1,5 @@
 """A search from its beginning to its end: what `rlx sweep` does."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

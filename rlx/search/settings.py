@@ -1,7 +1,5 @@
 """What a search is asked for beside the words of `rlx train`: trials=50 seeds=3 sampler=tpe. Imports nothing slow."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ trial_0007_s1  an ordinary run directory for each seed of a trial      rlx.log  
 best/          runs of the winner on fresh seeds, and best.json
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterator, Mapping

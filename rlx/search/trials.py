@@ -4,8 +4,6 @@ Who runs a trial stands in its user_attrs as `owner` (base.process.me and the pi
 is gone is taken over with its parameters as they are: what its runs have done is in their directories.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

@@ -1,7 +1,5 @@
 """The best trial of a study, and what becomes of its score on seeds that had no part in the choice."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 from typing import Any

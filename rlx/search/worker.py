@@ -1,7 +1,5 @@
 """One worker: takes trials one after the other and runs their seeds, each in a process of its own."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

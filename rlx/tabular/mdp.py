@@ -10,8 +10,6 @@ T is the environment's time limit: both are what an evaluation without discount 
 sections 4.3 and 4.5; Sutton & Barto 2018, chapter 4.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -49,7 +47,7 @@ class MDP:
         """Q(s, a) = sum over outcomes of p (r + gamma (1 - terminated) V(s')):  [S] -> [S, A]."""
         return self.mean_reward + gamma * (self.onward * value[self.next_state]).sum(-1)
 
-    def under(self, policy: np.ndarray) -> MDP:
+    def under(self, policy: np.ndarray) -> "MDP":
         """The Markov chain of a deterministic policy [S]: the MDP in which it is the only action."""
         rows = np.arange(len(policy)), policy
         parts = {name: getattr(self, name)[rows][:, None] for name in ("prob", "next_state", "reward", "terminated")}

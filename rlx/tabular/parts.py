@@ -4,8 +4,6 @@ While it learns, a table is a list of lists and a random number a float: a scala
 times as long.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence

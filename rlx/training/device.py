@@ -1,7 +1,5 @@
 """Choosing the device. An explicit device that is absent is an error, never a silent fall-back."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile

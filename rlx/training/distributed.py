@@ -4,8 +4,6 @@ All of them compute (see rlx.language.ranks). The first, the leader, does everyt
 directory, log, evaluations, checkpoints, signals. The others follow it, in silence, and stop where it does.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable, Iterator

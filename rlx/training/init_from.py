@@ -4,8 +4,6 @@ new run has a directory, and nothing of the other run is read once the new one h
 RUN is a run directory, latest, or latest:ALGO: the newest finished run (of that algorithm) on the same task.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from pathlib import Path

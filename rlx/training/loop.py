@@ -4,8 +4,6 @@ An algorithm is a generator of `(step, metrics)`; everything that outlives the p
 of its steps. A run is therefore exactly its configuration plus the state in its last checkpoint.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sys
 import time

@@ -1,8 +1,6 @@
 """What the command line calls: start a run, resume one, open its policy. The loop itself is in `loop`, environments and
 tasks are in the worlds."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path

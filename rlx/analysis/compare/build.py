@@ -2,8 +2,6 @@
 worth. Returns of different environments are never averaged, only the probability of improvement. Never imports torch.
 """
 
-from __future__ import annotations
-
 import itertools
 import string
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What tells two runs apart: configuration, what computed them, and outcome. Never imports torch."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

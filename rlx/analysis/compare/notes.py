@@ -1,7 +1,5 @@
 """What to know beside a comparison: what else the sides differ in, what so few seeds are worth. Never imports torch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rlx.analysis.compare.result import Comparison, Pair, Place, Side

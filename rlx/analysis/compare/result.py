@@ -1,7 +1,5 @@
 """What `rlx compare` compares, and what it found. Never imports torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

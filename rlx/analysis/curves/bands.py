@@ -1,7 +1,5 @@
 """The mean or the interquartile mean of several curves on a common grid, and the band around it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -4,8 +4,6 @@ Reads config.yaml, status.json and metrics.jsonl of run directories. Never impor
 something to compute. The picture is in draw.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

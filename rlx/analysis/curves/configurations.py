@@ -1,7 +1,5 @@
 """Runs by configuration: those that differ in their seed only are one. Never imports torch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One metric of each of many runs, over steps or seconds: the curves that `rlx plot` averages. Never imports torch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,8 +1,6 @@
 """The picture of `rlx plot`. matplotlib only, and only when there is something to draw; pyplot is left out: it costs
 half a second and keeps global state."""
 
-from __future__ import annotations
-
 import math
 import textwrap
 from pathlib import Path

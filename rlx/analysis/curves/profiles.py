@@ -2,8 +2,6 @@
 arXiv:2108.13264, sec. 4.2: one line over several environments shows where an algorithm is ahead, which a mean hides.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """One number of each run that finished: what `rlx compare` and performance profiles are about. Never imports torch."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path

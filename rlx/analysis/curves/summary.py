@@ -1,8 +1,6 @@
 """A grid or a search as TensorBoard shows it: a band for each configuration, as `rlx plot` draws it, and a table of
 what became of the runs. Never imports torch."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections import Counter

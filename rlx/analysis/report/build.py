@@ -2,8 +2,6 @@
 imports torch.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections import Counter
 from collections.abc import Sequence

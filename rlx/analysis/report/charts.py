@@ -1,7 +1,5 @@
 """What a chart shows and where on it: curves with bands, or points. The SVG is in templates/charts.svg.jinja."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ The film of a run older than videos/ is in its TensorBoard events, which are rea
 (protobuf's wire format; tensorflow/core/util/event.proto).
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import struct

@@ -1,8 +1,6 @@
 """The page of a report: one HTML file that refers to nothing outside itself. What it holds is in build, how it looks in
 templates."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping, Sequence
 from datetime import datetime

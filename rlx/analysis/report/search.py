@@ -1,7 +1,5 @@
 """A search as its files tell it, and its charts: what is missing there is missing here."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`rlx diff` and `rlx compare`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -3,8 +3,6 @@
 A process of its own reads the grid's directory, so that the table is the same whatever launcher runs the jobs.
 """
 
-from __future__ import annotations
-
 import os
 import select
 import signal
@@ -47,7 +45,7 @@ def watching(grid: Any) -> Iterator[None]:
             os.waitpid(pid, 0)
 
 
-def _watch(grid: _Shown, reader: int) -> None:
+def _watch(grid: "_Shown", reader: int) -> None:
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)  # it ends with the grid
     parent = os.getppid()

@@ -1,7 +1,5 @@
 """The live line of a run."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """What came of a run, a grid, an evaluation."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Runs that are there: `rlx ls`, `rlx show`, `rlx plot`, `rlx rm`."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A study: what it will do, how it goes, what came of it."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time
@@ -46,7 +44,7 @@ class Watch:
         self._shown = 0.0
         self._live: Any = None
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> "Watch":
         if self.terminal:
             from rich.console import Console
             from rich.live import Live

@@ -1,7 +1,5 @@
 """Paths, numbers and tables as the command line writes them."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

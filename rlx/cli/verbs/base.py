@@ -1,7 +1,5 @@
 """What all verbs share: the application, their common options, and errors as one line."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterator

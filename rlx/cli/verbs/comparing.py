@@ -1,7 +1,5 @@
 """rlx diff, compare: what tells two runs apart, and whether one side of runs is better than another."""
 
-from __future__ import annotations
-
 import json
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """rlx dash: TensorBoard over runs, on localhost."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import socket

@@ -1,7 +1,5 @@
 """rlx report, export: what others get to see of runs."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """rlx ls, show, plot, rm: what ran, how it went, and what of it may go."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

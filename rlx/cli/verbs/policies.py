@@ -1,7 +1,5 @@
 """rlx eval, play, sample: what a run's policy can do."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """rlx sweep: a search over hyper-parameters, and what came of it."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence

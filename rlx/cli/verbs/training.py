@@ -1,7 +1,5 @@
 """rlx train, rlx resume."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

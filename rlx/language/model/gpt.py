@@ -12,8 +12,6 @@ Attention is softmax(q k') v written out: on a CPU, at these lengths, PyTorch's 
 forwards and backwards.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ Nothing is downloaded and no code of the model's directory is run: config.json, 
 are read. Prompts are repeated for their group when learning and read once when sampling.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Completions of prompts, drawn from the model with the log-probs they were drawn with."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -8,8 +8,6 @@ A head has A+1 outputs (begin can never be sampled), an embedding A+2 rows. Padd
 `end` behind a completion (there an id must be one that a head has), so masks go by position, never by id.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ It is made only when somebody asks, by one forward pass over the completions tha
 random number. How it looks is in `page`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 

@@ -8,8 +8,6 @@
 The page refers to nothing outside itself: some 6 kB, and about 140 bytes for each token shown.
 """
 
-from __future__ import annotations
-
 import math
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,8 +1,6 @@
 """The tasks of the language world, by the name of their implementation: see rlx.config.plugins. Nothing is imported
 until it is chosen."""
 
-from __future__ import annotations
-
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -17,6 +15,6 @@ def task_module(implementation: str) -> ModuleType:
     return plugins.load("tasks", implementation)
 
 
-def make_task(cfg: TaskConfig) -> Task:
+def make_task(cfg: "TaskConfig") -> "Task":
     """The task that a task module's `Config` describes."""
     return task_module(cfg.implementation).Task(cfg)

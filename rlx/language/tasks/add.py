@@ -4,8 +4,6 @@ Operands are padded with zeros to `digits`, the sum to one more, so that every d
 digit of the sum depends on two digits and a carry that is already decided: small models learn that far sooner.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

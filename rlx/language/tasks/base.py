@@ -23,8 +23,6 @@ A task module has `Config` and `Task`. A third party adds one by the entry-point
 module) and a YAML file task/NAME.yaml (see rlx.config.registry).
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

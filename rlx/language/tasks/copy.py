@@ -1,7 +1,5 @@
 """Copying: `3142657=` -> `3142657`."""
 
-from __future__ import annotations
-
 from rlx.language.tasks.sequence import SequenceConfig, SequenceTask
 
 Config = SequenceConfig

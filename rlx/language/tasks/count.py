@@ -1,8 +1,6 @@
 """Counting: `7=` -> `aaaaaaa` and the end, in the right place. There is room for more letters than any prompt asks for,
 so that only the end token can make it right."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

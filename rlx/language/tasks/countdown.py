@@ -7,8 +7,6 @@ Partial credit (task.reward=dense): one third for an expression, one for its usi
 the right value too.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ KL are sums over them.
 task.reward=exact pays for the best one only.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import product
 from typing import Annotated

@@ -13,8 +13,6 @@ Partial credit (task.reward=dense): 1 where it is right, else the share of right
 lengths are those of the file unless given.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass

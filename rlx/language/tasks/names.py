@@ -13,8 +13,6 @@ arXiv:2210.10760). With the top of the tent at three the samples would show the 
 A name counts as correct from .7: four soft consonants and few letters twice, or three and none twice.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from rlx.language.tasks import base

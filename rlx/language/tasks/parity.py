@@ -4,8 +4,6 @@ Every scratch bit can be judged by itself, from the one before it and one bit of
 process supervision (Shao et al. 2024, arXiv:2402.03300, 4.1.3).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import xor

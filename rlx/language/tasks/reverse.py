@@ -1,7 +1,5 @@
 """Reversing: `3142657=` -> `7562413`."""
 
-from __future__ import annotations
-
 from rlx.language.tasks.sequence import SequenceConfig, SequenceTask
 
 Config = SequenceConfig

@@ -1,7 +1,5 @@
 """What copy, reverse and sort share: `3142657=` -> the same symbols in some order. Every place is a step."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated

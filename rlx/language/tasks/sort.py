@@ -1,7 +1,5 @@
 """Sorting: `3142657=` -> `1234567`; symbols that occur twice stay twice."""
 
-from __future__ import annotations
-
 from rlx.language.tasks.sequence import SequenceConfig, SequenceTask
 
 Config = SequenceConfig

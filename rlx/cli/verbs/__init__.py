@@ -1,4 +1,4 @@
-"""The verbs of the command line. What they print is in `printing`, errors and exit codes are in `exits`.
+"""The verbs of the command line. What they print is in `printing`, errors and exit codes are in `exit_codes`.
 
 Nothing here imports torch, hydra or gymnasium until a verb needs it. The order of the imports is that of `rlx --help`.
 """

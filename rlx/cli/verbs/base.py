@@ -1,25 +1,21 @@
 """What all verbs share: the application, their common options, and errors as one line."""
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from rlx import __version__
-from rlx.base.errors import UserError
+from rlx.base.errors import UserError, choices_hint, shown
 from rlx.cli import exit_codes
 
 PASS = {"allow_extra_args": True, "ignore_unknown_options": True}
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
 RUNS = Path("runs")
 TOUR = f"""rlx {__version__}: reinforcement learning you can start, trust, compare and resume
 
@@ -40,9 +36,27 @@ def errors() -> Iterator[None]:
     except (typer.Exit, typer.Abort, BrokenPipeError, SystemExit):  # SystemExit: Hydra, after --help and the like
         raise
     except BaseException as error:
-        if os.environ.get("RLX_DEBUG") and not isinstance(error, KeyboardInterrupt):
+        usage = hasattr(error, "format_message")  # Typer's own, for main to word
+        if usage or (os.environ.get("RLX_DEBUG") and not isinstance(error, KeyboardInterrupt)):
             raise
         raise typer.Exit(exit_codes.code_of(error)) from None
+
+
+class Verbs(TyperGroup):
+    """Whatever a verb raises becomes one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with errors():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    cls=Verbs,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -59,10 +73,15 @@ def tour(
 
 # -- options and arguments -------------------------------------------------------------------------------------
 
+optional = partial(typer.Option, show_default=False)  # it stands for something that its help names
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, latest or latest:ALGO.")]
 Checkpoint = Annotated[str, typer.Option(help="latest, best, final or a step.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Run the code of a run's own that this machine has not recorded.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def by_keys(help: str) -> Any:
+    return optional("--by", "--group-by", metavar="KEY,...", help=help)
 
 
 def run_path(name: str) -> Path:
@@ -72,3 +91,29 @@ def run_path(name: str) -> Path:
     if not name:
         raise UserError("RUN='': must be a run directory, latest or latest:ALGO")
     return reader.resolve(name)
+
+
+def check_choice(what: str, value: str, choices: Iterable[str], noun: str) -> None:
+    """Raises UserError where `value` is none of the choices."""
+    if value not in choices:
+        raise UserError(f"{what}{shown(value)}: no such {noun}{choices_hint(value, choices)}")
+
+
+def check_directory(directory: Path) -> None:
+    if not directory.is_dir():
+        what = "not a directory" if directory.exists() else "no such directory"
+        raise UserError(f"{directory}: {what} (rlx train makes runs/)")
+
+
+def set_one_thread() -> None:
+    """For what comes once torch is imported."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def answer(value: Any, as_json: bool, write: Callable[[Any], None]) -> None:
+    """Print a verb's result, for programs or for people."""
+    if as_json:
+        print(json.dumps(value))
+    else:
+        write(value)

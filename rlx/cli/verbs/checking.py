@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from rlx.base.errors import UserError, choices_hint, shown
-from rlx.cli.verbs.base import Json, app, errors
+from rlx.base.errors import UserError, choices_hint
+from rlx.cli.verbs.base import Json, app, check_choice
 
 KINDS = ("algo", "env", "task")
 
@@ -24,18 +24,16 @@ def check(
     Does it learn what can be learnt, resume exactly, keep to its spaces and seeds? One line a finding; exit 1 if one
     fails.
     """
-    with errors():
-        if kind not in KINDS:
-            raise UserError(f"check {shown(kind)}: no such kind{choices_hint(kind, KINDS)}")
-        findings = []
-        for finding in _findings(kind, name):
-            findings.append(finding)
-            if not as_json:
-                print(f"{finding.status:5} {finding.check:11} {finding.detail}", flush=True)
-        if as_json:
-            print(json.dumps([finding.to_json() for finding in findings]))
-        if any(finding.status == "FAIL" for finding in findings):
-            raise typer.Exit(1)
+    check_choice("check ", kind, KINDS, "kind")
+    findings = []
+    for finding in _findings(kind, name):
+        findings.append(finding)
+        if not as_json:
+            print(f"{finding.status:5} {finding.check:11} {finding.detail}", flush=True)
+    if as_json:
+        print(json.dumps([finding.to_json() for finding in findings]))
+    if any(finding.status == "FAIL" for finding in findings):
+        raise typer.Exit(1)
 
 
 def _findings(kind: str, name: str) -> Iterator[Any]:

@@ -7,20 +7,15 @@ import typer
 
 from rlx.base.errors import UserError
 from rlx.cli import printing
-from rlx.cli.verbs.base import Json, RunName, app, errors, run_path
+from rlx.cli.verbs.base import Json, RunName, answer, app, by_keys, run_path
 
 
 @app.command()
 def diff(run: RunName, other: RunName, as_json: Json = False) -> None:
     """What two runs differ in: configuration, versions, outcome."""
-    with errors():
-        from rlx.analysis.compare.diff import build
+    from rlx.analysis.compare.diff import build
 
-        result = build(run_path(run), run_path(other))
-        if as_json:
-            print(json.dumps(result))
-        else:
-            printing.differences(result)
+    answer(build(run_path(run), run_path(other)), as_json, printing.differences)
 
 
 @app.command()
@@ -30,16 +25,7 @@ def compare(
         typer.Argument(metavar="[GLOB]...", help="One side each: a directory, a run, or a quoted pattern."),
     ] = None,
     metric: Annotated[str, typer.Option(help="eval, or the last value of a key of metrics.jsonl.")] = "eval",
-    by: Annotated[
-        str,
-        typer.Option(
-            "--by",
-            "--group-by",
-            metavar="KEY,...",
-            help="Group all runs by these keys, one side per value.",
-            show_default=False,
-        ),
-    ] = "",
+    by: Annotated[str, by_keys("Group all runs by these keys, one side per value.")] = "",
     lower: Annotated[bool, typer.Option("--lower", help="Lower is better (a loss).")] = False,
     as_json: Json = False,
 ) -> None:
@@ -47,14 +33,13 @@ def compare(
 
     rlx compare 'runs/cartpole/ppo/*' 'runs/cartpole/dqn/*'     Seeds are grouped automatically.
     """  # fmt: skip
-    with errors():
-        from rlx.analysis.compare import build
+    from rlx.analysis.compare import build
 
-        if not sides:
-            raise UserError("compare: GLOB is missing: two directories of runs or patterns (rlx compare --help)")
-        keys = [word for word in by.split(",") if word]
-        comparison = build.build(sides, metric, keys, lower)
-        if as_json:
-            print(json.dumps(comparison.to_json()))
-        else:
-            printing.compared(comparison)
+    if not sides:
+        raise UserError("compare: GLOB is missing: two directories of runs or patterns (rlx compare --help)")
+    keys = [word for word in by.split(",") if word]
+    comparison = build.build(sides, metric, keys, lower)
+    if as_json:
+        print(json.dumps(comparison.to_json()))
+    else:
+        printing.compared(comparison)

@@ -13,7 +13,7 @@ from typing import IO, Annotated
 import typer
 
 from rlx.base.errors import UserError
-from rlx.cli.verbs.base import RUNS, app, errors
+from rlx.cli.verbs.base import RUNS, app, check_directory, optional
 
 FIRST, MANY = 6006, 100  # ports that are tried where none is asked for
 PATIENCE = 60.0  # seconds for its first answer
@@ -24,28 +24,19 @@ HOST = "localhost"
 def dash(
     directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="A directory of runs, or a grid.")] = RUNS,
     port: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=65535, help=f"Port of the web page ({FIRST}, or the next free one).", show_default=False
-        ),
+        int | None, optional(min=1, max=65535, help=f"Port of the web page ({FIRST}, or the next free one).")
     ] = None,
 ) -> None:
     """TensorBoard over the runs, on localhost only, until Ctrl-C."""
-    with errors():
-        if not directory.is_dir():
-            what = "not a directory" if directory.exists() else "no such directory"
-            raise UserError(f"{directory}: {what} (rlx train makes runs/)")
-        if port is not None and not _free(port):
-            raise UserError(f"--port={port}: is in use by another program (without --port a free one is used)")
-        chosen = port or next((number for number in range(FIRST, FIRST + MANY) if _free(number)), None)
-        if chosen is None:
-            raise UserError(f"no free port from {FIRST} to {FIRST + MANY - 1} (--port=N takes another one)")
-        if (grids := _grids(directory)) and directory not in grids:
-            print(
-                f"rlx: note: HPARAMS has the columns of one grid; of the newest: rlx dash {grids[-1]}",
-                file=sys.stderr,
-            )
-        _serve(directory, chosen)
+    check_directory(directory)
+    if port is not None and not _free(port):
+        raise UserError(f"--port={port}: is in use by another program (without --port a free one is used)")
+    chosen = port or next((number for number in range(FIRST, FIRST + MANY) if _free(number)), None)
+    if chosen is None:
+        raise UserError(f"no free port from {FIRST} to {FIRST + MANY - 1} (--port=N takes another one)")
+    if (grids := _grids(directory)) and directory not in grids:
+        print(f"rlx: note: HPARAMS has the columns of one grid; of the newest: rlx dash {grids[-1]}", file=sys.stderr)
+    _serve(directory, chosen)
 
 
 def _free(port: int) -> bool:

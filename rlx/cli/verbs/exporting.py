@@ -1,16 +1,15 @@
 """rlx report, export: what others get to see of runs."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rlx.base.atomic_files import write_atomically
-from rlx.base.errors import UserError, choices_hint, shown
+from rlx.base.errors import UserError
 from rlx.base.paths import check_out, near
-from rlx.cli.verbs.base import Checkpoint, Json, RunName, Trust, app, errors, run_path
+from rlx.cli.verbs.base import Checkpoint, Json, RunName, Trust, app, check_choice, optional, run_path, set_one_thread
 
 FORMS = ("safetensors", "onnx", "folder")
 
@@ -21,29 +20,26 @@ def report(
         list[str] | None, typer.Argument(metavar="[RUN|DIRECTORY|PATTERN]...", help="Runs, or where to look (runs).")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write, .html.")] = Path("report.html"),
-    metric: Annotated[
-        str, typer.Option(help="Metric to plot (the learning and evaluation curves).", show_default=False)
-    ] = "",
-    title: Annotated[str, typer.Option(help="Page title.", show_default=False)] = "",
+    metric: Annotated[str, optional(help="Metric to plot (the learning and evaluation curves).")] = "",
+    title: Annotated[str, optional(help="Page title.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Also print the table of results.")] = False,
 ) -> None:
     """Everything about some runs, or a search, as one page that needs nothing else."""
-    with errors():
-        from rlx.analysis.report.build import build
-        from rlx.analysis.report.page import html
+    from rlx.analysis.report.build import build
+    from rlx.analysis.report.page import html
 
-        check_out(out, (".html", ".htm"))
-        result = build(paths or (), metric, title)
-        page = html(result).encode("utf-8", "replace")
-        try:
-            write_atomically(out, page, durable=False)
-        except OSError as error:
-            raise UserError(f"--out={out}: {error}") from None
-        if as_json:
-            print(json.dumps({"out": str(out), "rows": result.table(), "notes": result.notes}))
-            return
-        count = sum(len(row.runs) for row in result.rows)
-        print(f"{out}: {count} run{'s' * (count != 1)}, {len(page) / 1e3:,.0f} kB")
+    check_out(out, (".html", ".htm"))
+    result = build(paths or (), metric, title)
+    page = html(result).encode("utf-8", "replace")
+    try:
+        write_atomically(out, page, durable=False)
+    except OSError as error:
+        raise UserError(f"--out={out}: {error}") from None
+    if as_json:
+        print(json.dumps({"out": str(out), "rows": result.table(), "notes": result.notes}))
+        return
+    count = sum(len(row.runs) for row in result.rows)
+    print(f"{out}: {count} run{'s' * (count != 1)}, {len(page) / 1e3:,.0f} kB")
 
 
 @app.command()
@@ -56,13 +52,10 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a run's policy for use without rlx: its tensors, an ONNX graph, or a folder with code that acts."""
-    with errors():
-        if to not in FORMS:
-            raise UserError(f"--to={shown(to)}: no such format{choices_hint(to, FORMS)}")
-        path = run_path(run)
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ.setdefault(name, "1")
-        from rlx.export import formats
+    check_choice("--to=", to, FORMS, "format")
+    path = run_path(run)
+    set_one_thread()
+    from rlx.export import formats
 
-        written = str(near(formats.export(path, to, out, checkpoint, trust)))
-        print(json.dumps({"run": str(path), "to": to, "out": written}) if as_json else written)
+    written = str(near(formats.export(path, to, out, checkpoint, trust)))
+    print(json.dumps({"run": str(path), "to": to, "out": written}) if as_json else written)

@@ -7,22 +7,26 @@ from typing import Annotated
 
 import typer
 
-from rlx.base.errors import UserError, choices_hint, shown
+from rlx.base.errors import UserError
 from rlx.base.paths import check_out
 from rlx.cli import printing
-from rlx.cli.verbs.base import RUNS, Json, RunName, app, errors, run_path
+from rlx.cli.verbs.base import (
+    RUNS,
+    Json,
+    RunName,
+    answer,
+    app,
+    by_keys,
+    check_choice,
+    check_directory,
+    optional,
+    run_path,
+)
 
 ORDERS = ("time", "eval", "return", "env", "algo", "status", "step")
 Where = Annotated[
-    list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="Only these runs: algo=ppo, lr=1e-3, 'step>=1000'.", show_default=False),
+    list[str] | None, optional(metavar="KEY=VALUE", help="Only these runs: algo=ppo, lr=1e-3, 'step>=1000'.")
 ]
-
-
-def _check_directory(directory: Path) -> None:
-    if not directory.is_dir():
-        what = "not a directory" if directory.exists() else "no such directory"
-        raise UserError(f"{directory}: {what} (rlx train makes runs/)")
 
 
 @app.command()
@@ -33,70 +37,47 @@ def ls(
     as_json: Annotated[bool, typer.Option("--json", help="A list of what `show --json` prints.")] = False,
 ) -> None:
     """List runs, the newest (or the best) last."""
-    with errors():
-        from rlx.rundir import index
-        from rlx.rundir.filter import SHOWN, conditions, ordered, select, sort_key, value_of
+    from rlx.rundir import index
+    from rlx.rundir.filter import SHOWN, conditions, ordered, select, sort_key, value_of
 
-        if directory != RUNS:  # before the first run there is none
-            _check_directory(directory)
-        entries = index.read(directory)
-        key = sort_key(sort, entries, ORDERS)
-        chosen = ordered(select(entries, where or ()), key)
-        if as_json:
-            print(json.dumps([entry.row for entry in chosen]))
-        elif chosen:
-            keys = [condition.key for condition in conditions(where or (), entries)]
-            codes = {entry.row.get("code") for entry in chosen}
-            more = [name for name in dict.fromkeys([key, *keys, *["code"] * (len(codes) > 1)]) if name not in SHOWN]
-            columns = {name: [value_of(entry, name) for entry in chosen] for name in more}
-            printing.listing([entry.row for entry in chosen], columns)
-        elif entries:
-            print(f"none of the {len(entries)} runs under {directory} has {' and '.join(where or ())}")
-        else:
-            print(f"no runs under {directory} yet: rlx train algo=ppo env=cartpole")
+    if directory != RUNS:  # before the first run there is none
+        check_directory(directory)
+    entries = index.read(directory)
+    key = sort_key(sort, entries, ORDERS)
+    chosen = ordered(select(entries, where or ()), key)
+    if as_json:
+        print(json.dumps([entry.row for entry in chosen]))
+    elif chosen:
+        keys = [condition.key for condition in conditions(where or (), entries)]
+        codes = {entry.row.get("code") for entry in chosen}
+        more = [name for name in dict.fromkeys([key, *keys, *["code"] * (len(codes) > 1)]) if name not in SHOWN]
+        columns = {name: [value_of(entry, name) for entry in chosen] for name in more}
+        printing.listing([entry.row for entry in chosen], columns)
+    elif entries:
+        print(f"none of the {len(entries)} runs under {directory} has {' and '.join(where or ())}")
+    else:
+        print(f"no runs under {directory} yet: rlx train algo=ppo env=cartpole")
 
 
 @app.command()
 def show(run: RunName, as_json: Json = False) -> None:
     """What a run is and how it went; of a grid, what came of its jobs."""
-    with errors():
-        from rlx.analysis import grids
-        from rlx.rundir import index
+    from rlx.analysis import grids
+    from rlx.rundir import index
 
-        if run and grids.is_grid(Path(run)):
-            whole = grids.show(Path(run))
-            if as_json:
-                print(json.dumps(whole))
-            else:
-                printing.jobs(whole)
-            return
-        row = index.entry(run_path(run)).row
-        if as_json:
-            print(json.dumps(row))
-        else:
-            printing.details(row)
+    if run and grids.is_grid(Path(run)):
+        answer(grids.show(Path(run)), as_json, printing.jobs)
+    else:
+        answer(index.entry(run_path(run)).row, as_json, printing.details)
 
 
 @app.command()
 def plot(
     paths: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[RUN|DIRECTORY|GLOB]...", help="Runs, or where to look (runs)."),
+        list[str] | None, typer.Argument(metavar="[RUN|DIRECTORY|GLOB]...", help="Runs, or where to look (runs).")
     ] = None,
-    metric: Annotated[
-        str,
-        typer.Option(help="A key of metrics.jsonl (the return, the reward or the loss).", show_default=False),
-    ] = "",
-    by: Annotated[
-        str,
-        typer.Option(
-            "--by",
-            "--group-by",
-            metavar="KEY,...",
-            help="One line per value of these keys, e.g. weight,lr.",
-            show_default=False,
-        ),
-    ] = "",
+    metric: Annotated[str, optional(help="A key of metrics.jsonl (the return, the reward or the loss).")] = "",
+    by: Annotated[str, by_keys("One line per value of these keys, e.g. weight,lr.")] = "",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Picture: .png, .svg or .pdf (plot.png).")] = None,
     smooth: Annotated[int, typer.Option(min=1, help="Average over the last N log lines.")] = 1,
     x: Annotated[str, typer.Option("--x", help="step or seconds.")] = "step",
@@ -110,28 +91,25 @@ def plot(
 
     All runs that share everything in config.yaml but the seed are one line; the legend names what differs.
     """  # fmt: skip
-    with errors():
-        from rlx.analysis.curves import bands, build, curves, draw, profiles
-        from rlx.rundir import query
+    from rlx.analysis.curves import bands, build, curves, draw, profiles
+    from rlx.rundir import query
 
-        if x not in curves.X:
-            raise UserError(f"--x={shown(x)}: no such axis{choices_hint(x, curves.X)}")
-        if stat not in bands.STATS:
-            raise UserError(f"--stat={shown(stat)}: no such statistic{choices_hint(stat, bands.STATS)}")
-        picture = out or Path("plot.png")
-        check_out(picture, draw.SUFFIXES)
-        keys = [word for word in by.split(",") if word]
-        chosen = query.find(paths or ())
-        if profile:
-            chart = profiles.build(chosen, metric or "eval", keys)
-        else:
-            chart = build.build(chosen, metric, keys, x, smooth, stat)
-        if out or not as_json:
-            draw.draw(chart, picture)
-        if as_json:
-            print(json.dumps(chart.to_json()))
-        else:
-            printing.plotted(chart, picture)
+    check_choice("--x=", x, curves.X, "axis")
+    check_choice("--stat=", stat, bands.STATS, "statistic")
+    picture = out or Path("plot.png")
+    check_out(picture, draw.SUFFIXES)
+    keys = [word for word in by.split(",") if word]
+    chosen = query.find(paths or ())
+    if profile:
+        chart = profiles.build(chosen, metric or "eval", keys)
+    else:
+        chart = build.build(chosen, metric, keys, x, smooth, stat)
+    if out or not as_json:
+        draw.draw(chart, picture)
+    if as_json:
+        print(json.dumps(chart.to_json()))
+    else:
+        printing.plotted(chart, picture)
 
 
 @app.command()
@@ -143,20 +121,19 @@ def rm(
     as_json: Json = False,
 ) -> None:
     """Remove run directories, after asking."""  # fmt: skip
-    with errors():
-        from rlx.analysis import remove
+    from rlx.analysis import remove
 
-        plan = remove.plan(names or (), where or ())
-        if not plan.paths:
-            printing.removed(plan, as_json)
+    plan = remove.plan(names or (), where or ())
+    if not plan.paths:
+        printing.removed(plan, as_json)
+        return
+    if not (yes or dry_run):
+        if not (sys.stdin.isatty() and sys.stdout.isatty()) or as_json:
+            raise UserError(f"rm: {remove.counted(plan)} would be removed; --yes removes without asking")
+        printing.doomed(plan)
+        if not typer.confirm(f"remove {remove.counted(plan)}?"):
+            print("nothing removed")
             return
-        if not (yes or dry_run):
-            if not (sys.stdin.isatty() and sys.stdout.isatty()) or as_json:
-                raise UserError(f"rm: {remove.counted(plan)} would be removed; --yes removes without asking")
-            printing.doomed(plan)
-            if not typer.confirm(f"remove {remove.counted(plan)}?"):
-                print("nothing removed")
-                return
-        if not dry_run:
-            remove.carry_out(plan)
-        printing.removed(plan, as_json, only_said=dry_run)
+    if not dry_run:
+        remove.carry_out(plan)
+    printing.removed(plan, as_json, only_said=dry_run)

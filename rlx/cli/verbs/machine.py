@@ -5,9 +5,8 @@ from typing import Annotated
 import typer
 
 from rlx import __version__
-from rlx.base.errors import UserError, choices_hint, shown
 from rlx.cli import printing
-from rlx.cli.verbs.base import app, errors
+from rlx.cli.verbs.base import app, check_choice
 
 LISTS: dict[str, str | None] = {
     "algos": "algo",
@@ -30,10 +29,8 @@ def list_(
     ],
 ) -> None:
     """What there is to choose from."""
-    with errors():
-        if what not in LISTS:
-            raise UserError(f"list {shown(what)}: no such list{choices_hint(what, LISTS)}")
-        printing.table((_files(group) if (group := LISTS[what]) else _named(what)) or [("nothing", "", "")])
+    check_choice("list ", what, LISTS, "list")
+    printing.table((_files(group) if (group := LISTS[what]) else _named(what)) or [("nothing", "", "")])
 
 
 def _files(group: str) -> list[tuple[str, ...]]:
@@ -65,20 +62,15 @@ def _named(kind: str) -> list[tuple[str, ...]]:
 @app.command()
 def doctor() -> None:
     """Versions, devices and extras of this machine."""
-    with errors():
-        from rlx.cli.doctor import report
+    from rlx.cli.doctor import report
 
-        report(__version__)
+    report(__version__)
 
 
 @app.command()
-def completion(
-    shell: Annotated[str, typer.Argument(metavar="SHELL", help="One of bash, zsh, fish.")],
-) -> None:
+def completion(shell: Annotated[str, typer.Argument(metavar="SHELL", help="One of bash, zsh, fish.")]) -> None:
     """Shell completion: source <(rlx completion bash)."""
-    with errors():
-        from rlx.cli.completion import SCRIPTS
+    from rlx.cli.completion import SCRIPTS
 
-        if shell not in SCRIPTS:
-            raise UserError(f"completion {shown(shell)}: no such shell{choices_hint(shell, SCRIPTS)}")
-        print(SCRIPTS[shell], end="")
+    check_choice("completion ", shell, SCRIPTS, "shell")
+    print(SCRIPTS[shell], end="")

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from rlx.base.errors import UserError, choices_hint, shown
-from rlx.cli.verbs.base import app, errors
+from rlx.base.errors import UserError
+from rlx.cli.verbs.base import app, check_choice, optional
 
 NEXT = {  # what to type then
     "algo": ("rlx train algo={name} env=cartpole", "rlx train -m algo={source},{name} seed=1,2,3"),
@@ -20,32 +20,28 @@ KINDS = ("algo", "env", "task")
 def new(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="algo, env or task.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, which becomes that of the files.")],
-    source: Annotated[
-        str, typer.Option("--from", metavar="ALGO", help="The algorithm to copy (algo only).", show_default=False)
-    ] = "",
+    source: Annotated[str, optional("--from", metavar="ALGO", help="The algorithm to copy (algo only).")] = "",
 ) -> None:
     """Write files of your own to begin with: rlx new algo my_ppo --from ppo.
 
     Into ./algos, ./envs or ./tasks and ./conf, ready to run.
     """
-    with errors():
-        from rlx.config import registry
-        from rlx.scaffold import new as scaffold
+    from rlx.config import registry
+    from rlx.scaffold import new as scaffold
 
-        if kind not in KINDS:
-            raise UserError(f"new {shown(kind)}: no such kind{choices_hint(kind, KINDS)}")
-        if source and kind != "algo":
-            raise UserError(f"--from={source}: only an algorithm is copied (rlx new algo NAME --from {source})")
-        if kind == "algo":
-            written = scaffold.algo(name, source or "ppo")
-        else:
-            written = scaffold.env(name) if kind == "env" else scaffold.task(name)
-        for path in written[:2]:
-            print(f"wrote {path}")
-        if more := written[2:]:
-            places = " and ".join(sorted({str(path.parent) for path in more}))
-            print(f"wrote {len(more)} more in {places}: the tuning of {source or 'ppo'}")
-        world = registry.world_name(name) if kind == "algo" else "control"
-        steps = NEXT["language" if world == "language" else kind]
-        for i, line in enumerate((*steps, "rlx check {kind} {name}")):
-            print("next: " if i == 0 else "      ", line.format(kind=kind, name=name, source=source or "ppo"), sep="")
+    check_choice("new ", kind, KINDS, "kind")
+    if source and kind != "algo":
+        raise UserError(f"--from={source}: only an algorithm is copied (rlx new algo NAME --from {source})")
+    if kind == "algo":
+        written = scaffold.algo(name, source or "ppo")
+    else:
+        written = scaffold.env(name) if kind == "env" else scaffold.task(name)
+    for path in written[:2]:
+        print(f"wrote {path}")
+    if more := written[2:]:
+        places = " and ".join(sorted({str(path.parent) for path in more}))
+        print(f"wrote {len(more)} more in {places}: the tuning of {source or 'ppo'}")
+    world = registry.world_name(name) if kind == "algo" else "control"
+    steps = NEXT["language" if world == "language" else kind]
+    for i, line in enumerate((*steps, "rlx check {kind} {name}")):
+        print("next: " if i == 0 else "      ", line.format(kind=kind, name=name, source=source or "ppo"), sep="")

@@ -10,7 +10,7 @@ import typer
 
 from rlx.base.errors import UserError, did_you_mean, shown
 from rlx.cli import printing
-from rlx.cli.verbs.base import PASS, Json, app, errors
+from rlx.cli.verbs.base import PASS, Json, app, optional
 
 ACTIONS = {"resume": ("-j",), "best": ("--train", "--seeds", "--json"), "show": ("--json",)}  # and their options
 START = ("-j", "--config-dir")
@@ -38,37 +38,30 @@ STUDY: a directory, a name under runs/sweeps, or latest.
 def sweep(
     ctx: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(metavar="[WORD]...", show_default=False)] = None,
-    jobs: Annotated[
-        int | None, typer.Option("-j", "--jobs", min=1, max=256, help="Workers (1).", show_default=False)
-    ] = None,
-    config_dir: Annotated[
-        Path | None, typer.Option("--config-dir", help="More configuration files.", show_default=False)
-    ] = None,
+    jobs: Annotated[int | None, optional("-j", "--jobs", min=1, max=256, help="Workers (1).")] = None,
+    config_dir: Annotated[Path | None, optional("--config-dir", help="More configuration files.")] = None,
     train: Annotated[bool, typer.Option("--train", help="best: train the winner on fresh seeds.")] = False,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, max=1000, help=f"best --train: how many ({FRESH}).", show_default=False)
-    ] = None,
+    seeds: Annotated[int | None, optional(min=1, max=1000, help=f"best --train: how many ({FRESH}).")] = None,
     as_json: Json = False,
 ) -> None:
-    with errors():
-        arguments = [*(words or []), *ctx.args]
-        options = {"-j": jobs, "--config-dir": config_dir, "--train": train or None, "--seeds": seeds}
-        options["--json"] = as_json or None
-        action = arguments[0] if arguments and arguments[0] in ACTIONS else None
-        for name, value in options.items():
-            if value is not None and name not in (ACTIONS[action] if action else START):
-                takes = [verb for verb, names in ACTIONS.items() if name in names]
-                raise UserError(f"{name}: no option of rlx sweep{f' {action}' if action else ''} ({_who(name, takes)})")
-        if action is None:
-            _begin(arguments, config_dir, jobs)
-        elif action == "resume":
-            _resume(arguments[1:], jobs)
-        elif action == "show":
-            _show(_one(arguments, action), as_json)
-        else:
-            if seeds is not None and not train:
-                raise UserError("--seeds can only be used with --train (rlx sweep best STUDY --train --seeds 5)")
-            _best(_one(arguments, action), train, seeds or FRESH, as_json)
+    arguments = [*(words or []), *ctx.args]
+    options = {"-j": jobs, "--config-dir": config_dir, "--train": train or None, "--seeds": seeds}
+    options["--json"] = as_json or None
+    action = arguments[0] if arguments and arguments[0] in ACTIONS else None
+    for name, value in options.items():
+        if value is not None and name not in (ACTIONS[action] if action else START):
+            takes = [verb for verb, names in ACTIONS.items() if name in names]
+            raise UserError(f"{name}: no option of rlx sweep{f' {action}' if action else ''} ({_who(name, takes)})")
+    if action is None:
+        _begin(arguments, config_dir, jobs)
+    elif action == "resume":
+        _resume(arguments[1:], jobs)
+    elif action == "show":
+        _show(_one(arguments, action), as_json)
+    else:
+        if seeds is not None and not train:
+            raise UserError("--seeds can only be used with --train (rlx sweep best STUDY --train --seeds 5)")
+        _best(_one(arguments, action), train, seeds or FRESH, as_json)
 
 
 def _who(name: str, takes: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rlx.cli import printing
-from rlx.cli.verbs.base import PASS, RunName, Trust, app, errors, run_path
+from rlx.cli.verbs.base import PASS, RunName, Trust, app, run_path
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
 
@@ -14,20 +14,19 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")
 @app.command(context_settings=PASS, add_help_option=False)
 def train(ctx: typer.Context, overrides: Overrides = None) -> None:
     """Train an agent: rlx train algo=ppo env=cartpole."""
-    with errors():
-        from rlx.launch import launch
+    from rlx.launch import launch
 
-        live = printing.Live()
-        try:
-            outcome = launch.train(_argv_after("train", [*(overrides or []), *ctx.args]), live)
-        finally:
-            live.finish()
-        if grid := outcome.grid:
-            if not printing.grid_summary(grid.directory, grid.jobs(), grid.planned, grid.error):
-                raise typer.Exit(1)
-            return
-        for path, result in outcome.runs:
-            printing.finished(path, result)
+    live = printing.Live()
+    try:
+        outcome = launch.train(_argv_after("train", [*(overrides or []), *ctx.args]), live)
+    finally:
+        live.finish()
+    if grid := outcome.grid:
+        if not printing.grid_summary(grid.directory, grid.jobs(), grid.planned, grid.error):
+            raise typer.Exit(1)
+        return
+    for path, result in outcome.runs:
+        printing.finished(path, result)
 
 
 def _argv_after(verb: str, fallback: list[str]) -> list[str]:
@@ -41,13 +40,12 @@ def resume(ctx: typer.Context, run: RunName, overrides: Overrides = None, trust:
 
     Exactly as if it had never stopped; key=value changes it from here on: rlx resume RUN total_steps=200_000.
     """
-    with errors():
-        path = run_path(run)
-        from rlx.launch import launch
+    path = run_path(run)
+    from rlx.launch import launch
 
-        live = printing.Live()
-        try:
-            path, result = launch.resume(path, [*(overrides or []), *ctx.args], live, trust)
-        finally:
-            live.finish()
-        printing.finished(path, result)
+    live = printing.Live()
+    try:
+        path, result = launch.resume(path, [*(overrides or []), *ctx.args], live, trust)
+    finally:
+        live.finish()
+    printing.finished(path, result)

@@ -2,10 +2,9 @@
 
 import sys
 
-if not sys.flags.safe_path:
-    del sys.path[0]  # the working directory, which -m puts in front
+if __name__ == "__main__":  # and not where a worker process imports it
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the working directory, which -m puts in front
+    from rlx.cli.main import main
 
-from rlx.cli.main import main
-
-if __name__ == "__main__":
     main()

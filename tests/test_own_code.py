@@ -151,6 +151,7 @@ def test_a_grid_and_a_search_use_the_folder(forks, here) -> None:
         ("algo.implementation=./algos/none.py", "./algos/none.py"),
         ("algo.implementation=./my_env.py", "has no Config and no train"),
         ("algo.implementation=my_vgp", "did you mean 'my_vpg'"),
+        ("algo=./algos/my_vpg.py", "algo.implementation=./algos/my_vpg.py"),
         ("algo=sft task=shout task.implementation=shoot", "did you mean 'shout'"),
     ],
 )

@@ -49,7 +49,7 @@ def _finding(name: str, check: Callable[[], str]) -> Finding:
         detail = check()
     except Failed as failure:
         return Finding(name, FAIL, one_line(str(failure)))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         kind = "" if isinstance(error, UserError | RunFailed | Died) else f"{type(error).__name__}: "
         return Finding(name, FAIL, f"{kind}{one_line(str(error))}{_place(error)}")
     note = detail.startswith("note: ")

@@ -98,6 +98,8 @@ def _missing_file(error: MissingConfigException) -> str:
     more = {"env": "any Gymnasium id: env=gym env.id=ID"}.get(group, "")
     if group in ("hydra/launcher", "hydra/sweeper") and (extra := extras.of_hydra(name)):
         more = extras.install(extra)
+    if group in ("algo", "task") and name.endswith(".py"):
+        return f"{group}={name}: names a YAML file; for a file of code: {group}=NAME {group}.implementation={name}"
     if group == "env" and re.search(r"-v\d+$|:", name):
         return f"env={name}: no such environment of rlx; for a Gymnasium id: env=gym env.id={name}"
     if misnamed := [near(path) for folder in registry.conf_dirs() if (path := folder / f"{file}.yml").exists()]:

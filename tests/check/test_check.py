@@ -117,6 +117,7 @@ ENVS = {  # lines of a class, and the check that finds what is wrong with them
     "a reward that is none": ("reward = -abs(self.cart - self.mark)", "reward = float('nan')", "finite"),
     "no end": ("max_episode_steps: 50", "max_episode_steps: 0", "episodes"),
     "a constructor that raises": ("self.render_mode = render_mode", "raise RuntimeError('no display')", "made"),
+    "a step that leaves": ("terminated = False", "raise SystemExit(3)", "spaces|gymnasium"),
     "a step that raises": ("terminated = False", "terminated = 1 / 0", "spaces|gymnasium"),
 }
 
@@ -133,6 +134,12 @@ def test_what_is_broken_in_an_environment_is_found(case: str, forks: Forks, tmp_
     done = forks("check", "env", "mine", "--json", cwd=tmp_path)
     failed = [each["check"] for each in json.loads(done.out) if each["status"] == "FAIL"]
     assert done.code == 1 and failed and any(name in check.split("|") for name in failed), done.out
+    if case == "no seed":
+        text = (tmp_path / "envs" / "mine.py").read_text()
+        (tmp_path / "envs" / "mine.py").write_text(
+            text.replace("super().reset(seed=seed)", "super().reset(); print(1)")
+        )
+        assert json.loads(forks("check", "env", "mine", "--json", cwd=tmp_path).out)
     if case == "a step that raises":
         assert "./envs/mine.py, line" in done.out
 
@@ -163,7 +170,7 @@ def test_the_command_says_a_line_for_each_finding_and_names_what_is_not_there(fo
     assert done.code == 0 and len(done.out.splitlines()) == 9 and done.out.startswith("ok    made")
     for words, named in (
         ("algo pppo", "did you mean 'ppo'"), ("task add22", "did you mean 'add2'"), ("envs x", "did you mean 'env'"),
-        ("env cartpoll", "did you mean 'cartpole'"),
+        ("env cartpoll", "did you mean 'cartpole'"), ("env nope:X", "no module nope"), ("env ./nope.py:X", "./nope.py"),
     ):  # fmt: skip
         done = forks("check", *words.split(), cwd=tmp_path)
         assert done.code == 2 and named in done.err and done.err.count("\n") == 1

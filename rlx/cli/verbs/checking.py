@@ -1,6 +1,8 @@
 """rlx check: what rlx's own algorithms, environments and tasks must pass, for anybody's."""
 
+import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,11 +27,12 @@ def check(
     fails.
     """
     check_choice("check ", kind, KINDS, "kind")
-    findings = []
-    for finding in _findings(kind, name):
-        findings.append(finding)
-        if not as_json:
-            print(f"{finding.status:5} {finding.check:11} {finding.detail}", flush=True)
+    findings, stdout = [], sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # what is checked may print
+        for finding in _findings(kind, name):
+            findings.append(finding)
+            if not as_json:
+                print(f"{finding.status:5} {finding.check:11} {finding.detail}", file=stdout, flush=True)
     if as_json:
         print(json.dumps([finding.to_json() for finding in findings]))
     if any(finding.status == "FAIL" for finding in findings):
@@ -57,7 +60,10 @@ def _findings(kind: str, name: str) -> Iterator[Any]:
             yield from findings.run(algo.checks(name, compose, Path(directory)))
     elif kind == "env":
         from rlx.check import env
+        from rlx.envs.single import find
 
+        if name not in options:
+            find(name)  # raises where there is none
         yield from findings.run(env.checks(env.config(name, registry.values("env", name))))
     else:
         from rlx.check import task

@@ -18,8 +18,12 @@ from rlx.base import process
 from rlx.base.document import Document
 from rlx.config import registry
 
-SECRET = re.compile(
-    r"((?:secret|passw(?:or)?d|api_?key|(?:auth|access)_?token|credential)[\w.-]{0,50}\s?[=:]\s?)\S+", re.IGNORECASE
+NAMES = r"(?:secret|passw(?:or)?d|passphrase|(?<![a-z])pwd|api[_-]?key|private[_-]?key|credential|token(?![a-z]))"
+SECRET = re.compile(rf"""({NAMES}[\w.-]{{0,50}}["']?\s{{0,3}}[=:]\s{{0,3}}["']?)[^\s"',;&]+""", re.IGNORECASE)
+OPTION = re.compile(rf"--?[\w-]{{0,50}}{NAMES}", re.IGNORECASE)  # whose value is the next word
+KNOWN = re.compile(  # what secrets of some services look like, wherever they stand
+    r"\b(?:sk-[\w-]{16,}|gh[a-z]_\w{20,}|hf_\w{20,}|AKIA[0-9A-Z]{16}|xox[a-z]-[\w-]{10,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,})"
+    r"|(?s:-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.{0,20000}?-----END [A-Z ]{0,30}PRIVATE KEY-----)"
 )
 LOGIN = re.compile(r"(\w{1,20}://)[^/\s@'\"]{1,500}@")
 
@@ -94,8 +98,9 @@ def hashes(code: Mapping[str, Any]) -> dict[str, str]:
 
 
 def scrub(text: str) -> str:
-    """Without the user and password of URLs, and without the values of keys that sound like secrets."""
-    return SECRET.sub(r"\1***", LOGIN.sub(r"\1***@", text))
+    """Without the user and password of URLs, without the values of keys that sound like secrets, and without what looks
+    like one."""
+    return SECRET.sub(r"\1***", KNOWN.sub("***", LOGIN.sub(r"\1***@", text)))
 
 
 def _git() -> dict[str, str | None]:
@@ -135,7 +140,10 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def command_line(words: Iterable[str]) -> list[str]:
-    return [scrub(word[:2_000]) for word in words][:500]
+    kept: list[str] = []
+    for word in words:
+        kept.append("***" if kept and OPTION.fullmatch(kept[-1]) else scrub(word[:2_000]))
+    return kept[:500]
 
 
 def new(cfg: Any, command: list[str], device: str, origins: Mapping[str, Any]) -> Provenance:

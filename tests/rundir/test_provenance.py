@@ -18,7 +18,7 @@ from tiny_runs import Child, config, die_at, read_metrics, record, result, resum
 
 from rlx import __version__
 from rlx.base import process
-from rlx.rundir import reader
+from rlx.rundir import provenance, reader
 from rlx.rundir.provenance import scrub
 from rlx.training import runner
 
@@ -71,6 +71,15 @@ def test_the_repository_of_the_working_directory_is_recorded(tmp_path, monkeypat
         ("env.kwargs.api_key=abc", "env.kwargs.api_key=***"),
         ("wandb_secret: abc", "wandb_secret: ***"),
         ("password=a", "password=***"),
+        ("token=abc hf_token=abc", "token=*** hf_token=***"),
+        ("api-key: abc, pwd=abc", "api-key: ***, pwd=***"),
+        ('{"password": "abc", "n": 1}', '{"password": "***", "n": 1}'),
+        ("+AWS_SECRET_ACCESS_KEY = 'abc'", "+AWS_SECRET_ACCESS_KEY = '***'"),
+        ("https://host/x?token=abc&n=1", "https://host/x?token=***&n=1"),
+        ("key = sk-abcdefghijklmnop1234", "key = ***"),
+        ("ghp_abcdefghijklmnopqrst1234 AKIAABCDEFGHIJKLMNOP", "*** ***"),
+        ("a\n-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----\nb", "a\n***\nb"),
+        ("algo.reduction=tokens max_tokens=5 tokenizer: x", "algo.reduction=tokens max_tokens=5 tokenizer: x"),
         ("algo.max_new_tokens=64", "algo.max_new_tokens=64"),
         ("key=value", "key=value"),
         ("mail me@host", "mail me@host"),
@@ -246,3 +255,10 @@ def test_strict_json_readers_can_read_everything(run):
 
     for name in ("run.json", "status.json"):
         json.loads((run / name).read_text(), parse_constant=refuse)
+
+
+def test_the_word_behind_an_option_that_names_a_secret_is_not_kept() -> None:
+    words = ["rlx", "train", "--password", "abc", "--hf-token", "abc", "--token=abc", "seed=1"]
+    assert provenance.command_line(words) == [
+        "rlx", "train", "--password", "***", "--hf-token", "***", "--token=***", "seed=1",
+    ]  # fmt: skip

@@ -3,18 +3,17 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import filelock
 
 from rlx.analysis import grids
 from rlx.base.errors import UserError
 from rlx.base.paths import near
 from rlx.rundir import index, query, reader
 from rlx.rundir.filter import select
+from rlx.rundir.layout import lock
 from rlx.rundir.provenance import Provenance
 
 ROOT = Path("runs")
@@ -128,28 +127,12 @@ def counted(removal: Plan) -> str:
 def carry_out(removal: Plan) -> None:
     """Remove it. Raises UserError at the first that cannot be; what came before it is gone."""
     for path in removal.runs:
-        with _idle(path):
+        with lock(path, f"rm {path}", lambda: "is running"):
             _remove(path)
     for path in removal.grids:
         if inside := reader.find(path):  # one that began since
             raise UserError(f"rm {path}: has a new run in it, {inside[0].name}")
         _try(shutil.rmtree, path, path)
-
-
-@contextlib.contextmanager
-def _idle(path: Path) -> Iterator[None]:
-    """While nobody else can run it: with its lock."""
-    lock = filelock.FileLock(path / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise UserError(f"rm {path}: is running") from None
-    except OSError as error:
-        raise UserError(f"rm {path}: cannot be locked: {error.strerror or error}") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _remove(path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlx.base.errors import ConfigError, UserError
-from rlx.base.signals import STOPPING, Interrupted, RunFailed, name_of
+from rlx.base.signals import STOPPING, Interrupted, RunFailed, handled, name_of
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -74,15 +74,8 @@ def _passing_on(pid: int) -> Iterator[list[int]]:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
 
-    before: dict[int, Any] = {}
-    with suppress(ValueError):  # not in the main thread: whoever runs us handles signals
-        for number in STOPPING:
-            before[number] = signal.signal(number, pass_on)
-    try:
+    with handled(pass_on):
         yield passed
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _child(work: Callable[[], Any], answer: int, parent: int) -> None:

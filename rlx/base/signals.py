@@ -2,9 +2,11 @@
 to."""
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
@@ -31,28 +33,33 @@ class Interrupted(BaseException):
         self.code, self.path, self.saved, self.again = 128 + number, path, saved, again
 
 
-class Signals:
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGUSR1 go to `handler`."""
+    before: dict[int, Any] = {}
+    with suppress(ValueError):  # not in the main thread: whoever runs us handles signals
+        for number in STOPPING:
+            before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+class Signals(ExitStack):
     """SIGINT, SIGTERM and SIGUSR1 ask the loop to checkpoint and stop; a second SIGINT stops it at once."""
 
     asked = 0
 
-    def __enter__(self) -> "Signals":
-        self.before = {}
-        for number in STOPPING:
-            try:
-                self.before[number] = signal.signal(number, self._note)
-            except ValueError:  # not in the main thread: whoever runs us handles signals
-                break
+    def __enter__(self) -> Self:
+        self.enter_context(handled(self._note))
         return self
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = number
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
 
 def name_of(number: int) -> str:

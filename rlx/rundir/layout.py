@@ -9,7 +9,7 @@ samples/       of a language run                     policy.txt  what a tabular 
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -161,20 +161,29 @@ class Status(Document):
 
 
 @contextlib.contextmanager
+def lock(directory: Path, title: str, holder: Callable[[], str] | None = None) -> Iterator[None]:
+    """Hold the lock of a directory, the operating system's: kill -9 releases it. Waits for it; or raises ConfigError
+    with what `holder()` says of who has it."""
+    held = filelock.FileLock(directory / ".lock")
+    try:
+        held.acquire(timeout=0 if holder else -1)
+    except filelock.Timeout:
+        raise ConfigError(f"{title}: {holder and holder()}") from None
+    except OSError as error:
+        raise ConfigError(f"{title}: cannot be locked: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
+@contextlib.contextmanager
 def locked(path: Path) -> Iterator[Status]:
     """Be the one process that runs this directory; gives the status as it was before.
 
-    The lock is the operating system's: kill -9 releases it. Raises ConfigError naming who holds it. After a
-    UserError, which changed nothing, the status is put back.
+    Raises ConfigError naming who holds it. After a UserError, which changed nothing, the status is put back.
     """
-    lock = filelock.FileLock(path / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise ConfigError(f"{path}: {_holder(path)} is running it") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be locked: {error.strerror or error}") from None
-    try:
+    with lock(path, str(path), lambda: f"{_holder(path)} is running it"):
         before = Status.read(path)
         for directory in (path, path / "checkpoints"):
             remove_temporaries(directory)
@@ -186,8 +195,6 @@ def locked(path: Path) -> Iterator[Status]:
             if Status.read(path).status == "running":
                 put_back(path, before)
             raise
-    finally:
-        lock.release()
 
 
 def put_back(path: Path, status: Status) -> None:

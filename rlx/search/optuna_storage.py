@@ -14,6 +14,7 @@ import numpy as np
 
 from rlx.base import extras
 from rlx.base.errors import ConfigError
+from rlx.rundir.provenance import scrub
 from rlx.search.study import Study, done
 
 STARTUP = 5  # trials that no pruner stops
@@ -39,20 +40,6 @@ def quiet() -> Iterator[None]:
 
 
 # -- storage -----------------------------------------------------------------------------------------------------
-
-
-class _Lock:
-    """The journal's lock, held by the operating system: Optuna's own outlives a kill -9 and blocks the others."""
-
-    def __init__(self, path: Path) -> None:
-        self._lock = filelock.FileLock(path)
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
 
 
 def storage(study: Study) -> Any:
@@ -81,13 +68,10 @@ def whole(url: str) -> str:
 def _journal(file: Path) -> Any:
     from optuna.storages.journal import JournalFileBackend
 
-    lock = _Lock(file.with_name(".journal.lock"))
-    lock.acquire()
-    try:
+    lock = filelock.FileLock(file.with_name(".journal.lock"))  # Optuna's own outlives a kill -9 and blocks the others
+    with lock:
         if file.is_file():
             _mend(file)
-    finally:
-        lock.release()
     return JournalFileBackend(str(file), lock_obj=lock)  # type: ignore[arg-type]
 
 
@@ -113,8 +97,6 @@ def database(url: str) -> Any:
         with quiet():
             return optuna.storages.RDBStorage(url, engine_kwargs=more)
     except Exception as error:  # of SQLAlchemy, of a driver, of Optuna
-        from rlx.rundir.provenance import scrub  # imports torch
-
         missing = f"pip install {error.name}" if isinstance(error, ModuleNotFoundError) else ""
         text = str(getattr(error, "orig", None) or error).strip().splitlines()
         raise ConfigError(

@@ -5,13 +5,13 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from rlx.base.errors import UserError
 from rlx.base.in_fork import die_with
-from rlx.base.signals import STOPPING, name_of
+from rlx.base.signals import STOPPING, handled, name_of
 from rlx.search.study import Study
 
 LOOK = 0.2  # seconds between two looks at the workers
@@ -32,7 +32,8 @@ def run(study: Study, jobs: int, look: Callable[[], Any]) -> int:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    with _counted() as received:
+    received: list[int] = []
+    with handled(lambda number, _frame: received.append(number)):
         pids = {_fork(study, index): index + 1 for index in range(jobs)}
         code, sent_at = 0, float("-inf")
         while pids:
@@ -59,18 +60,6 @@ def _signal(pids: Any, number: int) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
-
-
-@contextmanager
-def _counted() -> Iterator[list[int]]:
-    """The signals that have come, in their order."""
-    received: list[int] = []
-    before = {number: signal.signal(number, lambda number, _frame: received.append(number)) for number in STOPPING}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _fork(study: Study, index: int) -> int:

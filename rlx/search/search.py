@@ -7,8 +7,11 @@ from rlx.base import process
 from rlx.base.atomic_files import write_json
 from rlx.base.errors import ConfigError
 from rlx.config import registry
+from rlx.rundir import tensorboard_grid
+from rlx.rundir.provenance import scrub
 from rlx.search import optuna_storage, pool, study as studies, trials
 from rlx.search.study import Study, done, find
+from rlx.search.trials import rows
 
 
 def begin(asked: dict[str, Any]) -> Study:
@@ -21,8 +24,6 @@ def begin(asked: dict[str, Any]) -> Study:
     name = asked["name"] or studies.fresh_name(asked["algo"], asked[place])
     url = None if asked["storage"] == "journal" else optuna_storage.whole(asked["storage"])
     if url:
-        from rlx.rundir.provenance import scrub
-
         asked = {**asked, "storage": scrub(url)}
     asked = {**asked, "name": name, "created": process.now()}
     directory = studies.path_of(asked)
@@ -48,8 +49,6 @@ def again(name: str, trials: int | None = None, storage: str | None = None) -> S
     pool.need()
     optuna_storage.need()
     if storage:
-        from rlx.rundir.provenance import scrub
-
         url = optuna_storage.whole(storage)
         if scrub(url) != study.asked["storage"]:
             raise ConfigError(f"storage={scrub(storage)}: the study {study.name} is in {study.asked['storage']}")
@@ -59,8 +58,6 @@ def again(name: str, trials: int | None = None, storage: str | None = None) -> S
 
 def _columns(study: Study) -> None:
     """What HPARAMS shows."""
-    from rlx.rundir import tensorboard_grid
-
     columns: dict[str, Any] = {}
     for key, range_ in study.asked["space"].items():
         low_and_high = (float(range_["low"]), float(range_["high"])) if "low" in range_ else None
@@ -95,11 +92,6 @@ def work(study: Study, jobs: int, look: Callable[[], Any] = lambda: None) -> int
         if study.asked["config"].get("tensorboard"):
             summary.write(study.directory)
     return code
-
-
-def rows(study: Study) -> list[dict[str, Any]]:
-    """Its trials as they are now."""
-    return trials.rows(study)
 
 
 __all__ = ["Study", "again", "begin", "done", "find", "rows", "work"]

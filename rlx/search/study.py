@@ -10,6 +10,7 @@ best/          runs of the winner on fresh seeds, and best.json
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from rlx.base import guarded, process
 from rlx.base.atomic_files import TEMPORARY, write_atomically, write_json
 from rlx.base.errors import ConfigError, UserError, choices_hint, shown
 from rlx.rundir import reader
+from rlx.rundir.layout import lock
 
 ROOT = Path("runs") / "sweeps"
 OVER = ("complete", "pruned", "failed")  # what a trial is when it has come to its end; before: waiting, running
@@ -60,19 +62,9 @@ class Study:
     def run(self, number: int, seed: int) -> Path:
         return self.directory / f"trial_{number:04d}_s{seed}"
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Be the one process that takes or plans trials. The lock is the operating system's: kill -9 releases it.
-        Raises UserError where that cannot be."""
-        lock = filelock.FileLock(self.directory / ".lock")
-        try:
-            lock.acquire()
-        except OSError as error:
-            raise UserError(f"{self.directory}: cannot be locked: {error.strerror or error}") from None
-        try:
-            yield
-        finally:
-            lock.release()
+    def locked(self) -> AbstractContextManager[None]:
+        """Be the one process that takes or plans trials. Raises UserError where that cannot be."""
+        return lock(self.directory, str(self.directory))
 
     def rows(self) -> list[dict[str, Any]]:
         """The trials as of the last change: number, state, score, params, seeds_done, error, runs, ..."""
@@ -144,15 +136,15 @@ def made(directory: Path) -> Iterator[Study | None]:
         _check_empty(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(directory / ".lock")
-        lock.acquire()
+        held = filelock.FileLock(directory / ".lock")
+        held.acquire()
     except OSError as error:
         raise ConfigError(f"cannot create the study's directory {directory}: {error.strerror}") from None
     try:
         _check_empty(directory)
         yield load(directory) if (directory / "study.json").is_file() else None
     finally:
-        lock.release()
+        held.release()
 
 
 def _check_empty(directory: Path) -> None:

@@ -216,7 +216,16 @@ def row(study: Study, trial: Any) -> dict[str, Any]:
 # -- what mattered -------------------------------------------------------------------------------------------------
 
 
-def importance(study: Study) -> dict[str, float] | None:
+def importance(study: Study) -> Mapping[str, float] | None:
+    """{key: share} as importance.json has it, or else of now; None where there is nothing to say yet."""
+    with contextlib.suppress(guarded.Damaged):
+        shares = guarded.json_object(study.directory / "importance.json")
+        if all(map(is_number, shares.values())):
+            return shares
+    return _importance(study)
+
+
+def _importance(study: Study) -> dict[str, float] | None:
     """The share of each parameter in what made the better trials better: PED-ANOVA (Watanabe et al. 2023,
     arXiv:2304.10255), the one of Optuna's evaluators that needs no scikit-learn. None with too few complete trials."""
     optuna = optuna_storage.need()
@@ -231,15 +240,6 @@ def importance(study: Study) -> dict[str, float] | None:
     return None
 
 
-def write_importance(study: Study) -> Mapping[str, float] | None:
+def write_importance(study: Study) -> None:
     """importance.json, for those who read a study without Optuna."""
-    shares = importance(study)
-    write_json(study.directory / "importance.json", shares)
-    return shares
-
-
-def read_importance(study: Study) -> dict[str, float] | None:
-    with contextlib.suppress(guarded.Damaged):
-        shares = guarded.json_object(study.directory / "importance.json")
-        return shares if all(map(is_number, shares.values())) else None
-    return None
+    write_json(study.directory / "importance.json", _importance(study))

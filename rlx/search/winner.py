@@ -26,16 +26,12 @@ def best(study: Study, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "trial": trial["number"],
         "score": trial["score"],
         "params": trial["params"],
-        "scores": [_score(study.directory / name) for name in trial["runs"]],
+        "scores": [Status.read(study.directory / name).score for name in trial["runs"]],
         "runs": trial["runs"],
         "command": shlex.join(worker.command(study, trial["params"])),
         "complete": sum(row["state"] == "complete" for row in rows),
         "trials": study.asked["trials"],
     }
-
-
-def _score(path: Path) -> float | None:
-    return Status.read(path).score
 
 
 def train(study: Study, winner: dict[str, Any], count: int, say: Any) -> dict[str, Any]:
@@ -55,7 +51,7 @@ def train(study: Study, winner: dict[str, Any], count: int, say: Any) -> dict[st
                 apart(lambda seed=seed, path=path: _run(study, winner, seed, path))  # type: ignore[misc]
             except (RunFailed, UserError, Died) as failure:
                 error = str(failure)
-        scores.append(_score(path) if error is None else None)
+        scores.append(Status.read(path).score if error is None else None)
         say(path, scores[-1], error)
     scored = [score for score in scores if score is not None]
     mean = sum(scored) / len(scored) if scored else None

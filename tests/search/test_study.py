@@ -20,7 +20,6 @@ from waiting import until
 from rlx.base import process
 from rlx.base.errors import ConfigError, UserError
 from rlx.search import optuna_storage, params, pool, search, trials, winner, worker
-from rlx.search.importance import importance
 from rlx.search.study import Study
 from rlx.search.trials import TrialResult
 
@@ -471,12 +470,12 @@ def test_importance_gives_the_larger_share_to_what_matters(tmp_path: Path) -> No
         assert trial is not None
         trials.tell(trial, TrialResult("complete", good(trial.params, 1, STEPS)))
         if index == 5:
-            assert importance(study.directory) is None  # too few to say
-    shares = importance(study.directory)
+            assert trials.importance(study) is None  # too few to say
+    shares = trials.importance(study)
     assert shares is not None and shares["algo.lr"] > 0.7 > shares["algo.clip_coef"]
     assert sum(shares.values()) == pytest.approx(1)
     trials.write_importance(study)
-    assert json.loads((study.directory / "importance.json").read_text()) == shares == importance(study.directory)
+    assert json.loads((study.directory / "importance.json").read_text()) == shares == trials.importance(study)
 
 
 def test_the_winner_is_the_highest_score_and_its_command_sets_its_point(tmp_path: Path) -> None:

@@ -142,12 +142,11 @@ def _ranges(study: Any) -> dict[str, str]:
 
 def _show(name: str, as_json: bool) -> None:
     from rlx.cli.printing.study import listing
-    from rlx.search import search
-    from rlx.search.importance import importance
+    from rlx.search import search, trials
 
     study = search.find(name)
     rows = search.rows(study)
-    shares = importance(study.directory)
+    shares = trials.importance(study)
     if as_json:
         request = {key: value for key, value in study.asked.items() if key != "config"}
         print(json.dumps({"study": str(study.directory), **request, "importance": shares, "rows": rows}))

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, Done, Forks, entries, rlx
+from command_line import ROOT, TINY, Done, Forks, entries, rlx
 
 WORDS = [
     # a typo in a group, a choice, a key
@@ -362,3 +362,12 @@ def test_a_process_of_its_own_says_the_same_one_line(line: tuple[str, ...], tmp_
 
 def test_there_are_more_bad_inputs_than_the_forty_promised() -> None:
     assert len({line[0] for line in WORDS}) == len(WORDS) > 100
+
+
+@pytest.mark.parametrize("verb", ["ls", "list envs", "show nope"])
+def test_variables_of_torchrun_silence_no_other_verb(verb: str, tmp_path: Path, forks: Forks) -> None:
+    for env in ({"RANK": "x"}, {"RANK": "1", "WORLD_SIZE": "2"}, {"RANK": "1", "WORLD_SIZE": "x"}):
+        [done] = forks.together(1, *verb.split(), cwd=tmp_path, env=[env])
+        assert done.out + done.err and "Traceback" not in done.err, (env, done)
+    [done] = forks.together(1, "train", *TINY, cwd=tmp_path, env=[{"RANK": "0", "WORLD_SIZE": "x"}])
+    assert done.code == 2 and "WORLD_SIZE=x: must be a whole number" in done.err and not (tmp_path / "runs").exists()

@@ -30,7 +30,7 @@ def apart(work: Callable[[], Any]) -> Any:
     """What `work()` returns (it must be JSON), computed in a fork.
 
     A UserError, ConfigError, RunFailed or Interrupted that it raises is raised here; anything else, and a process that
-    was killed, is Died. SIGINT, SIGTERM and SIGUSR1 are passed on to it; where it ends in another way than by
+    was killed, is Died. Signals that stop a run are passed on to it; where it ends in another way than by
     Interrupted then, this raises KeyboardInterrupt, or SystemExit(128 + signal). It does not outlive this process
     (Linux).
     """

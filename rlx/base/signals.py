@@ -1,5 +1,5 @@
-"""How a run ends before its time. SIGINT (Ctrl-C), SIGTERM (kill, SLURM's end) and SIGUSR1 (SLURM's warning) ask it
-to."""
+"""How a run ends before its time. SIGINT (Ctrl-C), SIGTERM (kill, SLURM's end), SIGUSR1 (SLURM's warning) and SIGHUP (a
+closed terminal) ask it to; under nohup SIGHUP does not."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -8,7 +8,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
-STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+STOPPING = tuple(
+    number
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+    if (number := getattr(signal, name, None)) is not None
+    and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN)
+)
 
 
 class RunFailed(Exception):
@@ -35,7 +40,7 @@ class Interrupted(BaseException):
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGUSR1 go to `handler`."""
+    """The signals that stop a run go to `handler`."""
     before: dict[int, Any] = {}
     with suppress(ValueError):  # not in the main thread: whoever runs us handles signals
         for number in STOPPING:
@@ -48,7 +53,7 @@ def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
 
 
 class Signals(ExitStack):
-    """SIGINT, SIGTERM and SIGUSR1 ask the loop to checkpoint and stop; a second SIGINT stops it at once."""
+    """They ask the loop to checkpoint and stop; a second SIGINT stops it at once."""
 
     asked = 0
 

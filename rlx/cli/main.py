@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 def main() -> NoReturn:
     """Run one command."""
-    if int(os.environ.get("RANK") or 0) > 0 and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+    if sys.argv[1:2] in (["train"], ["resume"]) and _follows():
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # torchrun: the first process says it all
     try:
         code = _complete(sys.argv[2:]) if sys.argv[1:2] == ["complete"] else _run()
@@ -16,6 +16,12 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
     sys.exit(code)
+
+
+def _follows() -> bool:
+    """Is this one of torchrun's processes, and not the first? What is no number is said by training.distributed."""
+    rank, count = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+    return rank.isdigit() and count.isdigit() and int(rank) > 0 and int(count) > 1
 
 
 def _run() -> int:

@@ -5,7 +5,7 @@ shared memory, a few bytes per step through a pipe. A worker that dies, hangs or
 that names it.
 
 Workers start by "spawn", so they know the environments that entry points ("gymnasium.envs") or a
-"module:Id-v0" id register, not those a script registered by itself. They ignore SIGINT, SIGTERM and SIGUSR1
+"module:Id-v0" id register, not those a script registered by itself. They ignore the signals that stop a run
 (the parent decides when to stop, and wants their state for its last checkpoint) and leave when the parent is
 gone.
 """
@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 import gymnasium as gym
 import numpy as np
 
+from rlx.base.signals import STOPPING
 from rlx.config import own_code
 from rlx.envs.batch import Envs, Final
 from rlx.envs.single import EnvConfig, make_env
@@ -201,9 +202,8 @@ def _work(
 ) -> None:
     """A worker: makes its lanes, then answers until it is told to close or the parent is gone."""
     own_code.stand_in(folder)
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     gym.logger.min_level = gym.logger.ERROR  # the parent has shown the warnings
     shared = _arrays(memory)

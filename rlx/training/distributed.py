@@ -16,11 +16,19 @@ from rlx.base.errors import ConfigError
 
 def count() -> int:
     """How many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _number("WORLD_SIZE", 1)
+
+
+def _number(name: str, default: int) -> int:
+    """A variable that torchrun sets. Raises ConfigError."""
+    text = os.environ.get(name) or str(default)
+    if not text.isdigit():
+        raise ConfigError(f"{name}={text}: must be a whole number (torchrun sets it; without it: unset {name})")
+    return int(text)
 
 
 def follows() -> bool:
-    return count() > 1 and int(os.environ.get("RANK", "0")) > 0
+    return count() > 1 and _number("RANK", 0) > 0
 
 
 def join(device: torch.device, place: str) -> torch.device:
@@ -30,7 +38,7 @@ def join(device: torch.device, place: str) -> torch.device:
     if place != "task":
         raise ConfigError("torchrun: runs in an environment are computed by one process (rlx train -m runs several)")
     if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        device = torch.device("cuda", _number("LOCAL_RANK", 0) % torch.cuda.device_count())
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")

@@ -108,7 +108,7 @@ def test_workers_outlive_a_signal_to_the_group_and_still_give_their_state():
     envs.reset()
     steps(envs, 3)
     for worker in envs._workers:
-        for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):
             os.kill(worker.pid, getattr(signal, name))
     steps(envs, 3)
     assert len(envs.state_dict()["lanes"][3]["actions"]) == 6

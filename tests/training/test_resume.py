@@ -5,10 +5,13 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
+from command_line import environment
 from tiny_runs import (
     Child,
     checkpoints,
@@ -310,7 +313,7 @@ def test_metrics_that_are_not_the_checkpoints_are_an_error_not_a_new_beginning(t
 # -- signals
 
 
-@pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 138)])
+@pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 138), ("SIGHUP", 129)])
 def test_a_signal_stops_the_run_at_that_very_step(name, code, tmp_path, never_stopped):
     def ask(step, _metrics):
         if step == 160:
@@ -327,6 +330,17 @@ def test_a_signal_stops_the_run_at_that_very_step(name, code, tmp_path, never_st
     resume(path)
     assert result(path) == result(never_stopped())
     assert record(path)["resumes"][0]["step"] == 160
+
+
+def test_under_nohup_a_run_outlives_its_terminal(tmp_path):
+    words = ["train", "total_steps=20000", "eval_every=0", "video=false", "tensorboard=false", "checkpoint_every=1000"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "rlx", *words], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )  # fmt: skip
+    until(lambda: list(tmp_path.rglob("checkpoints/step_*")))
+    child.send_signal(signal.SIGHUP)
+    assert child.wait() == 0
 
 
 def test_a_signal_while_the_run_directory_is_made_stops_the_run_at_its_first_step(tmp_path, never_stopped):

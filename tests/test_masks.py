@@ -16,6 +16,7 @@ from rlx.base.errors import ConfigError
 from rlx.config import registry
 from rlx.control.distributions import FORBIDDEN, Categorical, MultiCategorical, forbid
 from rlx.control.evaluate import evaluate, render_episode
+from rlx.control.normalize import ObsNormalizer
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig
 from rlx.envs.spaces import EnvError, EnvFault, mask_size, split_mask
@@ -152,6 +153,14 @@ def test_a_q_network_forbids_so_that_targets_are_the_best_of_what_is_allowed() -
     ]
     torch.testing.assert_close(vf.max_value(q), torch.tensor(by_hand))
     assert mask.gather(-1, vf.double_value(q, torch.arange(120.0).view(30, 4))[:, None].long() % 4).all()
+
+
+def test_observations_are_normalised_and_their_mask_is_not() -> None:
+    statistics = ObsNormalizer((2 + 4,), masked=4)
+    rows = np.concatenate([np.random.default_rng(0).normal(5, 3, (100, 2)), ALLOWED[np.arange(100) % 2]], -1)
+    statistics.update(rows)
+    seen = statistics.normalize(rows)
+    assert (seen[:, 2:] == rows[:, 2:]).all() and abs(seen[:, :2].mean()) < 1e-5 and abs(seen[:, :2].std() - 1) < 1e-5
 
 
 def test_a_table_chooses_and_bootstraps_among_what_is_allowed() -> None:

@@ -87,8 +87,10 @@ def test_a_registered_id_wins_over_a_class_of_the_same_name(here, monkeypatch) -
 def test_what_is_installed_wins_over_the_folder_and_the_folder_is_asked_last(forks, here) -> None:
     """./json.py harms nobody, not even a command that imports a module of the folder."""
     assert process("ls", cwd=here).code == 0
-    run = process("train", "algo=ppo", *REACH, cwd=here)
+    (here / "tensorboard.py").write_text("raise SystemExit('the wrong tensorboard')\n")  # imported once the folder is
+    run = process("train", "algo=ppo", *REACH, "tensorboard=true", cwd=here)
     assert run.code == 0, run.err
+    assert list((here / run.run).glob("events*"))
     refused = forks("train", "env=gym", "env.id=json:Reach-v0", cwd=here)
     assert refused.code == 2 and "wrong json" not in refused.err
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from command_line import TINY, Forks
-from tiny_runs import Child, die_at, result, resume, train
+from tiny_runs import Child, die, die_at, result, resume, train
 
 from rlx.base.errors import ConfigError
+from rlx.rundir.checkpoint import Checkpoints
 from rlx.rundir.metrics import read_metrics
 
 MINE = Path(__file__).parents[1] / "fixtures" / "workshop" / "my_loggers.py"
@@ -76,6 +77,24 @@ def test_killed_and_resumed_each_step_has_arrived_once(steps: list[int], tmp_pat
     check_each_step_once(path)
     assert [line["step"] for line in lines(path) if line["what"] == "start"][0] == 0
     assert result(path) == result(train(tmp_path, logger=["csv"]))
+
+
+def test_killed_right_behind_a_checkpoint_its_step_has_arrived(tmp_path: Path) -> None:
+    real = Checkpoints.save
+
+    def save(self: Checkpoints, kind: str, step: int, *args: Any, **kwargs: Any) -> Any:
+        saved = real(self, kind, step, *args, **kwargs)
+        if kind == "step" and step >= 128:
+            die()
+        return saved
+
+    def life() -> None:
+        Checkpoints.save = save  # type: ignore[method-assign]
+        train(tmp_path, name="run", logger=["csv", LINES])
+
+    assert Child(life).wait() == -signal.SIGKILL
+    resume(tmp_path / "run")
+    check_each_step_once(tmp_path / "run")
 
 
 @pytest.mark.parametrize("where", ["start", "log", "finish"])

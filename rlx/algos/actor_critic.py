@@ -145,14 +145,10 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
 
         # Learn
         names = ("obs", "action", "target") if algo.critic == "q" else ("obs", "target")
-        info = (
-            {}
-            if not len(data["obs"])
-            else {
-                **critic.step({name: data[name] for name in names}, None, scale * algo.critic_lr),
-                **actor.step({name: data[name] for name in ("obs", "action", "weight")}, None, scale * algo.lr),
-            }
-        )  # grad_norm is the actor's
+        info: dict[str, float] = {}
+        if len(data["obs"]):  # grad_norm is the actor's
+            info |= critic.step({name: data[name] for name in names}, None, scale * algo.critic_lr)
+            info |= actor.step({name: data[name] for name in ("obs", "action", "weight")}, None, scale * algo.lr)
         run.notice(actor.notice or critic.notice or criticise.notice or rollout.notice)
 
         run.step += size

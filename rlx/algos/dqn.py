@@ -168,16 +168,14 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
                     replay.rerank(learner.rows["td_error"])
         run.notice(learner.notice or evaluate.notice or explorer.notice)
 
-        yield (
-            run.step,
-            {
-                **explorer.metrics(),
-                **{f"train/{name}": value for name, value in means(steps).items()},
-                "train/learning_rate": lr,
-                "train/n_updates": learner.num_steps,
-                "rollout/exploration_rate": epsilon(cfg, run.step),
-            },
-        )
+        metrics = {
+            **explorer.metrics(),
+            **{f"train/{name}": value for name, value in means(steps).items()},
+            "train/learning_rate": lr,
+            "train/n_updates": learner.num_steps,
+            "rollout/exploration_rate": epsilon(cfg, run.step),
+        }
+        yield run.step, metrics
     envs.close()
 
 

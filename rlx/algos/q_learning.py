@@ -100,11 +100,8 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
     run.notice(envs.notice or "")
     run.notice(oracle.notice)
     masked = mask_size(envs.action_space)
-    table, model, walk = (
-        Table(envs.observation_space.shape[0] - masked, num_discrete(envs), algo.initial_value, masked > 0),
-        Model(),
-        Walk(envs),
-    )
+    table = Table(envs.observation_space.shape[0] - masked, num_discrete(envs), algo.initial_value, masked > 0)
+    model, walk = Model(), Walk(envs)
     run.track(table=table, model=model, walk=walk)
     rng = run.rng("actions")
     sarsa, size, lanes = algo.target == "sarsa", algo.num_envs * algo.num_steps, range(algo.num_envs)
@@ -149,17 +146,15 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
         walk.end(action)
 
         run.step += size
-        yield (
-            run.step,
-            {
-                **walk.metrics(),
-                "rollout/exploration_rate": epsilon,
-                "train/loss": losses / size,  # mean of .5 (y - Q)^2
-                "train/learning_rate": lrs / size,
-                "train/n_updates": run.step * (1 + algo.planning_steps),
-                **oracle.metrics(table.policy()),
-            },
-        )
+        metrics = {
+            **walk.metrics(),
+            "rollout/exploration_rate": epsilon,
+            "train/loss": losses / size,  # mean of .5 (y - Q)^2
+            "train/learning_rate": lrs / size,
+            "train/n_updates": run.step * (1 + algo.planning_steps),
+            **oracle.metrics(table.policy()),
+        }
+        yield run.step, metrics
     envs.close()
 
 

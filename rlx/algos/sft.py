@@ -70,19 +70,13 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
             right = (logits.argmax(-1) == tokens).float().masked_fill(~inside, 0.0)
             loss = reduce_tokens(-logprob, inside, "dapo", num_tokens=num_tokens)
             learner.add(loss, {"mean_token_accuracy": right.sum() / num_tokens})
-        info = learner.step(lr)
+        info = {**learner.step(lr), "learning_rate": lr}
 
         run.step += 1
         if run.step % algo.check_every == 0:
             goal.check(sampled_accuracy(policy, run.rng("check"), algo.check_prompts, algo.temperature))
-        yield (
-            run.step,
-            {
-                **info,
-                "learning_rate": lr,
-                **({"sampled_accuracy": goal.accuracy} if run.step % algo.check_every == 0 else {}),
-            },
-        )
+            info["sampled_accuracy"] = goal.accuracy
+        yield run.step, info
 
 
 class Goal:

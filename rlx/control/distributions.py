@@ -22,7 +22,6 @@ class Head(Protocol):
     size: int  # network outputs
     masked: int  # numbers of an observation that say which of them are allowed; 0: all are
     free: int  # state-independent parameters appended to them (log standard deviations)
-    noise_size: int
     action_shape: tuple[int, ...]
     action_dtype: torch.dtype
 
@@ -54,7 +53,7 @@ class Categorical:
     action_dtype = torch.int64
 
     def __init__(self, n: int, masked: int = 0) -> None:
-        self.size = self.noise_size = n
+        self.size = n
         self.masked = masked
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -84,7 +83,7 @@ class MultiCategorical:
     def __init__(self, nvec: list[int], masked: int = 0) -> None:
         self.masked = masked
         self.parts = [Categorical(n) for n in nvec]
-        self.size = self.noise_size = sum(nvec)
+        self.size = sum(nvec)
         self.nvec = list(nvec)
         self.action_shape: tuple[int, ...] = (len(nvec),)
 
@@ -116,7 +115,7 @@ class Bernoulli:
     action_dtype = torch.int64
 
     def __init__(self, n: int) -> None:
-        self.size = self.noise_size = n
+        self.size = n
         self.action_shape: tuple[int, ...] = (n,)
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -147,7 +146,7 @@ class Gaussian:
     masked = 0
 
     def __init__(self, dim: int) -> None:
-        self.size = self.free = self.noise_size = self.dim = dim
+        self.size = self.free = self.dim = dim
         self.action_shape: tuple[int, ...] = (dim,)
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -7,11 +7,11 @@ of training. Rewards are raw and games whole: the wrappers clip_reward and episo
 import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-import gymnasium as gym
 import numpy as np
 from PIL import Image
 
@@ -67,16 +67,10 @@ def evaluate(
     """
     if episodes < 1:
         return EvalResult()
-    cfg = _whole_game(cfg)
-    environments = [make_env(cfg) for _ in range(min(num_envs, episodes))]
-    limit = _limit(cfg, environments[0], max_steps) or LONGEST
-    envs = _Evaluation(cfg.id, environments, episodes=episodes, domain=EVALUATION, seed=seed, limit=limit, **_how(cfg))
-    try:
+    with closing(_opened(cfg, EVALUATION, seed, max_steps, episodes, min(num_envs, episodes))) as envs:
         obs = envs.reset()
         while None in envs.results:
             envs.step(act(obs))
-    finally:
-        envs.close()
     returns, lengths, successes = zip(*[result for result in envs.results if result is not None])
     return EvalResult(list(returns), list(lengths), list(successes))
 
@@ -88,14 +82,11 @@ def render_episode(
 
     Frames: the first, every `every`-th and the last, at most `width` pixels wide.
     """
-    cfg = _whole_game(cfg)
-    env = make_env(cfg, "rgb_array")
-    limit = _limit(cfg, env, max_steps)
     frames: list[Image.Image] = []
 
     def picture() -> None:
         try:
-            frame = env.render()
+            frame = envs.envs[0].render()
         except Exception as error:
             raise EnvError(f"env.id={cfg.id}: cannot render: {type(error).__name__}: {error}") from error
         if not isinstance(frame, np.ndarray):
@@ -106,8 +97,7 @@ def render_episode(
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         frames.append(image)
 
-    envs = _Evaluation(cfg.id, [env], episodes=1, domain=PLAY, seed=seed, limit=limit, **_how(cfg))
-    try:
+    with closing(_opened(cfg, PLAY, seed, max_steps, mode="rgb_array")) as envs:
         obs, steps = envs.reset(), 0
         picture()
         while envs.results[0] is None:  # once it is there the lane idles: no reset spoils the last picture
@@ -115,24 +105,16 @@ def render_episode(
             steps += 1
             if steps % every == 0 or envs.results[0] is not None:
                 picture()
-    finally:
-        envs.close()
     total, length, _ = envs.results[0]
     return frames, total, length
 
 
 def watch_episode(act: Act, cfg: EnvConfig, seed: int, max_steps: int | None = None) -> tuple[float, int]:
     """(raw return, length) of the episode `render_episode` shows, in a window where there is a display."""
-    cfg = _whole_game(cfg)
-    env = make_env(cfg, "human" if has_display() else None)
-    limit = _limit(cfg, env, max_steps)
-    envs = _Evaluation(cfg.id, [env], episodes=1, domain=PLAY, seed=seed, limit=limit, **_how(cfg))
-    try:
+    with closing(_opened(cfg, PLAY, seed, max_steps, mode="human" if has_display() else None)) as envs:
         obs = envs.reset()
         while envs.results[0] is None:
             envs.step(act(obs))
-    finally:
-        envs.close()
     total, length, _ = envs.results[0]
     return total, length
 
@@ -157,15 +139,20 @@ def save_gif(frames: list[Image.Image], path: str | Path | IO[bytes], fps: float
     first.save(path, "GIF", save_all=True, append_images=rest, duration=max(20, round(100 / fps) * 10), loop=0)
 
 
-def _whole_game(cfg: EnvConfig) -> EnvConfig:
-    return replace(cfg, wrappers=[item for item in cfg.wrappers if name_of(item) not in TRAINING_ONLY])
-
-
-def _how(cfg: EnvConfig) -> dict[str, Any]:
-    """Resets as the configuration wants them, and nothing to restore."""
-    return {"replay": False, "options": reset_options(cfg), "seed_once": cfg.seeding == "once"}
-
-
-def _limit(cfg: EnvConfig, env: gym.Env, max_steps: int | None) -> int | None:
-    limits = [limit for limit in (time_limit(cfg, env), max_steps) if limit]
-    return min(limits) if limits else None
+def _opened(
+    cfg: EnvConfig,
+    domain: int,
+    seed: int,
+    max_steps: int | None,
+    episodes: int = 1,
+    num_envs: int = 1,
+    mode: str | None = None,
+) -> _Evaluation:
+    """Environments of the whole game: resets as the configuration wants them, and nothing to restore."""
+    cfg = replace(cfg, wrappers=[item for item in cfg.wrappers if name_of(item) not in TRAINING_ONLY])
+    environments = [make_env(cfg, mode) for _ in range(num_envs)]
+    limits = [limit for limit in (time_limit(cfg, environments[0]), max_steps) if limit]
+    return _Evaluation(
+        cfg.id, environments, episodes=episodes, domain=domain, seed=seed, replay=False, options=reset_options(cfg),
+        limit=min(limits, default=LONGEST if domain == EVALUATION else None), seed_once=cfg.seeding == "once",
+    )  # fmt: skip

@@ -172,7 +172,7 @@ def _clamp(program: Program, out: Tensor, x: Tensor, low: Any = None, high: Any 
         program.emit("minimum({}, {}, out={})", x, high, out)
 
 
-def _where(program: Program, out: Tensor, mask: Tensor, x: Tensor, y: Tensor) -> Any:
+def _where(program: Program, out: Tensor, mask: Tensor, x: Any, y: Tensor) -> Any:
     if not _plain(out, mask, x, y):
         return NotImplemented
     program.emit("copyto({}, {})", out, y)
@@ -186,10 +186,7 @@ def _masked_fill_(program: Program, out: Tensor, this: Tensor, mask: Tensor, val
 
 
 def _masked_fill(program: Program, out: Tensor, x: Tensor, mask: Tensor, value: Any) -> Any:
-    if not _plain(out, x, mask, value):
-        return NotImplemented
-    program.emit("copyto({}, {})", out, x)
-    program.emit("copyto({}, {}, where={})", out, value, mask)
+    return _where(program, out, mask, value, x)
 
 
 def _addcmul(program: Program, out: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Any:

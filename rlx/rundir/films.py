@@ -1,14 +1,18 @@
-"""videos/: the film of the newest evaluation and that of the best one, each a GIF of 10 to 400 kB."""
+"""videos/: the film of the newest evaluation and that of the best one, each a GIF of 10 to 400 kB. That of a run older
+than videos/ is in its TensorBoard events."""
 
 import contextlib
 import re
-from collections.abc import Collection
+import struct
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from rlx.base import guarded
 from rlx.base.atomic_files import write_atomically
 
 DIRECTORY = "videos"
+TAG = "eval/video"  # of events
+EVENT = 1 << 26  # bytes of one, at most
 NAME = re.compile(r"step_([0-9]{12,19})\.gif")
 
 
@@ -33,6 +37,33 @@ def last(run: Path) -> tuple[int, bytes] | None:
             gif = guarded.data(path)
             if gif.startswith(b"GIF8"):
                 return step, gif
+    for path in sorted(run.glob("events.out.tfevents.*"), reverse=True):
+        films = [film for event in _records(path) if TAG.encode() in event and (film := _filmed(event))]
+        if films:
+            return films[-1]
+    return None
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    """The events of a file; it may end in a torn one."""
+    with contextlib.suppress(guarded.Damaged), guarded.opened(path) as file:
+        while len(head := file.read(12)) == 12:
+            size = struct.unpack("<Q", head[:8])[0]
+            if not 0 < size <= EVENT or len(data := file.read(size)) < size or len(file.read(4)) < 4:
+                return
+            yield data
+
+
+def _filmed(event: bytes) -> tuple[int, bytes] | None:
+    """(step, GIF) of an event with a film."""
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto import event_pb2
+
+    with contextlib.suppress(DecodeError):  # not what it should be
+        whole = event_pb2.Event.FromString(event)
+        for value in reversed(whole.summary.value):
+            if value.tag == TAG and value.image.encoded_image_string.startswith(b"GIF8"):
+                return whole.step, value.image.encoded_image_string
     return None
 
 

@@ -18,7 +18,8 @@ from command_line import Forks, entries, imported
 from fake_runs import make_run, ramp, study_of
 from PIL import Image
 
-from rlx.analysis.report import build, charts, media, page as report_page
+from rlx.analysis.report import build, charts, page as report_page
+from rlx.rundir import films
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "<script>alert(1)</script>\"'&"
@@ -137,7 +138,7 @@ def test_the_last_film_of_the_best_run_is_there(grid: Path) -> None:
     _, text = page_of(grid)
     [film] = re.findall(r'src="data:image/gif;base64,([^"]*)"', text)
     assert base64.b64decode(film) == gif(53)
-    assert media.last_film(grid / "a1") == (100, gif(51)) and media.last_film(grid / "b1") is None
+    assert films.last(grid / "a1") == (100, gif(51)) and films.last(grid / "b1") is None
 
 
 def test_torn_and_strange_events_are_no_film(grid: Path) -> None:
@@ -145,9 +146,9 @@ def test_torn_and_strange_events_are_no_film(grid: Path) -> None:
     data = events.read_bytes()
     for cut in range(0, len(data), 37):
         events.write_bytes(data[:cut])
-        assert media.last_film(grid / "a1") in (None, (50, gif(51)[:-1]), (100, gif(51)))
+        assert films.last(grid / "a1") in (None, (50, gif(51)[:-1]), (100, gif(51)))
     events.write_bytes(b"\xff" * 500)
-    assert media.last_film(grid / "a1") is None
+    assert films.last(grid / "a1") is None
 
 
 def test_a_language_run_shows_its_last_samples(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import pytest
 from fake_runs import make_run, ramp
 from tiny_runs import status, train
 
-from rlx.analysis.report import media
 from rlx.control import evaluate
 from rlx.rundir import films
 
@@ -66,24 +65,24 @@ def test_a_full_disk_at_a_film_warns_once_and_the_run_goes_on(
 
 def test_the_report_takes_the_newest_film_that_is_one(tmp_path: Path) -> None:
     run = make_run(tmp_path, "run", ramp(1))
-    assert media.last_film(run) is None
+    assert films.last(run) is None
     for step, gif in ((100, b"GIF89a first"), (200, b"GIF89a second"), (300, b"no film")):
         films.write(run, step, gif)
     (run / "videos" / "step_999.gif").write_bytes(b"GIF89a of another program")
-    assert media.last_film(run) == (200, b"GIF89a second")
+    assert films.last(run) == (200, b"GIF89a second")
     films.keep(run, (100,))
-    assert media.last_film(run) == (100, b"GIF89a first") and names(run) == ["step_000000000100.gif", "step_999.gif"]
+    assert films.last(run) == (100, b"GIF89a first") and names(run) == ["step_000000000100.gif", "step_999.gif"]
 
 
 def test_the_film_of_an_older_run_is_read_from_its_events(tmp_path: Path) -> None:
     run = make_run(tmp_path, "run", ramp(1), events=True, gif=b"GIF89a in an event")
-    assert media.last_film(run) == (100, b"GIF89a in an event")
+    assert films.last(run) == (100, b"GIF89a in an event")
     films.write(run, 50, b"GIF89a in a file")
-    assert media.last_film(run) == (50, b"GIF89a in a file")
+    assert films.last(run) == (50, b"GIF89a in a file")
 
 
 def test_file_and_event_hold_the_same_film(tmp_path: Path) -> None:
     run = train(tmp_path, tensorboard=True, **LOOKS)
-    film = media.last_film(run)
+    film = films.last(run)
     shutil.rmtree(run / "videos")
-    assert film is not None and film == media.last_film(run)
+    assert film is not None and film == films.last(run)

@@ -2,6 +2,8 @@
 templates."""
 
 import base64
+import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,10 +13,10 @@ from rlx import __version__
 from rlx.analysis import numbers
 from rlx.analysis.curves import build
 from rlx.analysis.curves.draw import STEPS
-from rlx.analysis.report import charts, media
+from rlx.analysis.report import charts
 from rlx.analysis.report.build import One, Report, Row, environment
-from rlx.base import pages
-from rlx.rundir import query, reader
+from rlx.base import guarded, pages
+from rlx.rundir import films, query, reader
 from rlx.rundir.metrics import is_number
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -106,13 +108,22 @@ def _look(report: Report, place: str) -> Look | None:
 
 def _look_of(run: One, place: str) -> Look | None:
     what = f"{run.path}, score {numbers.number(run.score)}"
-    if (film := media.last_film(run.path)) and len(film[1]) <= LARGEST:
+    if (film := films.last(run.path)) and len(film[1]) <= LARGEST:
         return Look(place, f"step {film[0]:,} of {what}", film=base64.b64encode(film[1]).decode())
-    if samples := media.last_samples(run.path):
+    if samples := _last_samples(run.path):
         step, text = samples
         return Look(
             place, f"samples at step {step:,} of {what}: reward, then prompt and completion", text=text[:LONGEST]
         )
     if drawing := reader.drawing(run.path):
         return Look(place, f"the policy of {what}", text=drawing[:LONGEST])
+    return None
+
+
+def _last_samples(run: Path) -> tuple[int, str] | None:
+    """(step, text) of the last samples of a language run."""
+    for path in sorted((run / "samples").glob("*.txt"), reverse=True):
+        with contextlib.suppress(guarded.Damaged):
+            if re.fullmatch("[0-9]+", path.stem):
+                return int(path.stem), guarded.text(path, errors="replace")
     return None

@@ -77,16 +77,9 @@ def read_study(path: Path) -> StudySummary | None:
     trials = [{**trial, "error": _line(trial["error"])} for trial in grids.trials(path)]
     if not trials:
         return None
-    shares = {key: float(share) for key, share in _json(path / "importance.json").items() if is_number(share)}
-    request = _json(path / "study.json")
+    shares = {key: float(share) for key, share in guarded.known(path / "importance.json").items() if is_number(share)}
+    request = guarded.known(path / "study.json")
     return StudySummary(path, request, sorted(trials, key=lambda trial: trial["number"]), shares)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return guarded.json_object(path)
-    except guarded.Damaged:
-        return {}
 
 
 def _line(error: str | None) -> str | None:

@@ -88,7 +88,7 @@ class Run:
         # The part of the checkpoint not yet restored. It is released piece by piece: a buffer is not held twice.
         self._saved: dict[str, Any] = dict(state["tracked"]) if state else {}
         self._saved_rngs: dict[str, Any] = dict(state["rngs"]) if state else {}
-        self._resumed = state is not None
+        self.resumed = state is not None  # it goes on from a checkpoint: then nothing of another run is read
         torch.manual_seed(self._entropy("torch") % 2**63)
         if state:
             self.step = int(state["step"])
@@ -96,14 +96,9 @@ class Run:
             if "cuda_rng" in state and device.type == "cuda":
                 torch.cuda.set_rng_state(state["cuda_rng"], device)
 
-    @property
-    def resumed(self) -> bool:
-        """Whether this run goes on from a checkpoint. Then nothing of another run is read."""
-        return self._resumed
-
     def saved(self, path: str) -> Saved:
         """The end of the run at `path`: where this one starts from (`init`), or what judges it. Raises UserError."""
-        assert self._open_saved is not None and not self._resumed, "only a new run reads another one"
+        assert self._open_saved is not None and not self.resumed, "only a new run reads another one"
         return self._open_saved(path)
 
     def _entropy(self, name: str) -> int:
@@ -132,7 +127,7 @@ class Run:
         """
         for name, thing in objects.items():
             self.tracked[name] = thing
-            if not self._resumed:
+            if not self.resumed:
                 continue
             if name not in self._saved and getattr(thing, "may_be_missing", False):
                 continue

@@ -130,6 +130,13 @@ def json_object(path: Path, most: int = SMALL) -> dict[str, Any]:
     return value
 
 
+def known(path: Path, most: int = SMALL) -> dict[str, Any]:
+    """The same; {} where it is missing or damaged."""
+    with contextlib.suppress(Damaged):
+        return json_object(path, most)
+    return {}
+
+
 def json_lines(path: Path, holding: bytes = b"") -> Iterator[dict[str, Any]]:
     """The objects of a file of one a line; of those that hold some bytes. Any other line, one that is torn or longer
     than LINE, is left out. Raises Damaged."""

@@ -133,11 +133,7 @@ def _same(directory: Path, overrides: list[str]) -> Path | None:
 
 
 def _about(grid: Path) -> dict[str, Any]:
-    """sweep.json; {} where it is missing or damaged."""
-    try:
-        return guarded.json_object(grid / "sweep.json")
-    except guarded.Damaged:
-        return {}
+    return guarded.known(grid / "sweep.json")
 
 
 def _owner(grid: Path) -> dict[str, Any]:

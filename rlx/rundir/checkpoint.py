@@ -20,7 +20,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from rlx.base.atomic_files import remove_temporaries, write_atomically
+from rlx.base.atomic_files import write_atomically
 from rlx.base.errors import UserError
 
 FORMAT = 1
@@ -212,6 +212,3 @@ class Checkpoints:
         return sorted(
             ((int(name[2]), name[1]) for name in names if name), key=lambda item: (item[0], KINDS.index(item[1]))
         )[::-1]
-
-    def remove_temporaries(self) -> None:
-        remove_temporaries(self.directory)

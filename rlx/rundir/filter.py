@@ -15,35 +15,14 @@ from rlx.rundir.metrics import is_number
 from rlx.rundir.query import full_key
 
 # Of a run, beside the keys of its configuration and its metrics.
-OWN: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "status": lambda row: row.get("status"),
-    "algo": lambda row: row.get("algo"),
-    "env": lambda row: row.get("env"),
-    "task": lambda row: row.get("task"),
-    "seed": lambda row: row.get("seed"),
-    "step": lambda row: row.get("step"),
-    "eval": lambda row: LastEvaluation.of(row.get("eval")).comparable,
-    "trial": lambda row: row.get("trial"),
-    "study": lambda row: row.get("study"),
-    "device": lambda row: row.get("device"),
-    "started": lambda row: row.get("started"),
-}
+OWN = ("status", "algo", "env", "task", "seed", "step", "eval", "trial", "study", "device", "started")
 ALIASES = {"time": "started", "return": "eval"}  # of --sort
 STATES = ("running", "finished", "failed", "interrupted", "killed", "pruned", "damaged")
 SIGNS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt,
 }  # fmt: skip
 WORD = re.compile(r"\s*([^<>=!\s]+)\s*(!=|<=|>=|==|=|<|>)\s*(.*?)\s*", re.DOTALL)
-SHOWN = (
-    "status",
-    "algo",
-    "env",
-    "task",
-    "seed",
-    "step",
-    "eval",
-    "started",
-)  # what `rlx ls` has a column for, or needs none
+SHOWN = ("status", "algo", "env", "task", "seed", "step", "eval", "started")  # has a column in `rlx ls`, or needs none
 FORM = "KEY=VALUE, or with !=, <, <=, >, >= (and quotes around it)"
 
 
@@ -102,8 +81,10 @@ def keys(entries: Iterable[Entry]) -> set[str]:
 
 
 def value_of(entry: Entry, key: str) -> Any:
+    if key == "eval":
+        return LastEvaluation.of(entry.row.get("eval")).comparable
     if key in OWN:
-        return OWN[key](entry.row)
+        return entry.row.get(key)
     return entry.config[key] if key in entry.config else entry.row["metrics"].get(key)
 
 

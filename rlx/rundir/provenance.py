@@ -25,6 +25,7 @@ KNOWN = re.compile(  # what secrets of some services look like, wherever they st
     r"\b(?:sk-[\w-]{16,}|gh[a-z]_\w{20,}|hf_\w{20,}|AKIA[0-9A-Z]{16}|xox[a-z]-[\w-]{10,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,})"
     r"|(?s:-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.{0,20000}?-----END [A-Z ]{0,30}PRIVATE KEY-----)"
 )
+GIT_SECONDS = 5
 LOGIN = re.compile(r"(\w{1,20}://)[^/\s@'\"]{1,500}@")
 
 
@@ -103,16 +104,22 @@ def scrub(text: str) -> str:
     return SECRET.sub(r"\1***", KNOWN.sub("***", LOGIN.sub(r"\1***@", text)))
 
 
+def git(place: Path | str, *words: str) -> bytes | None:
+    """What git says of the repository that a directory is in; None where it says nothing within GIT_SECONDS."""
+    quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(["git", "-C", str(place), *words], capture_output=True, timeout=GIT_SECONDS, env=quiet)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
 def _git() -> dict[str, str | None]:
     """The commit of the repository that rlx was started in, and what differs from it, if there is one."""
 
     def ask(*words: str) -> str | None:
-        quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-        try:
-            done = subprocess.run(["git", *words], capture_output=True, timeout=5, env=quiet)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.decode(errors="replace").strip()[:10_000] if done.returncode == 0 else None
+        answer = git(".", *words)
+        return None if answer is None else answer.decode(errors="replace").strip()[:10_000]
 
     return {"commit": ask("rev-parse", "HEAD"), "diff_stat": ask("diff", "--no-ext-diff", "--stat=100", "HEAD")}
 

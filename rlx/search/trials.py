@@ -7,7 +7,6 @@ is gone is taken over with its parameters as they are: what its runs have done i
 import contextlib
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -216,13 +215,17 @@ def row(study: Study, trial: Any) -> dict[str, Any]:
 # -- what mattered -------------------------------------------------------------------------------------------------
 
 
-def importance(study: Study) -> Mapping[str, float] | None:
+def importance(study: Study) -> dict[str, float] | None:
     """{key: share} as importance.json has it, or else of now; None where there is nothing to say yet."""
+    saved = read_importance(study)
+    return _importance(study) if saved is None else saved
+
+
+def read_importance(study: Study) -> dict[str, float] | None:
     with contextlib.suppress(guarded.Damaged):
         shares = guarded.json_object(study.directory / "importance.json")
-        if all(map(is_number, shares.values())):
-            return shares
-    return _importance(study)
+        return shares if all(map(is_number, shares.values())) else None
+    return None
 
 
 def _importance(study: Study) -> dict[str, float] | None:

@@ -13,8 +13,6 @@ A module that is loaded later (inside a function) is missed, until the run is re
 
 import contextlib
 import hashlib
-import os
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
@@ -25,10 +23,9 @@ from rlx.base.errors import ConfigError
 from rlx.config import own_code, plugins
 from rlx.config.plugins import RLX, Source
 from rlx.rundir import provenance
-from rlx.rundir.provenance import Provenance
+from rlx.rundir.provenance import Provenance, git
 
 PATCH, MOST = "code.patch", 1_000_000  # bytes
-GIT_SECONDS = 5
 
 
 # -- names -----------------------------------------------------------------------------------------------------
@@ -171,25 +168,16 @@ def _data(raw: Mapping[str, Any], paths: Iterable[str]) -> dict[str, dict[str, A
 # -- git -------------------------------------------------------------------------------------------------------
 
 
-def _git(place: Path | str, *words: str) -> bytes | None:
-    quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-    try:
-        done = subprocess.run(["git", "-C", str(place), *words], capture_output=True, timeout=GIT_SECONDS, env=quiet)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
-
-
 def _repositories(files: Iterable[Path]) -> list[dict[str, Any]]:
     roots: dict[str, None] = {}
     for place in dict.fromkeys(path.parent for path in files if not set(path.parts) & set(own_code.INSTALLED)):
         if not any(place.is_relative_to(root) for root in roots) and (
-            top := _git(place, "rev-parse", "--show-toplevel")
+            top := git(place, "rev-parse", "--show-toplevel")
         ):
             roots[top.decode(errors="replace").strip()] = None
     found = []
     for root in roots:
-        commit, changed = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--untracked-files=no")
+        commit, changed = git(root, "rev-parse", "HEAD"), git(root, "status", "--porcelain", "--untracked-files=no")
         found.append({"root": root, "commit": commit and commit.decode().strip(), "changed": bool(changed)})
     return found
 
@@ -199,7 +187,7 @@ def write_patch(path: Path, record: Mapping[str, Any] | None, name: str = PATCH)
     are too many."""
     parts = []
     for repository in (record or {}).get("repositories", ()):
-        if repository["changed"] and (patch := _git(repository["root"], "diff", "--no-ext-diff", "--no-color", "HEAD")):
+        if repository["changed"] and (patch := git(repository["root"], "diff", "--no-ext-diff", "--no-color", "HEAD")):
             parts.append(patch)
     size = sum(map(len, parts))
     if size > MOST:

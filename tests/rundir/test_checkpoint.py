@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from tiny_runs import Child, fail_at
 
-from rlx.base.atomic_files import CannotWrite
+from rlx.base.atomic_files import CannotWrite, remove_temporaries
 from rlx.rundir import checkpoint
 from rlx.rundir.checkpoint import CheckpointError, Checkpoints, weights_sha256
 
@@ -321,7 +321,7 @@ def test_a_save_killed_at_any_file_operation_leaves_the_old_or_the_new_checkpoin
         assert new or (found.state["old"] == [*before[-1]] if before else found is None)
         assert found is None or not found.warnings
         seen.add(new)
-        run.remove_temporaries()
+        remove_temporaries(run.directory)
         assert all(checkpoint.NAME.fullmatch(path.name) for path in run.directory.glob("*"))
         if code == 0:
             break

@@ -39,8 +39,6 @@ METRICS = ("eval/greedy_accuracy", "eval/reward", "loss")
 
 @dataclass
 class Config(AdamW):
-    name: str
-    implementation: str
     data: Literal["policy", "task"]  # samples of the policy compared by the task's reward; or the task's own pairs
     num_pairs: Count  # N
     candidates: Count  # samples of a prompt of which the best and the worst are a pair

@@ -30,8 +30,6 @@ NEEDS = ("text",)  # of the task
 
 @dataclass
 class Config(AdamW):
-    name: str
-    implementation: str
     batch_size: Count  # B
     micro_batch: Whole  # rows of one backward pass; 0: all
     temperature: Positive  # of the samples that evaluation draws

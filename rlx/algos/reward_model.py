@@ -43,8 +43,6 @@ SCORES = True  # completions; it writes none
 
 @dataclass
 class Config(AdamW):
-    name: str
-    implementation: str
     data: Literal["policy", "task"]  # samples of the policy ranked by the task's reward; or the task's own pairs
     loss: Literal["pairs", "plackett_luce", "best_of"]
     num_rankings: Count  # N

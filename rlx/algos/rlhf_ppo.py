@@ -51,8 +51,6 @@ METRICS = ("eval/greedy_accuracy", "eval/reward", "reward", "loss")
 
 @dataclass
 class Config(AdamW):
-    name: str
-    implementation: str
     reward_model: str | None  # the run whose scores are the reward; None: the task's own
     num_prompts: Count  # P
     group_size: Count  # G

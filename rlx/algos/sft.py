@@ -36,8 +36,6 @@ NEEDS = ("answer",)  # of the task
 
 @dataclass
 class Config(AdamW):
-    name: str
-    implementation: str
     batch_size: Count  # B
     micro_batch: Whole  # rows of one backward pass; 0: all
     check_every: Count  # steps

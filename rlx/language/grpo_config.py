@@ -15,8 +15,6 @@ from rlx.language.tasks.base import Task
 
 @dataclass
 class Config(AdamW):
-    name: str
-    implementation: str
     num_prompts: Count  # P
     group_size: Count  # G
     temperature: Positive  # of the policy, in sampling, learning and the reference alike

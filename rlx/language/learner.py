@@ -16,9 +16,11 @@ from rlx.language.ranks import Ranks
 
 @dataclass
 class AdamW:
-    """The keys of an algorithm's optimiser, which its Config has beside its own. Loshchilov and Hutter 2019,
-    arXiv:1711.05101."""
+    """The keys that an algorithm's Config has beside its own: what it is called, and those of its optimiser. Loshchilov
+    and Hutter 2019, arXiv:1711.05101."""
 
+    name: str
+    implementation: str
     lr: Positive
     anneal_lr: bool  # linearly to 0 over total_steps
     adam_beta1: Unit

@@ -131,12 +131,6 @@ def strip_time(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in metrics.items() if not key.startswith("time/")}
 
 
-def equal_metrics(a: Iterable[Mapping[str, Any]], b: Iterable[Mapping[str, Any]]) -> bool:
-    """Are two logs the same but for time/? By bit and type: NaN is NaN, 1 is not 1.0, 0.0 is not -0.0."""
-    lines = [[_to_json(strip_time(row), sort=True) for row in log] for log in (a, b)]
-    return lines[0] == lines[1]
-
-
 # -- JSON ------------------------------------------------------------------------------------------------------
 
 
@@ -155,13 +149,11 @@ def _finite(value: Any) -> Any:
     return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-_as_given = json.JSONEncoder(allow_nan=False, default=_item).encode
-_sorted = json.JSONEncoder(allow_nan=False, default=_item, sort_keys=True).encode
+_encode = json.JSONEncoder(allow_nan=False, default=_item).encode
 
 
-def _to_json(row: dict[str, Any], sort: bool = False) -> str:
-    encode = _sorted if sort else _as_given
+def _to_json(row: dict[str, Any]) -> str:
     try:
-        return encode(row)
+        return _encode(row)
     except ValueError:  # NaN or inf
-        return encode({key: _finite(value) for key, value in row.items()})
+        return _encode({key: _finite(value) for key, value in row.items()})

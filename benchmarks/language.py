@@ -243,10 +243,7 @@ def draw(cells: dict[str, list[dict[str, Any]]], path: Path) -> None:
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
-    for name, colour, label in (
-        ("rlhf_ppo_beta0", "#D55E00", "beta 0"),
-        ("rlhf_ppo", "#0072B2", "adaptive beta"),
-    ):
+    for name, colour, label in (("rlhf_ppo_beta0", "#D55E00", "beta 0"), ("rlhf_ppo", "#0072B2", "adaptive beta")):
         for cell in cells.get(name, []):
             curves = {key: np.array(points) for key, points in cell.get("curves", {}).items()}
             if not {"kl", "reward", "objective/scores"} <= set(curves):

@@ -129,13 +129,7 @@ def machine(core: int | None) -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
     load = [round(value, 2) for value in os.getloadavg()]
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "pinned_to_core": core,
-        "load": load,
-    }
+    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.platform(), "pinned_to_core": core, "load": load}
 
 
 def versions(names: Iterable[str]) -> dict[str, str]:

@@ -111,8 +111,7 @@ def test_a_run_that_never_gets_there_is_later_than_all_others():
 
 
 @pytest.mark.parametrize(
-    "ours, theirs, passes",
-    [(115, 100, True), (116, 100, False), (None, 100, False), (100, None, True)],
+    "ours, theirs, passes", [(115, 100, True), (116, 100, False), (None, 100, False), (100, None, True)]
 )
 def test_the_gate_allows_15_percent_more_steps(ours, theirs, passes):
     samples = [

@@ -151,8 +151,7 @@ def test_epsilon_falls_linearly_and_is_1_until_learning_starts(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    "gradient_steps, starts, expected",
-    [(3, 0, 100 * 3), (-1, 0, 100 * 8), (1, 400, 50), (1, 399, 51), (1, 800, 0)],
+    "gradient_steps, starts, expected", [(3, 0, 100 * 3), (-1, 0, 100 * 8), (1, 400, 50), (1, 399, 51), (1, 800, 0)]
 )
 def test_gradient_steps_are_counted_exactly(gradient_steps: int, starts: int, expected: int) -> None:
     """800 steps of 2 lanes in rounds of 4 steps each: 100 rounds; the first to learn ends behind `learning_starts`."""

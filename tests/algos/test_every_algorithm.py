@@ -13,17 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_runs import (
-    Child,
-    checkpoints,
-    config,
-    die_at,
-    die_at_env_step,
-    record,
-    result,
-    resume,
-    train,
-)  # fmt: skip
+from tiny_runs import Child, checkpoints, config, die_at, die_at_env_step, record, result, resume, train  # fmt: skip
 from training import train as learn
 
 from rlx.algos import q_learning

@@ -31,9 +31,7 @@ TARGETS = ["q_learning", "sarsa", "expected_sarsa"]
 CHAIN = ("env=grid", "preset=none", "env.kwargs.rows=1", "env.kwargs.columns=5", "env.kwargs.start=[0,0]",
          "env.kwargs.goal=[0,4]", "env.kwargs.forbidden=[]")  # fmt: skip
 CHAIN_CONFIG = EnvConfig(
-    name="chain",
-    id="rlx/Grid-v0",
-    kwargs={"rows": 1, "columns": 5, "start": [0, 0], "goal": [0, 4], "forbidden": []},
+    name="chain", id="rlx/Grid-v0", kwargs={"rows": 1, "columns": 5, "start": [0, 0], "goal": [0, 4], "forbidden": []}
 )
 
 

@@ -44,8 +44,7 @@ def test_what_nobody_knows_is_kept_where_it_stood(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "tree",
-    [{"name": 3}, {"score": "x"}, {"score": True}, {"part": 3}, {"words": [1]}, {"words": "ab"}, {}, [], 7],
+    "tree", [{"name": 3}, {"score": "x"}, {"score": True}, {"part": 3}, {"words": [1]}, {"words": "ab"}, {}, [], 7]
 )
 def test_what_is_missing_or_of_another_type_is_the_default(tree: Any) -> None:
     assert Whole.of(tree) == Whole()

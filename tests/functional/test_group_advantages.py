@@ -32,10 +32,7 @@ def test_one_advantage_normalizes_to_0_not_nan(ddof, recwarn):
 
 def test_whiten_by_hand():
     x, mask = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.ones(4)
-    for ddof, expected in [
-        (0, [-1.34164, -0.44721, 0.44721, 1.34164]),
-        (1, [-1.16190, -0.38730, 0.38730, 1.16190]),
-    ]:
+    for ddof, expected in [(0, [-1.34164, -0.44721, 0.44721, 1.34164]), (1, [-1.16190, -0.38730, 0.38730, 1.16190])]:
         assert whiten(x, mask, ddof=ddof, eps=0.0).tolist() == pytest.approx(expected, abs=5e-6)
     assert_close(whiten(x, mask, ddof=0, eps=0.0), (x - 2.5) / 1.25**0.5, **ROUNDING)
     assert_close(whiten(x, mask, ddof=1, eps=0.0), (x - 2.5) / (5 / 3) ** 0.5, **ROUNDING)

@@ -3,15 +3,7 @@ import torch
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
 from torch.testing import assert_close
 
-from rlx.functional.kl import (
-    adaptive_kl_coef,
-    adaptive_kl_controller,
-    categorical_kl,
-    gaussian_kl,
-    k1,
-    k2,
-    k3,
-)
+from rlx.functional.kl import adaptive_kl_coef, adaptive_kl_controller, categorical_kl, gaussian_kl, k1, k2, k3
 from rlx.functional.policy import policy_gradient
 from rlx.functional.returns import reward_to_go
 
@@ -35,8 +27,7 @@ def exact_gradient(logits, logprob, ref_logprob):
 
 
 @pytest.mark.parametrize(
-    "logprob, ref_logprob, one, two, three",
-    [(-1.0, -1.5, 0.5, 0.125, 0.106531), (-2.0, -1.0, -1.0, 0.5, 0.718282)],
+    "logprob, ref_logprob, one, two, three", [(-1.0, -1.5, 0.5, 0.125, 0.106531), (-2.0, -1.0, -1.0, 0.5, 0.718282)]
 )
 def test_the_estimators_by_hand(logprob, ref_logprob, one, two, three):
     pair = torch.tensor([logprob]), torch.tensor([ref_logprob])
@@ -129,10 +120,7 @@ def test_over_a_sequence_only_k1_in_the_reward_has_the_whole_gradient():
 
 def test_the_two_gradients_by_hand():
     """pi (.5, .3, .2), ref (.4, .4, .2): grad KL(ref || pi) = pi - ref."""
-    logits, ref_logits = (
-        torch.tensor([0.5, 0.3, 0.2]).log().requires_grad_(),
-        torch.tensor([0.4, 0.4, 0.2]).log(),
-    )
+    logits, ref_logits = (torch.tensor([0.5, 0.3, 0.2]).log().requires_grad_(), torch.tensor([0.4, 0.4, 0.2]).log())
     reverse = torch.autograd.grad(categorical_kl(logits, ref_logits), logits)[0]
     forward = torch.autograd.grad(categorical_kl(ref_logits, logits), logits)[0]
     assert reverse.tolist() == pytest.approx([0.098938, -0.093885, -0.005053], abs=5e-7)
@@ -184,12 +172,7 @@ def test_gaussian_kl_by_hand():
 
 def test_the_learner_may_be_either_argument():
     old, new = torch.randn(4), torch.randn(4, requires_grad=True)
-    for divergence in (
-        categorical_kl(old, new),
-        categorical_kl(new, old),
-        k3(old, new).sum(),
-        k3(new, old).sum(),
-    ):
+    for divergence in (categorical_kl(old, new), categorical_kl(new, old), k3(old, new).sum(), k3(new, old).sum()):
         assert torch.autograd.grad(divergence, new)[0].abs().sum() > 0
 
 

@@ -131,11 +131,7 @@ def test_ppo_clip_gradient_on_policy_is_the_policy_gradient(clip):
 
 def test_off_policy_and_unclipped_it_is_importance_sampling():
     """Over every action of pi_old, E[r A] = E_pi[A]: the gradient is that of the expected advantage of pi."""
-    logits, old, advantage = (
-        torch.randn(5, requires_grad=True),
-        torch.randn(5).log_softmax(-1),
-        torch.randn(5),
-    )
+    logits, old, advantage = (torch.randn(5, requires_grad=True), torch.randn(5).log_softmax(-1), torch.randn(5))
     logprob = logits.log_softmax(-1)
     exact = gradient(-(logprob.exp() * advantage).sum(), logits)[0]
     loss = (old.exp() * ppo_clip(logprob, old, advantage, float("inf"), float("inf"))).sum()
@@ -261,12 +257,7 @@ def test_diagnostics_carry_no_gradient():
 
 @pytest.mark.parametrize(
     "scale, ddof, factor, cosine",
-    [
-        ("none", 1, 0.75, 1.0),
-        ("loo", 1, 1.0, 1.0),
-        ("group", 1, 1.617, 0.99829),
-        ("group", 0, 1.867, 0.99829),
-    ],
+    [("none", 1, 0.75, 1.0), ("loo", 1, 1.0, 1.0), ("group", 1, 1.617, 0.99829), ("group", 0, 1.867, 0.99829)],
 )
 @pytest.mark.parametrize("loss", ["policy_gradient", "ppo_clip"])
 def test_what_each_group_advantage_does_to_the_gradient_of_a_3_armed_bandit(scale, ddof, factor, cosine, loss):

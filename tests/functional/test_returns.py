@@ -3,14 +3,7 @@ import torch
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlx.functional.returns import (
-    discounted_return,
-    gae,
-    linear_recurrence,
-    n_step_return,
-    reward_to_go,
-    whole_return,
-)
+from rlx.functional.returns import discounted_return, gae, linear_recurrence, n_step_return, reward_to_go, whole_return
 from rlx.functional.value import td_error, td_target
 
 ROUNDING = {"rtol": 0, "atol": 1e-12}  # float64 sums of up to 100 terms of size 1, in two different orders
@@ -148,10 +141,7 @@ def test_nothing_after_a_done_reaches_what_is_before_it(poison):
     def same(f, g):
         assert torch.equal(f[upto], g[upto]) and f[upto].isfinite().all()
 
-    same(
-        gae(reward, value, next_value, terminated, done, GAMMA, LAMBDA),
-        gae(*later, terminated, done, GAMMA, LAMBDA),
-    )
+    same(gae(reward, value, next_value, terminated, done, GAMMA, LAMBDA), gae(*later, terminated, done, GAMMA, LAMBDA))
     same(reward_to_go(reward, done, GAMMA), reward_to_go(later[0], done, GAMMA))
     for n in (1, 4, T):
         same(

@@ -10,13 +10,7 @@ from torch.testing import assert_close
 
 from rlx.control.distributions import Bernoulli, Categorical, Gaussian, MultiCategorical
 from rlx.functional import policy as pg
-from rlx.functional.trust_region import (
-    conjugate_gradient,
-    fisher_vector_product,
-    flat_gradient,
-    step_length,
-    surrogate,
-)
+from rlx.functional.trust_region import conjugate_gradient, fisher_vector_product, flat_gradient, step_length, surrogate
 
 ACTIONS = {
     "categorical": (Categorical(3), [torch.tensor(a) for a in range(3)]),

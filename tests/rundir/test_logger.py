@@ -12,9 +12,7 @@ import pytest
 from hparams_page import hparams_tab
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.backend.event_processing.plugin_event_accumulator import (
-    EventAccumulator as PluginEventAccumulator,
-)
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator as PluginEventAccumulator
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import crc32c, masked_crc32c
 from tensorboard.util.tensor_util import make_ndarray
 
@@ -197,20 +195,9 @@ assert not heavy, heavy"""
 
 def test_the_hash_ignores_seed_machine_and_key_order_and_nothing_else():
     config = {"seed": 0, "device": "cpu", "env": "cartpole", "algo": {"lr": 1e-3, "layers": [64, 64]}}
-    same = {
-        "algo": {"layers": (64, 64), "lr": 0.001},
-        "env": "cartpole",
-        "seed": 9,
-        "device": "cuda",
-        "threads": 4,
-    }
+    same = {"algo": {"layers": (64, 64), "lr": 0.001}, "env": "cartpole", "seed": 9, "device": "cuda", "threads": 4}
     assert config_hash(config) == config_hash(same)
-    changes = [
-        {"env": "pong"},
-        {"algo": {"lr": 2e-3, "layers": [64, 64]}},
-        {"algo": {"lr": 1e-3}},
-        {"x": None},
-    ]
+    changes = [{"env": "pong"}, {"algo": {"lr": 2e-3, "layers": [64, 64]}}, {"algo": {"lr": 1e-3}}, {"x": None}]
     assert len({config_hash(config | change) for change in [{}, *changes]}) == 5
     assert config_hash(config, without=()) != config_hash(config | {"seed": 1}, without=())
     assert config_hash(config, without=("seed", "algo.lr")) == config_hash(
@@ -237,14 +224,7 @@ def test_the_crc_is_tensorboards():
 def test_scalars_read_back_as_written_in_one_event_a_step(tmp_path):
     board = Dashboard(tmp_path)
     for step in range(3):
-        metrics = {
-            "train/loss": 0.1 * step,
-            "n": step,
-            "np": np.float32(2.5),
-            "ok": True,
-            "none": None,
-            "s": "3",
-        }
+        metrics = {"train/loss": 0.1 * step, "n": step, "np": np.float32(2.5), "ok": True, "none": None, "s": "3"}
         board.scalars(step, metrics)
     board.scalars(3, {"only": "text"})
     board.close()

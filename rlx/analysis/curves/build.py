@@ -49,12 +49,7 @@ def _line_json(line: Line) -> dict[str, Any]:
 
 
 def build(
-    paths: Sequence[Path],
-    metric: str,
-    by: Sequence[str] = (),
-    x: str = "step",
-    smooth: int = 1,
-    stat: str = "mean",
+    paths: Sequence[Path], metric: str, by: Sequence[str] = (), x: str = "step", smooth: int = 1, stat: str = "mean"
 ) -> Plot:
     """Everything that is drawn; without a metric the first of METRICS that there is. Raises UserError."""
     metric = metric or default_metric(paths)

@@ -22,12 +22,7 @@ LISTS: dict[str, str | None] = {
 
 
 @app.command(name="list")
-def list_(
-    what: Annotated[
-        str,
-        typer.Argument(metavar="NAME", help=f"One of {', '.join(LISTS)}."),
-    ],
-) -> None:
+def list_(what: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(LISTS)}.")]) -> None:
     """What there is to choose from."""
     check_choice("list ", what, LISTS, "list")
     printing.table((_files(group) if (group := LISTS[what]) else _named(what)) or [("nothing", "", "")])

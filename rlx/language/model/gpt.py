@@ -97,12 +97,7 @@ class GPT(nn.Module):
     """`num_tokens` tokens can be predicted; tokens from there to `num_inputs` can only be read (the beginning)."""
 
     def __init__(
-        self,
-        cfg: GPTConfig,
-        num_tokens: int,
-        num_inputs: int,
-        context: int,
-        generator: torch.Generator,
+        self, cfg: GPTConfig, num_tokens: int, num_inputs: int, context: int, generator: torch.Generator
     ) -> None:
         super().__init__()
         self.cfg, self.context, self.num_tokens = cfg, context, num_tokens
@@ -121,21 +116,12 @@ class GPT(nn.Module):
             residual = name.endswith(("out", "down"))  # their sum over the layers keeps its variance
             std = 0.02 / math.sqrt(2 * cfg.num_layers) if residual else 0.02
             nn.init.normal_(
-                weight,
-                std=std if "blocks" not in name or residual else 0.5 / self.d**0.5,
-                generator=generator,
+                weight, std=std if "blocks" not in name or residual else 0.5 / self.d**0.5, generator=generator
             )
 
     # -- learning --------------------------------------------------------------------------------------------------
 
-    def features(
-        self,
-        prompt: Tensor,
-        mask: Tensor | None,
-        completion: Tensor,
-        *,
-        last: bool = False,
-    ) -> Tensor:
+    def features(self, prompt: Tensor, mask: Tensor | None, completion: Tensor, *, last: bool = False) -> Tensor:
         """What the model knows before each token of the completions, and after the last one if `last`.
 
         prompt [P, S] and its mask (None: no padding), completion [P, G, L] -> [P, G, L (+ 1), D], normalised.
@@ -150,12 +136,7 @@ class GPT(nn.Module):
         )
         causal = _causal(prompt.shape[1], prompt.device, self.dtype)
         at = _lengths(prompt, mask)[:, None] + torch.arange(steps, device=prompt.device)  # [P, T]
-        x = torch.cat(
-            [
-                self._embed(prompt, _positions(prompt, mask)),
-                self._embed(inputs, at[:, None]),
-            ]
-        )
+        x = torch.cat([self._embed(prompt, _positions(prompt, mask)), self._embed(inputs, at[:, None])])
         for layer in self._layers():
             q, k, v = self._heads(layer, x)  # each [rows, H, d_head]
             if self.cfg.positions == "rotary":
@@ -204,11 +185,7 @@ class GPT(nn.Module):
             keys, values = x.new_empty(2, start + length, self.d // self.heads, num, self.heads, size)
             keys[:start], values[:start] = (part.permute(2, 3, 0, 1).unsqueeze(-1) for part in (k, v))
             pairs.append((keys, values))
-            x = self._finish(
-                layer,
-                x,
-                _attend(q, k, v, bias, causal).permute(0, 2, 1, 3).reshape(len(x), -1),
-            )
+            x = self._finish(layer, x, _attend(q, k, v, bias, causal).permute(0, 2, 1, 3).reshape(len(x), -1))
         wide = None if bias is None else F.pad(bias, (0, length)).permute(3, 0, 1, 2)
         return _norm(x.view(num, -1, self.d)[:, -1:]), Cache(pairs, layers, wide, start, _lengths(prompt, mask))
 
@@ -283,15 +260,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: Tensor
     return (score if bias is None else score + bias).softmax(-1) @ v
 
 
-def _attend_both(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    pk: Tensor,
-    pv: Tensor,
-    bias: Tensor | None,
-    own: Tensor,
-) -> Tensor:
+def _attend_both(q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor, bias: Tensor | None, own: Tensor) -> Tensor:
     """Completions q, k, v [P, H, G, T, d_head] over their prompts pk, pv [P, H, S, d_head] and over themselves."""
     num, heads, size, steps, d = q.shape
     past = _scores(q.reshape(num, heads, size * steps, d), pk, own.new_zeros(1, 1))

@@ -184,14 +184,13 @@ def _random(envs: Any, rng: np.random.Generator) -> np.ndarray:
 def episodes(cfg: EnvConfig) -> str:
     env = make_env(cfg)
     limit, lengths, length, end = time_limit(cfg, env), [], 0, time.monotonic() + 3 * SECONDS
-    for obs, _, over, action in _play(env, 6, LONG, reset_options(cfg)):
+    for _, _, over, action in _play(env, 6, LONG, reset_options(cfg)):
         length += action is not None
         if over or (limit and length >= limit):
             lengths.append(length)
             length = 0
         if len(lengths) == 20 or time.monotonic() > end:
             break
-        del obs
     if lengths:
         cut = f"; cut after {limit:,} steps" if limit else "; no time limit"
         return f"{len(lengths)} random episodes of {min(lengths)} to {max(lengths)} steps{cut}"

@@ -37,37 +37,6 @@ class Probe(gym.Env):
         return self._obs(), reward, self.t >= self.steps, False, {}
 
 
-class Constant(Probe):
-    """Reward 1: V = 1."""
-
-
-class Observation(Probe):
-    """Reward is the observation: V(s) = s."""
-
-    def __init__(self) -> None:
-        super().__init__(signs=True)
-
-    def reward(self, action: Any) -> float:
-        return self.sign
-
-
-class TwoSteps(Probe):
-    """Reward 1 at the second step only: V(0) = gamma, V(1) = 1."""
-
-    def __init__(self) -> None:
-        super().__init__(steps=2)
-
-    def reward(self, action: Any) -> float:
-        return float(self.t == 1)
-
-
-class Action(Probe):
-    """Reward 1 for action 1, -1 for action 0: pi(1) = 1."""
-
-    def reward(self, action: Any) -> float:
-        return 1.0 if action == 1 else -1.0
-
-
 class Match(Probe):
     """Reward 1 for action 1 where s = 1 and action 0 where s = -1, else -1."""
 
@@ -76,16 +45,6 @@ class Match(Probe):
 
     def reward(self, action: Any) -> float:
         return 1.0 if (action == 1) == (self.sign > 0) else -1.0
-
-
-class Endless(Probe):
-    """Reward 1 for ever: V = 1 / (1 - gamma), however soon an episode is truncated. Its observation is constant."""
-
-    def __init__(self) -> None:
-        super().__init__(steps=10**9)
-
-    def _obs(self) -> np.ndarray:
-        return np.ones(1, np.float32)
 
 
 class Aim(Probe):
@@ -147,21 +106,7 @@ class NanReward(gym.RewardWrapper):
         return float("nan") if self.count >= self.at else reward
 
 
-class Faulty(Signs):
-    """Its reward is NaN in its 40th step."""
-
-    count = 0
-
-    def reward(self, action: Any) -> float:
-        self.count += 1
-        return float("nan") if self.count == 40 else super().reward(action)
-
-
-for kind in (Constant, Observation, TwoSteps, Action, Match, Endless, Aim, Levers, Bits, Signs, Faulty):
+for kind in (Match, Aim, Levers, Bits, Signs):
     name = f"{kind.__name__}-v0"
     if name not in gym.registry:
-        gym.register(
-            name,
-            entry_point=kind,  # type: ignore[arg-type]
-            max_episode_steps=10 if kind is Endless else None,
-        )
+        gym.register(name, entry_point=kind)  # type: ignore[arg-type]

@@ -13,49 +13,7 @@ from rlx.config import kind, registry
 from rlx.config.nested import flatten
 from rlx.search import settings
 
-SCRIPTS = {
-    "bash": r"""# rlx: source <(rlx completion bash)
-_rlx() {
-    local line="${COMP_LINE:0:COMP_POINT}" words current prefix="" rest mark
-    read -r -a words <<< "$line"
-    [[ "$line" == *[[:space:]] ]] && words+=("")
-    current="${words[-1]}"
-    mapfile -t COMPREPLY < <("${1/#\~/$HOME}" complete -- "${words[@]:1}" 2>/dev/null)
-    for mark in = :; do   # bash has split the word there already
-        rest="${current##*$mark}"
-        [[ "$COMP_WORDBREAKS" == *$mark* && ${#rest} -lt $((${#current} - ${#prefix})) ]] || continue
-        prefix="${current:0:${#current}-${#rest}}"
-    done
-    COMPREPLY=("${COMPREPLY[@]#"$prefix"}")
-    [[ ${#COMPREPLY[@]} -eq 1 && "${COMPREPLY[0]}" == *[=/.] ]] && compopt -o nospace
-}
-complete -o default -F _rlx rlx
-""",
-    "zsh": r"""# rlx: source <(rlx completion zsh)
-(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
-_rlx() {
-    local -a found open whole
-    found=(${(f)"$("${words[1]/#\~/$HOME}" complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)"})
-    (( $#found )) || { _files; return }
-    open=(${(M)found:#*[=/.]}) whole=(${found:#*[=/.]})
-    (( $#open )) && compadd -Q -S '' -- $open
-    (( $#whole )) && compadd -Q -- $whole
-}
-compdef _rlx rlx
-""",
-    "fish": r"""# rlx: rlx completion fish | source
-function __rlx_complete
-    set -l words (commandline -opc) (commandline -ct)
-    set -l found ($words[1] complete -- $words[2..-1] 2>/dev/null)
-    if test (count $found) -gt 0
-        printf '%s\n' $found
-    else
-        __fish_complete_path (commandline -ct)
-    end
-end
-complete -c rlx -f -a '(__rlx_complete)'
-""",
-}
+SCRIPTS = {shell: Path(__file__).parent / "templates" / f"rlx.{shell}" for shell in ("bash", "zsh", "fish")}
 
 FLAGS: dict[str, tuple[str, ...]] = {  # of each verb; a test holds them against the verbs themselves
     "train": (

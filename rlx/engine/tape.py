@@ -36,16 +36,9 @@ from rlx.engine.trust import Calls, Engine, Trust, disagreement, distance
 Function = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
 
 FACTORIES = {
-    "ones_like",
-    "zeros_like",
-    "empty_like",
-    "full_like",
-    "new_zeros",
-    "new_ones",
-    "new_empty",
-    "new_empty_strided",
+    "ones_like", "zeros_like", "empty_like", "full_like", "new_zeros", "new_ones", "new_empty", "new_empty_strided",
     "new_full",
-}
+}  # fmt: skip
 
 
 class Untapeable(Exception):

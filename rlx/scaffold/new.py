@@ -12,26 +12,6 @@ from rlx.config import own_code, plugins, registry
 
 TEMPLATES = Path(__file__).parent / "templates"
 NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
-ENV = """\
-# My own environment, in ./envs/{name}.py.
-name: {name}
-id: ./envs/{name}.py:{kind}
-kwargs: {{}}                # arguments of its constructor
-wrappers: []
-max_episode_steps: 50     # then an episode is cut; null: the environment says itself when one ends
-backend: auto
-normalize_obs: false
-normalize_reward: false
-"""
-TASK = """\
-# My own task, in ./tasks/{name}.py: `abca=` -> `bcdb`.
-name: {name}
-implementation: {name}
-reward: exact             # exact 0 or 1, dense (share of right positions), mixed (their mean)
-max_new: null             # most tokens of a completion, end inside; null: the longest answer and its end
-sft_stop: 0.3             # sampled accuracy at which sft stops, so that something is left to learn by reward; 0: never
-length: 4                 # letters of a prompt
-"""
 
 
 def algo(name: str, source: str) -> list[Path]:
@@ -67,21 +47,22 @@ def algo(name: str, source: str) -> list[Path]:
 
 def env(name: str) -> list[Path]:
     """./envs/NAME.py and ./conf/env/NAME.yaml."""
-    return _from_template("env", "envs", name, ENV)
+    return _from_template("env", name)
 
 
 def task(name: str) -> list[Path]:
     """./tasks/NAME.py and ./conf/task/NAME.yaml."""
-    return _from_template("task", "tasks", name, TASK)
+    return _from_template("task", name)
 
 
-def _from_template(group: str, folder: str, name: str, yaml: str) -> list[Path]:
+def _from_template(group: str, name: str) -> list[Path]:
     _check(name, group)
     kind = "".join(part.capitalize() for part in name.split("_"))
-    code = (TEMPLATES / f"{group}.py").read_text(encoding="utf-8").replace("Template", kind).replace("NAME", name)
-    code = code.replace("  # type: ignore[override]", "")
-    config = yaml.format(name=name, kind=kind)
-    return _write({Path(folder, f"{name}.py"): code, Path("conf", group, f"{name}.yaml"): config})
+    written = {}
+    for template, path in ((f"{group}.py", f"{group}s/{name}.py"), (f"{group}.yaml", f"conf/{group}/{name}.yaml")):
+        text = (TEMPLATES / template).read_text(encoding="utf-8").replace("Template", kind).replace("NAME", name)
+        written[Path(path)] = text.replace("  # type: ignore[override]", "")
+    return _write(written)
 
 
 def _check(name: str, group: str) -> None:

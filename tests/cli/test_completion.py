@@ -142,7 +142,7 @@ def test_the_script_of_each_shell_parses(shell: str, check: str, tmp_path: Path)
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     file = tmp_path / "script"
-    file.write_text(completion.SCRIPTS[shell])
+    file.write_text(completion.SCRIPTS[shell].read_text())
     done = subprocess.run([shell, check, str(file)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rlx.analysis import statistics
 from rlx.analysis.curves import build as plot, configurations, curves
-from rlx.analysis.report.search import StudySummary, read_study
+from rlx.analysis.report.search import StudySummary, line_of, read_study
 from rlx.base.errors import UserError
 from rlx.rundir import query, reader
 from rlx.rundir.layout import Status
@@ -179,11 +179,7 @@ def _one(path: Path, seed: Any, metric: str) -> One:
     step = max(status.step, int(last.get("step", 0)))
     silent = "killed (no error recorded)" if status.state == "killed" else status.damage
     seconds = float(last.get("time/time_elapsed", 0.0))
-    return One(path, seed, status.state, _line(status.error) or silent, value, step, seconds, Provenance.read(path))
-
-
-def _line(error: Any) -> str | None:
-    return " ".join(str(error).split())[:300] if error else None
+    return One(path, seed, status.state, line_of(status.error) or silent, value, step, seconds, Provenance.read(path))
 
 
 def _last(path: Path, metric: str) -> dict[str, Any]:

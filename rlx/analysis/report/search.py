@@ -74,7 +74,7 @@ def _dot(trial: dict[str, Any], x: float) -> charts.Point:
 
 def read_study(path: Path) -> StudySummary | None:
     """What a search has left in its directory; None where there was none, or nothing of it can be read."""
-    trials = [{**trial, "error": _line(trial["error"])} for trial in grids.trials(path)]
+    trials = [{**trial, "error": line_of(trial["error"])} for trial in grids.trials(path)]
     if not trials:
         return None
     shares = {key: float(share) for key, share in guarded.known(path / "importance.json").items() if is_number(share)}
@@ -82,5 +82,5 @@ def read_study(path: Path) -> StudySummary | None:
     return StudySummary(path, request, sorted(trials, key=lambda trial: trial["number"]), shares)
 
 
-def _line(error: str | None) -> str | None:
+def line_of(error: str | None) -> str | None:
     return " ".join(error.split())[:300] if error else None

@@ -13,6 +13,15 @@ from rlx.base.paths import near
 from rlx.config import registry
 
 
+@contextlib.contextmanager
+def _to_the_end(number: int) -> Iterator[None]:
+    """A run goes on when nobody reads stream 1 or 2 any more (`rlx train | head`)."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
 class Live:
     """The live line: %, ETA, steps/s, and how it goes. A terminal gets one line that changes, a file a line each tenth
     of the run."""
@@ -25,11 +34,8 @@ class Live:
         self.formats = formats  # of the metrics that say how it goes
         self.total, self.shown, self.tenth, self.width = total, 0.0, -1, 0
 
-    def announce(self, cfg: Any, path: Path, device: str) -> None:
-        with _to_the_end(1):
-            self._announce(cfg, device)
-
-    def _announce(self, cfg: Any, device: str) -> None:
+    @_to_the_end(1)
+    def announce(self, cfg: Any, _path: Path, device: str) -> None:
         self.finish()
         self._begin(cfg.total_steps, registry.facts(cfg.algo.implementation).shown)
         where = getattr(cfg.place, "id", cfg.place.name)
@@ -74,11 +80,8 @@ class Live:
         parts += [text.format(metrics[name]) for name, text in here.items()]
         self._print("  ".join(parts))
 
+    @_to_the_end(2)
     def _print(self, line: str) -> None:
-        with _to_the_end(2):
-            self._show(line)
-
-    def _show(self, line: str) -> None:
         if self.terminal:
             columns = (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
             print("\r" + line[:columns].ljust(min(self.width, columns)), end="", file=sys.stderr, flush=True)
@@ -90,15 +93,6 @@ class Live:
         if self.terminal and self.width:
             print(file=sys.stderr)
             self.width = 0
-
-
-@contextlib.contextmanager
-def _to_the_end(number: int) -> Iterator[None]:
-    """A run goes on when nobody reads stream 1 or 2 any more (`rlx train | head`)."""
-    try:
-        yield
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def _clock(seconds: float) -> str:

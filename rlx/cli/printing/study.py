@@ -58,9 +58,8 @@ class Watch:
             self._live.stop()
 
     def look(self) -> None:
-        if time.monotonic() - self._shown < EVERY:
-            return
-        self.now()
+        if time.monotonic() - self._shown >= EVERY:
+            self.now()
 
     def now(self) -> None:
         self._shown = time.monotonic()

@@ -68,4 +68,4 @@ def completion(shell: Annotated[str, typer.Argument(metavar="SHELL", help="One o
     from rlx.cli.completion import SCRIPTS
 
     check_choice("completion ", shell, SCRIPTS, "shell")
-    print(SCRIPTS[shell], end="")
+    print(SCRIPTS[shell].read_text(encoding="utf-8"), end="")

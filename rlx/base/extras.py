@@ -27,9 +27,9 @@ EXTRAS = {
     "slurm": Extra("hydra_plugins.hydra_submitit_launcher", hydra=("submitit_local", "submitit_slurm")),
     "ray": Extra("hydra_plugins.hydra_ray_launcher", hydra=("ray", "ray_aws")),
     "hf": Extra("transformers"),
-    "onnx": Extra("onnx"),
     "wandb": Extra("wandb"),
     "mlflow": Extra("mlflow"),
+    "onnx": Extra("onnx"),
     "bench": Extra("stable_baselines3"),
 }
 

@@ -387,7 +387,10 @@ def test_an_interrupted_run_is_checkpointed_and_goes_on(number: int, code: int, 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux to see what is being imported")
 def test_ctrl_c_while_torch_is_being_imported_is_one_line(tmp_path: Path) -> None:
-    process = subprocess.Popen(command("train", *TINY), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command("train", *TINY), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
+    )  # fmt: skip
     while "libtorch_cpu" not in Path(f"/proc/{process.pid}/maps").read_text():
         assert process.poll() is None
         time.sleep(0.01)

@@ -174,7 +174,7 @@ def test_a_damaged_record_of_a_search_or_a_grid_hides_no_run(file: str, damage: 
     assert "trial_0000_s1" in page.html(report.build([str(root)]))
     study = studies.Study(root, {"name": "mine"})
     assert isinstance(study.rows(), list)
-    trials.importance(study)
+    trials.read_importance(study)
     for find in (lambda: studies.find("mine", root.parent), lambda: studies.find("latest", root.parent)):
         try:
             find()

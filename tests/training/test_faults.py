@@ -302,6 +302,7 @@ def test_of_many_that_resume_a_run_at_once_one_wins(tmp_path, whole):
         if child is not winner:
             text = (tmp_path / f"err{children.index(child)}").read_text()
             assert re.fullmatch(rf"rlx: error: {path}: process {winner.pid} on \S+ is running it\n", text)
+    until(lambda: len(record(path)["resumes"]) == 1)  # it has the lock, and may not have signed yet
     winner.kill()
     winner.wait()
     resume(path)

@@ -178,6 +178,26 @@ def test_a_run_is_evaluated_resumed_and_exported_from_another_folder(forks, here
     ok(forks("eval", str(moved), "--episodes", "1", cwd=elsewhere))
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["env=gym", "env.id=subprocess:Popen", "env.kwargs.args=[touch,PLACE]"],
+        ["env=gym", "env.id=os:system", "env.kwargs.command='touch PLACE'"],
+        ["env.wrappers=[{name: 'subprocess:Popen', kwargs: {args: [touch,PLACE]}}]"],
+        ["env.wrappers=['builtins:print']"],
+        ["logger=[{name: 'os:system', kwargs: {command: 'touch PLACE'}}]"],
+        ["model.encoder='builtins:print'"],
+    ],
+    ids=lambda words: words[-1].partition("=")[0] + words[0][-8:],
+)
+def test_a_configuration_names_environments_wrappers_loggers_and_modules_and_calls_nothing_else(
+    words, forks, here
+) -> None:
+    done = forks("train", *(word.replace("PLACE", str(here / "touched")) for word in words), cwd=here)
+    assert done.code == 2 and done.err.count("\n") == 1, done.err
+    assert not (here / "touched").exists() and not (here / "runs").exists()
+
+
 def test_what_this_machine_has_not_recorded_runs_no_code_until_it_is_trusted(forks, here, elsewhere) -> None:
     run = trained(forks, here, "algo=my_vpg", "env=reach", *TINY, "algo.num_steps=128")
     touched = here / "touched"

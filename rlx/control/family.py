@@ -14,12 +14,12 @@ import psutil
 import torch
 
 from rlx.base.errors import ConfigError
-from rlx.config import plugins, registry
+from rlx.config import registry
 from rlx.config.schema import Algo
 from rlx.control import evaluate
 from rlx.control.config import ControlConfig
 from rlx.control.distributions import make_head
-from rlx.control.networks import SMALLEST_IMAGE, ModelConfig
+from rlx.control.networks import SMALLEST_IMAGE, ModelConfig, encoder_of
 from rlx.control.policy import Policy, make_one
 from rlx.envs.batch import Envs
 from rlx.envs.single import EnvConfig, package_of
@@ -79,7 +79,7 @@ def _check_encoder(cfg: ControlConfig[Algo], shape: tuple[int, ...]) -> None:
     """A module of one's own must take what is observed. Raises ConfigError."""
     if cfg.model.encoder is None:
         return
-    encoder = plugins.load("models", cfg.model.encoder)
+    encoder = encoder_of(cfg.model.encoder)
     try:
         out = encoder(shape, cfg.model.features)(torch.zeros(2, *shape))
     except Exception as error:  # it may do anything

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from rlx.base.errors import ConfigError
 from rlx.config import plugins
 from rlx.control.distributions import Head, forbid
 from rlx.envs.spaces import split_mask
@@ -27,6 +28,14 @@ class ModelConfig:
     encoder: str | None = (
         None  # one's own module in front: Encoder(shape, features), obs [..., *shape] -> [..., features]
     )
+
+
+def encoder_of(name: str) -> type[nn.Module]:
+    """The module that model.encoder names. Raises ConfigError."""
+    encoder = plugins.load("models", name)
+    if not (isinstance(encoder, type) and issubclass(encoder, nn.Module)):
+        raise ConfigError(f"model.encoder={name}: must be a class derived from torch.nn.Module")
+    return encoder
 
 
 SMALLEST_IMAGE = 36  # pixels a side, for the CNN
@@ -92,7 +101,7 @@ class Network(nn.Module):
             first, *rest = obs_shape
             obs_shape = (first - 1, *rest) if self.pixels else (first - masked,)
         if cfg.encoder is not None:
-            self.features, self.width = plugins.load("models", cfg.encoder)(obs_shape, cfg.features), cfg.features
+            self.features, self.width = encoder_of(cfg.encoder)(obs_shape, cfg.features), cfg.features
         elif self.pixels:
             self.features, self.width = Pixels(obs_shape, cfg.features), cfg.features
         else:

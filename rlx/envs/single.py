@@ -120,7 +120,7 @@ def time_limit(cfg: EnvConfig, env: gym.Env) -> int | None:
 
 def find(id: str) -> str | gym.envs.registration.EnvSpec:
     """What gymnasium.make takes, once the environment's package is imported. In module:Name and ./file.py:Name a
-    registered id wins over a class (or function) of that name."""
+    registered id wins over a class of that name; nothing but an environment's class is ever called."""
     _prepare_headless()
     place, _, name = id.rpartition(":")
     if own_code.is_file(id):
@@ -132,8 +132,9 @@ def find(id: str) -> str | gym.envs.registration.EnvSpec:
     module = _load(id, place)
     if name in gym.registry:
         return name
-    if callable(there := getattr(module, name, None)):
-        return gym.envs.registration.EnvSpec(name, entry_point=there)
+    there: Any = getattr(module, name, None)
+    if isinstance(there, type) and issubclass(there, gym.Env):
+        return gym.envs.registration.EnvSpec(name, entry_point=there)  # type: ignore[arg-type]
     classes = [key for key, value in vars(module).items() if isinstance(value, type) and _is_env(value, module)]
     if not name or (own_code.is_file(place) and not re.search(r"-v\d+$", name)):
         raise EnvError(f"env.id={id}: {place} has no such environment{choices_hint(name, classes, f'{place}:')}")

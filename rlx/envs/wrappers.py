@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import wrappers as gw
 
+from rlx.base.errors import ConfigError
 from rlx.config import plugins
 from rlx.envs.spaces import EnvError, mask_size, observation_encoder, with_mask
 
@@ -220,7 +221,12 @@ def find_wrapper(name: str) -> Callable[..., gym.Env]:
     if numbered and numbered[1] in _NUMBERED:
         make, number = _NUMBERED[numbered[1]], int(numbered[2])
         return lambda env, **kwargs: make(env, number, **kwargs)
-    return plugins.find("wrappers", name, _own_names).load()
+    source = plugins.find("wrappers", name, _own_names)
+    thing = source.load()
+    named = source.distribution or source.file  # by its author as a wrapper; what any module has may be anything
+    if not named and not (isinstance(thing, type) and issubclass(thing, gym.Wrapper)):
+        raise ConfigError(f"env.wrappers={name}: must be a class derived from gymnasium.Wrapper")
+    return thing
 
 
 def steps_per_step(names: Iterable[str]) -> int:

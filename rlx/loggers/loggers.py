@@ -67,6 +67,10 @@ def _factory(item: Item) -> Any:
     """A function without arguments that makes the logger. Raises ConfigError."""
     name, kwargs = name_of(item), {} if isinstance(item, str) else item.get("kwargs") or {}
     kind = plugins.find("loggers", name, lambda: [TENSORBOARD, *plugins.LOGGERS]).load()
+    if not isinstance(kind, type):
+        raise ConfigError(
+            f"logger={name}: must be a class with start(run, step), log(step, metrics) and finish(status)"
+        )
     if missing := [method for method in ("start", "log", "finish") if not callable(getattr(kind, method, None))]:
         raise ConfigError(
             f"logger={name}: has no {' and no '.join(missing)} (start(run, step), log(step, metrics), finish)"

@@ -99,6 +99,32 @@ class Source:
         return f"{kind} {self.module}"
 
 
+# -- items of a list (env.wrappers, logger) ----------------------------------------------------------------------
+
+
+Item = str | dict[str, Any]  # NAME, or {name: NAME, kwargs: {...}}
+FORM = "must be a name or {name: NAME, kwargs: {...}}"
+
+
+def is_item(item: Item) -> bool:
+    """Has it that form?"""
+    if isinstance(item, str):
+        return True
+    return (
+        {"name"} <= set(item) <= {"name", "kwargs"}
+        and isinstance(item["name"], str)
+        and isinstance(item.get("kwargs", {}), dict)
+    )
+
+
+def name_of(item: Item) -> str:
+    return item if isinstance(item, str) else item["name"]
+
+
+def kwargs_of(item: Item) -> dict[str, Any]:
+    return {} if isinstance(item, str) else item.get("kwargs", {})
+
+
 # -- entry points ----------------------------------------------------------------------------------------------
 
 

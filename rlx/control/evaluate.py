@@ -15,12 +15,13 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from rlx.config.plugins import name_of
 from rlx.envs.batch import NO_LIMIT
 from rlx.envs.episodes import EVALUATION, LONGEST, PLAY, Episode
 from rlx.envs.single import EnvConfig, make_env, reset_options, time_limit
 from rlx.envs.spaces import EnvError
 from rlx.envs.sync import SyncEnvs
-from rlx.envs.wrappers import TRAINING_ONLY, name_of
+from rlx.envs.wrappers import TRAINING_ONLY
 
 Act = Callable[[np.ndarray], np.ndarray]
 

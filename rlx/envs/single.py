@@ -14,8 +14,9 @@ from pydantic import Field
 from rlx.base import extras
 from rlx.base.errors import ConfigError, choices_hint
 from rlx.config import own_code
+from rlx.config.plugins import FORM, Item, is_item, kwargs_of, name_of
 from rlx.envs.spaces import ActionDecoder, EnvError, observation_encoder
-from rlx.envs.wrappers import MaskedObservation, find_wrapper, masks_of, name_of, steps_per_step
+from rlx.envs.wrappers import MaskedObservation, find_wrapper, masks_of, steps_per_step
 
 
 @dataclass
@@ -27,7 +28,7 @@ class EnvConfig:
     name: str  # in run directories and `rlx list envs`
     id: str  # any Gymnasium id, module:Id-v0 included; module:Class or ./my_env.py:Class of one's own
     kwargs: dict[str, Any] = field(default_factory=dict)  # for gymnasium.make
-    wrappers: list[str | dict[str, Any]] = field(default_factory=list)  # NAME or {name:, kwargs:}, the innermost first
+    wrappers: list[Item] = field(default_factory=list)  # NAME or {name:, kwargs:}, the innermost first
     max_episode_steps: Annotated[int, Field(ge=-1)] | None = None  # None: the registered limit; 0 or -1: none
     backend: Literal["auto", "sync", "async", "vector", "envpool"] = "auto"
     workers: Annotated[int, Field(ge=1)] | None = None  # async: processes; None: one per CPU
@@ -43,20 +44,12 @@ class EnvConfig:
 
     def __post_init__(self) -> None:
         for item in self.wrappers:
-            if not isinstance(item, str) and not _is_wrapper(item):
-                raise ValueError(f"wrappers={item}: must be a name or {{name: NAME, kwargs: {{...}}}}")
+            if not is_item(item):
+                raise ValueError(f"wrappers={item}: {FORM}")
 
     @property
     def wrapper_names(self) -> list[str]:
         return [name_of(item) for item in self.wrappers]
-
-
-def _is_wrapper(item: dict[str, Any]) -> bool:
-    return (
-        {"name"} <= set(item) <= {"name", "kwargs"}
-        and isinstance(item["name"], str)
-        and isinstance(item.get("kwargs", {}), dict)
-    )
 
 
 def make_env(cfg: EnvConfig, render_mode: str | None = None) -> gym.Env:
@@ -73,7 +66,7 @@ def make_env(cfg: EnvConfig, render_mode: str | None = None) -> gym.Env:
     while isinstance(env, gym.wrappers.OrderEnforcing | gym.wrappers.PassiveEnvChecker):
         env = env.env
     for item in cfg.wrappers:
-        env = _wrap(cfg, env, name_of(item), {} if isinstance(item, str) else item.get("kwargs", {}))
+        env = _wrap(cfg, env, name_of(item), kwargs_of(item))
     where = f"env.id={cfg.id}"
     observation_encoder(env.observation_space, where)
     ActionDecoder(env.action_space, where)

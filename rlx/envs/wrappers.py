@@ -10,7 +10,7 @@ its logged return and its seed go on. Evaluation drops both (TRAINING_ONLY).
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import gymnasium as gym
@@ -197,11 +197,6 @@ _NUMBERED: dict[str, Callable[..., gym.Env]] = {
     "repeat_action": lambda env, n: gw.RepeatAction(env, n),
     "resize": lambda env, n: gw.ResizeObservation(env, (n, n)),
 }
-
-
-def name_of(item: str | Mapping[str, Any]) -> str:
-    """The name in an item of `env.wrappers`."""
-    return item if isinstance(item, str) else item["name"]
 
 
 def wrapper_names() -> list[str]:

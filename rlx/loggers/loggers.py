@@ -23,8 +23,8 @@ from typing import Any, Protocol
 from rlx.base import extras
 from rlx.base.errors import ConfigError
 from rlx.config import plugins
+from rlx.config.plugins import FORM, Item, is_item, kwargs_of, name_of
 
-Item = str | dict[str, Any]
 TENSORBOARD = "tensorboard"  # which the loop writes itself: it takes texts and films, too
 
 
@@ -45,10 +45,6 @@ class Logger(Protocol):
     def finish(self, status: str) -> None: ...
 
 
-def name_of(item: Item) -> str:
-    return item if isinstance(item, str) else str(item.get("name"))
-
-
 def names(items: Sequence[Item] | None, tensorboard: bool) -> list[str]:
     """The names that a configuration asks for."""
     return ([TENSORBOARD] if tensorboard else []) if items is None else [name_of(item) for item in items]
@@ -57,15 +53,15 @@ def names(items: Sequence[Item] | None, tensorboard: bool) -> list[str]:
 def check(items: Sequence[Item] | None) -> None:
     """Raises ConfigError for what is no logger, or cannot be made."""
     for item in items or ():
-        if isinstance(item, dict) and not {"name"} <= set(item) <= {"name", "kwargs"}:
-            raise ConfigError(f"logger={item}: must be a name or {{name: NAME, kwargs: {{...}}}}")
+        if not is_item(item):
+            raise ConfigError(f"logger={item}: {FORM}")
         if name_of(item) != TENSORBOARD:
             _factory(item)
 
 
 def _factory(item: Item) -> Any:
     """A function without arguments that makes the logger. Raises ConfigError."""
-    name, kwargs = name_of(item), {} if isinstance(item, str) else item.get("kwargs") or {}
+    name, kwargs = name_of(item), kwargs_of(item)
     kind = plugins.find("loggers", name, lambda: [TENSORBOARD, *plugins.LOGGERS]).load()
     if not isinstance(kind, type):
         raise ConfigError(

@@ -26,6 +26,7 @@ from rlx.rundir import provenance
 from rlx.rundir.provenance import Provenance, git
 
 PATCH, MOST = "code.patch", 1_000_000  # bytes
+Files = dict[str, tuple[Path, dict[str, str]]]  # {name: (file, {distribution, sha256})}
 
 
 # -- names -----------------------------------------------------------------------------------------------------
@@ -74,12 +75,9 @@ def new(raw: Mapping[str, Any], packages: Iterable[str] = (), paths: Iterable[st
     """What to record of a run that has been built; None where all of it is rlx's. `packages`: modules that the world
     needs besides; `paths`: the keys that name files."""
     found = sources(raw)
+    own, files = _loaded(found, packages)
     references = {key: _reference(source) for key, source in found.items()}
-    tops = {_top(entry["module"]): entry["distribution"] for entry in references.values() if entry.get("distribution")}
-    tops |= {_top(name): _distribution(name) for name in packages}
-    own = any(source.own for source in found.values()) or _runs_script()
-    files = _files(tops, own)
-    modules = [{"name": name, **entry} for name, (_, entry) in sorted(files.items())]
+    modules = _modules(files)
     record: dict[str, Any] = {}
     if own:
         place = str(own_code.folder())
@@ -93,6 +91,19 @@ def new(raw: Mapping[str, Any], packages: Iterable[str] = (), paths: Iterable[st
     if data := _data(raw, paths):
         record["data"] = data
     return record or None
+
+
+def _loaded(found: Mapping[str, Source], packages: Iterable[str]) -> tuple[bool, Files]:
+    """Whether code of the folder is in use, and what is loaded of it and of packages."""
+    entries = [_reference(source) for source in found.values()]
+    tops = {_top(entry["module"]): entry["distribution"] for entry in entries if entry.get("distribution")}
+    tops |= {_top(name): _distribution(name) for name in packages}
+    own = any(source.own for source in found.values()) or _runs_script()
+    return own, _files(tops, own)
+
+
+def _modules(files: Files) -> list[dict[str, str]]:
+    return [{"name": name, **entry} for name, (_, entry) in sorted(files.items())]
 
 
 def _signed(raw: Mapping[str, Any]) -> list[str]:
@@ -125,8 +136,8 @@ def _runs_script() -> bool:
     return isinstance(file, str) and own_code.below(Path(file)) and not Path(file).is_relative_to(RLX)
 
 
-def _files(tops: Mapping[str, str], own: bool) -> dict[str, tuple[Path, dict[str, str]]]:
-    """The modules that are loaded, those of the folder if it has `own` code: {name: (file, {distribution, sha256})}."""
+def _files(tops: Mapping[str, str], own: bool) -> Files:
+    """The modules that are loaded, those of the folder if it has `own` code."""
     found = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
@@ -249,10 +260,11 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any] | None) -> list[st
 
 def refresh(path: Path, raw: Mapping[str, Any], packages: Iterable[str], paths: Iterable[str]) -> None:
     """Record what has been loaded since: some modules come with the first step."""
-    record, now = Provenance.load(path), new(raw, packages, paths)
-    before = record.latest_code
-    if now is None or before.get("digest") == now.get("digest"):
+    record = Provenance.load(path)
+    modules = _modules(_loaded(sources(raw), packages)[1])
+    if not modules or digest(modules) == record.latest_code.get("digest"):
         return
+    now = new(raw, packages, paths)
     if record.resumes and "code" in record.resumes[-1]:
         provenance.update(path, resumes=[*record.resumes[:-1], {**record.resumes[-1], "code": now}])
     else:

@@ -7,9 +7,9 @@ in bookkeeping. A `Tape` removes the bookkeeping and leaves the function as it w
    the forward pass, and the backward pass as autograd itself derived it. No derivative is written here. Every tensor
    that was there before and is read counts as changeable: inputs and parameters, but also another learner's
    parameters, a temperature, a buffer, a numpy array. Constant is only what the recording made from numbers alone.
-2. *Replay.* The recorded tensors are the work space: the same operations run again over the same memory, as one
-   straight-line Python function of numpy calls (see `lowering`; ATen `out=` calls where numpy has no such operation),
-   reading parameters and inputs where they live.
+2. *Replay.* The recorded tensors are the work space: the same operations run again over the same memory, as a `Program`
+   of typed operations (see `lowering`) that reads parameters and inputs where they live. It runs as one straight-line
+   Python function of numpy calls (ATen `out=` calls where numpy has no such operation).
 3. *Check.* Calls 1, 2, 10, 100 and every 1,000th run both ways (see `trust`); values and gradients must agree, or the
    tape is thrown away, a notice says so, and ordinary torch is used from then on.
 
@@ -30,7 +30,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlx.engine.numpy_ops import Program, storage, tensors
+from rlx.engine.lowering import lower
+from rlx.engine.numpy_ops import Source
+from rlx.engine.program import Operation, Program, storage, tensors
 from rlx.engine.trust import Calls, Engine, Trust, disagreement, distance
 
 Function = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
@@ -107,8 +109,8 @@ class Tape:
 
     `function(inputs)` gives a tuple of tensors. `replay()` computes `outputs` anew from what is in `inputs` by then;
     with `params` (the first output must be a 0-dim loss) it also writes d loss / d params into `grads`, tensors
-    shaped like the parameters. `source` is the replay as text: a line an operation, with memory named after the input,
-    or the operation, that it was made for.
+    shaped like the parameters. `program.text` is the replay as text: a line an operation, with memory named after the
+    input, or the operation, that it was made for.
 
     Raises Untapeable where a replay could differ from the function.
     """
@@ -131,15 +133,15 @@ class Tape:
         labels = {tensor.data_ptr(): f"param_{index}" for index, tensor in enumerate(params)}
         labels |= {grad.data_ptr(): f"grad_{index}" for index, grad in enumerate(grads)}
         labels |= {tensor.data_ptr(): name for name, tensor in self.inputs.items()}
-        program = Program(labels)
+        self.program = Program(labels)
         for func, *trees in _live(recorder.calls, recorder.made):
-            program.add(func, *(_detached(tree) for tree in trees))
+            lower(self.program, func, *(_detached(tree) for tree in trees))
         for grad, value in zip(grads, derived, strict=True):
             if value is None:
                 grad.zero_()
             else:
-                program.emit("copyto({}, {})", grad, value.detach())
-        self.source, self.replay = program.source, program.compile()
+                self.program.append(Operation("copy", (grad,), (value.detach(),)))
+        self.replay = Source(self.program).compile()
 
 
 def _evaluate(

@@ -149,7 +149,7 @@ def test_a_numpy_array_is_read_where_it_lives_too() -> None:
 def test_what_a_recording_makes_from_numbers_alone_is_not_computed_again() -> None:
     """The constant is a chain of four operations; the replay has the one that reads the input."""
     tape = Tape(lambda i: (i["x"] * (torch.arange(3.0) + torch.full((3,), 2.0)).exp(),), {"x": torch.ones(3)})
-    assert tape.source.count("\n        ") == 1 and "exp" not in tape.source
+    assert [operation.name for operation in tape.program.operations] == ["mul"]
 
 
 class Normed:

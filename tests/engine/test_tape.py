@@ -165,11 +165,20 @@ def test_forward_keeps_a_tape_for_each_shape() -> None:
 
 
 def test_a_wrong_lowering_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlx.engine import numpy_ops
+    from rlx.engine import lowering
 
-    monkeypatch.setitem(numpy_ops.LOWER, "aten.tanh.default", numpy_ops._ufunc("square"))
+    monkeypatch.setitem(lowering.LOWER, "aten.tanh.default", lowering._elementwise("square", 1))
     model = net(4, 8, 2)
     forward = Forward(lambda i: (model(i["x"]),), torch.device("cpu"))
     x = torch.randn(3, 4)
     torch.testing.assert_close(forward(x=x)[0], model(x).detach())
     assert "differs" in forward.notice
+
+
+def test_a_program_is_printed_a_line_an_operation() -> None:
+    tape = Tape(lambda i: ((i["x"].t().tanh() > 0.5).sum(0, keepdim=True),), {"x": torch.ones(2, 3)})
+    assert tape.program.text.splitlines() == [
+        "tanh_2 [3, 2] strides [1, 3] = tanh(x_1 [3, 2] strides [1, 3])",
+        "gt_3 bool [3, 2] strides [1, 3] = gt(tanh_2 [3, 2] strides [1, 3], 0.5)",
+        "sum_4 int64 [1, 2] = sum(gt_3 bool [3, 2] strides [1, 3], dims=(0,), keepdim=True)",
+    ]

@@ -27,6 +27,7 @@ from rlx.control.distributions import Head
 from rlx.control.networks import ActorCritic
 from rlx.control.on_policy import Agent
 from rlx.engine.learner import Learner
+from rlx.engine.trust import Engine
 from rlx.functional import policy as pg, returns, schedules, value as vf
 from rlx.run import Metrics, Run, Values
 
@@ -52,7 +53,7 @@ class Config:
     vf_coef: NonNegative  # c_v, of .5 (V - R)^2
     ent_coef: NonNegative  # c_e
     max_grad_norm: NonNegative  # 0: no clipping
-    engine: Literal["auto", "tape", "torch"]
+    engine: Engine
 
 
 def targets(cfg: Config, value: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

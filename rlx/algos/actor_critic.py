@@ -33,6 +33,7 @@ from rlx.control.networks import ActorCritic
 from rlx.control.on_policy import Agent
 from rlx.engine.learner import Learner
 from rlx.engine.tape import Forward
+from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
 from rlx.functional import policy as pg, returns, schedules, value as vf
 from rlx.run import Metrics, Run, Values
@@ -59,7 +60,7 @@ class Config:
     ent_coef: NonNegative
     max_grad_norm: NonNegative  # 0: no clipping
     adam_eps: Positive
-    engine: Literal["auto", "tape", "torch"]
+    engine: Engine
 
     def __post_init__(self) -> None:
         if self.critic == "v" and self.weight != "error":

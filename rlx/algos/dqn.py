@@ -36,6 +36,7 @@ from rlx.control.q_acting import Explorer, QPolicy, check_room, in_pieces, make_
 from rlx.engine.learner import Learner
 from rlx.engine.optim import Flat
 from rlx.engine.tape import Forward
+from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
 from rlx.envs.make import make_envs
 from rlx.envs.spaces import mask_size
@@ -80,7 +81,7 @@ class Config:
     exploration_fraction: Annotated[float, Field(gt=0, le=1)]  # of the run, in which epsilon falls linearly
     max_grad_norm: NonNegative  # 0: no clipping
     adam_eps: Positive
-    engine: Literal["auto", "tape", "torch"]
+    engine: Engine
 
     def __post_init__(self) -> None:
         if self.gradient_steps == 0:

@@ -30,6 +30,7 @@ from rlx.control.networks import ActorCritic
 from rlx.control.on_policy import Agent
 from rlx.control.rollout import passes
 from rlx.engine.learner import Learner
+from rlx.engine.trust import Engine
 from rlx.functional import kl, policy as pg, returns, schedules, value as vf
 from rlx.run import Metrics, Run, means
 
@@ -63,7 +64,7 @@ class Config:
     target_kl: NonNegative  # stop an iteration at 1.5 times this approx_kl; 0: never
     kl_coef: NonNegative  # beta, at the start (penalty)
     kl_target: Positive  # d_targ (penalty)
-    engine: Literal["auto", "tape", "torch"]
+    engine: Engine
 
     def __post_init__(self) -> None:
         size = self.num_envs * self.num_steps

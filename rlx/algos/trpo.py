@@ -23,7 +23,7 @@ entropy bonus and recurrent policies.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -38,6 +38,7 @@ from rlx.control.on_policy import Agent
 from rlx.control.rollout import passes
 from rlx.engine.learner import Learner
 from rlx.engine.optim import Flat
+from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
 from rlx.functional import returns, trust_region as tr, value as vf
 from rlx.run import Metrics, Run
@@ -67,7 +68,7 @@ class Config:
     num_epochs: Count  # K
     num_minibatches: Count  # of the critic
     adam_eps: Positive
-    engine: Literal["auto", "tape", "torch"]
+    engine: Engine
 
     def __post_init__(self) -> None:
         size = self.num_envs * self.num_steps

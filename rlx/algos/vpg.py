@@ -33,6 +33,7 @@ from rlx.control.networks import ActorCritic
 from rlx.control.on_policy import Agent
 from rlx.control.rollout import passes
 from rlx.engine.learner import Learner
+from rlx.engine.trust import Engine
 from rlx.functional import policy as pg, returns, schedules, value as vf
 from rlx.run import Metrics, Run
 
@@ -60,7 +61,7 @@ class Config:
     critic_minibatches: Count  # (baseline, gae)
     max_grad_norm: NonNegative  # 0: no clipping
     adam_eps: Positive
-    engine: Literal["auto", "tape", "torch"]
+    engine: Engine
 
 
 def weights(algo: Config, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

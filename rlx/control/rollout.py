@@ -11,8 +11,9 @@ from torch import Tensor
 from rlx.control.distributions import Head
 from rlx.control.networks import ActorCritic
 from rlx.control.normalize import ObsNormalizer, RewardNormalizer
+from rlx.engine.native_ops import Acting
 from rlx.engine.tape import Forward
-from rlx.engine.trust import Engine
+from rlx.engine.trust import Calls, Engine
 from rlx.envs.batch import Envs
 from rlx.envs.episodes import LONGEST, Episode, episode_metrics
 from rlx.envs.single import EnvConfig
@@ -80,6 +81,7 @@ class Rollout:
             engine=engine,
         )
         self._acting: Callable[..., np.ndarray] | None = None
+        self._loop: tuple[Acting, Calls] | tuple[()] | None = None
         self._policy = policy
         self._evaluate = Forward(self._values_and_logprobs, torch.device(device), whole_episodes, engine)
         self._value = lambda obs: policy(obs.to(device))[1]
@@ -121,6 +123,16 @@ class Rollout:
             self._acting = self._act.on_arrays(obs=self.obs[0].numpy(), noise=noise)
         return self._acting
 
+    def _kernel_loop(self, noise: np.ndarray) -> tuple[Acting, Calls] | None:
+        """Acting and stepping by the kernels, where they know the environment, step it as it steps itself, and nothing
+        else looks at each step."""
+        if self._loop is None:
+            envs, kernels, self._loop = self.envs, self._act.kernels, ()
+            plain = not (self.whole_episodes or self.normalizer.obs or envs.kernel is None)
+            if plain and kernels and envs.kernel and envs.agrees(kernels.environments[envs.kernel[0]]):
+                self._loop = self._act.acting(*envs.kernel, obs=envs.obs, noise=noise) or ()
+        return self._loop or None
+
     @torch.no_grad()
     def experience(self) -> dict[str, Tensor]:
         """One rollout: obs [T + 1, N, ...] and action, reward, terminated, done, final_value, valid [T, N, ...].
@@ -143,12 +155,21 @@ class Rollout:
                 if t == len(self.action):
                     self._grow()
                 noise = self.head.noise(self.rng, (block, envs.num_envs))
-                act = self._act_on(noise[0])
+                act, loop = self._act_on(noise[0]), self._kernel_loop(noise[0])
                 obs, action, reward = self.obs.numpy(), self.action.numpy(), self.reward.numpy()
                 terminated, done, valid = self.terminated.numpy(), self.done.numpy(), self.valid.numpy()
-            self._observe(obs, t)
-            action[t] = act(obs[t], noise[t % block])
-            reward[t], terminated[t], truncated, final = envs.step(action[t])
+                if loop:
+                    loop[0].into(obs, action, noise)
+            if loop and (count := min(T - t, envs.room, loop[1].room)) > 1:
+                # The kernels act and step until an episode ends. Nothing but the last of their steps needs a look.
+                first, t = t, t + loop[0].run(t, count) - 1
+                loop[1].made += t + 1 - first
+                reward[first : t + 1], terminated[t], truncated, final = envs.stepped(action[first : t + 1])
+                terminated[first:t], done[first:t], valid[first:t] = False, False, True
+            else:
+                self._observe(obs, t)
+                action[t] = act(obs[t], noise[t % block])
+                reward[t], terminated[t], truncated, final = envs.step(action[t])
             np.logical_or(terminated[t], truncated, out=done[t])
             valid[t] = envs.valid
             if final:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rlx.engine.native_ops import Step, Update
 from rlx.engine.optim import OPTIMIZERS, Flat, Optimizer
 from rlx.engine.tape import Tape, Untapeable
 from rlx.engine.trust import GRADIENTS, Calls, Engine, Trust, disagreement
@@ -24,8 +25,9 @@ VALUES = "values"
 class Learner:
     """Minimises `loss(batch) -> (loss, diagnostics)` over `params`, a module's or some of them, by minibatches.
 
-    `engine="auto"` replays a `Tape` for float32 networks on the CPU and falls back to ordinary torch elsewhere, or if
-    the number of rows is `varying` from step to step: recording each would not pay.
+    `engine="auto"` replays a `Tape` for float32 networks on the CPU, by the compiled kernels where there are some, and
+    falls back to ordinary torch elsewhere, or if the number of rows is `varying` from step to step: recording each
+    would not pay.
     `notice` says why when it had to, and how many calls may have been wrong (see `trust`). Raises FloatingPointError
     when a gradient is not finite: the parameters are then still those of the step before.
     """
@@ -53,8 +55,11 @@ class Learner:
         self._batch: Mapping[str, Tensor] = {}
         self._arrays: dict[str, np.ndarray] = {}
         data = self.flat.data
-        small = data.device.type == "cpu" and data.dtype == torch.float32 and data.numel() < 2_000_000
-        self._trust = Trust(engine == "tape" or (engine == "auto" and small and not varying))
+        small = data.numel() < 2_000_000
+        plain = data.device.type == "cpu" and data.dtype == torch.float32
+        asked = "tape" if engine == "native" and not plain else engine
+        self._trust = Trust(asked, asked in ("tape", "native") or (small and plain and not varying))
+        self._update: Update | None = None
 
     def step(self, batch: Mapping[str, Tensor], index: Index, lr: float, **hyper: float) -> dict[str, float]:
         """One step on the rows `index` of `batch` (None: all of them); `hyper` reaches the loss as 0-dim tensors.
@@ -63,13 +68,9 @@ class Learner:
         are in `rows`, until the next step. The keys of `batch` and
         `hyper` must not change from call to call.
         """
-        info = self._gradient(batch, index, hyper)
-        norm = float(torch.dot(self.flat.grad, self.flat.grad)) ** 0.5
+        info, norm = self._native_step(batch, index, lr, hyper) or self._step(batch, index, lr, hyper)
         if not norm < float("inf"):
             raise FloatingPointError(f"the gradient is not finite (norm {norm}; {info})")
-        if self.max_grad_norm and norm > self.max_grad_norm:
-            self.flat.grad.mul_(self.max_grad_norm / (norm + 1e-6))
-        self.optimizer.step(self.flat.grad, lr)
         return {**info, "grad_norm": norm}
 
     @property
@@ -88,7 +89,51 @@ class Learner:
         self.optimizer.load_state_dict(state)
         self._trust.load_state_dict(state)  # another engine would round differently
 
-    # -- the gradient, two ways ------------------------------------------------------------------------------
+    # -- a step, two ways ------------------------------------------------------------------------------------
+
+    def _native_step(
+        self, batch: Mapping[str, Tensor], index: Index, lr: float, hyper: Mapping[str, float]
+    ) -> tuple[dict[str, float], float] | None:
+        """All of it in one call, the diagnostics and the norm; None where that cannot be."""
+        tape = self._tape(batch, index, hyper) if self._trust.kernels else None
+        if tape is None or tape.step is None:
+            return None
+        start, rows = 0, None
+        if isinstance(index, Tensor):
+            if index.dtype != torch.int64 or not index.is_contiguous():
+                return None
+            rows = index.data_ptr()
+        elif index is not None:
+            start, _, stride = index.indices(len(next(iter(batch.values()))))
+            if stride != 1:
+                return None
+        if not tape.step.takes(self._as_arrays(batch), start) or not tape.calls.plain():
+            return None
+        for name, value in hyper.items():
+            tape.arrays[name][...] = value
+        norm = tape.step.step(rows, start, lr)
+        self.rows = tape.rows
+        return dict(zip(tape.names, tape.info.tolist())), norm
+
+    def _step(
+        self, batch: Mapping[str, Tensor], index: Index, lr: float, hyper: Mapping[str, float]
+    ) -> tuple[dict[str, float], float]:
+        info = self._gradient(batch, index, hyper)
+        if update := self._native_update():
+            return info, update(lr)
+        norm = float(torch.dot(self.flat.grad, self.flat.grad)) ** 0.5
+        if norm < float("inf"):
+            if self.max_grad_norm and norm > self.max_grad_norm:
+                self.flat.grad.mul_(self.max_grad_norm / (norm + 1e-6))
+            self.optimizer.step(self.flat.grad, lr)
+        return info, norm
+
+    def _native_update(self) -> Update | None:
+        if self._trust.kernels is None:
+            return None
+        if self._update is None:
+            self._update = Update(self._trust.kernels, self.flat, self.optimizer, self.max_grad_norm)
+        return self._update
 
     def _gradient(self, batch: Mapping[str, Tensor], index: Index, hyper: Mapping[str, float]) -> dict[str, float]:
         tape = self._tape(batch, index, hyper) if self._trust.taping else None
@@ -112,28 +157,36 @@ class Learner:
         if rows in self._tapes:
             return self._tapes[rows]
         try:
-            recorded = Tape(self._stacked, self._gather(batch, index, hyper), self.flat.params, self.flat.grads)
+            inputs, kernels = self._gather(batch, index, hyper), self._trust.kernels
+            recorded = Tape(self._stacked, inputs, self.flat.params, self.flat.grads, kernels)
         except Untapeable as error:
             self._tapes.clear()
             self._trust.refuses(str(error))
             return None
         if len(self._tapes) == self.MOST_TAPES:
             del self._tapes[next(iter(self._tapes))]
-        tape = self._tapes[rows] = _Arrays(recorded, self._names, self._row_names, self._trust.calls(str(rows)))
+        tape = _Arrays(recorded, self._names, self._row_names, self._trust.calls(str(rows)))
+        if recorded.table and (update := self._native_update()):
+            tape.step = Step(update, recorded.table, tape.arrays, rows)
+        self._tapes[rows] = tape
         return tape
 
     def _feed(self, tape: "_Arrays", batch: Mapping[str, Tensor], index: Index, hyper: Mapping[str, float]) -> None:
-        if batch is not self._batch:
-            self._batch, self._arrays = batch, {name: tensor.numpy() for name, tensor in batch.items()}
+        arrays = self._as_arrays(batch)
         if isinstance(index, Tensor):
             rows = index.numpy()
-            for name, array in self._arrays.items():
+            for name, array in arrays.items():
                 array.take(rows, 0, tape.arrays[name], "clip")
         else:
-            for name, array in self._arrays.items():
+            for name, array in arrays.items():
                 np.copyto(tape.arrays[name], array if index is None else array[index])
         for name, value in hyper.items():
             tape.arrays[name][...] = value
+
+    def _as_arrays(self, batch: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        if batch is not self._batch:
+            self._batch, self._arrays = batch, {name: tensor.numpy() for name, tensor in batch.items()}
+        return self._arrays
 
     def _gather(self, batch: Mapping[str, Tensor], index: Index, hyper: Mapping[str, float]) -> dict[str, Tensor]:
         device = self.flat.data.device
@@ -163,7 +216,8 @@ class Learner:
         tape.replay()
         got, want = self._results(tape.info.tolist(), tape.rows), self._torch_results(tape.inputs)
         same_names = self._names == tape.names
-        gap = disagreement(got, want, partial(self._nudged, tape.inputs)) if same_names else None
+        nudged = partial(self._nudged, tape.inputs)
+        gap = disagreement(got, want, nudged, self._trust.tolerance) if same_names else None
         self.flat.grad.copy_(got[GRADIENTS])
         if not same_names:
             return f"the diagnostics were {tape.names} and are {self._names}"
@@ -203,6 +257,7 @@ class _Arrays:
         self.arrays = {name: tensor.numpy() for name, tensor in tape.inputs.items()}
         self.info = tape.outputs[1].numpy()
         self.rows = {name: value.numpy() for name, value in zip(row_names, tape.outputs[2:], strict=True)}
+        self.step: Step | None = None
         self._tape = tape
 
 

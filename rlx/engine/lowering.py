@@ -280,6 +280,7 @@ LOWER: dict[str, Callable] = {
     "aten.masked_fill.Scalar": _masked_fill,
     "aten.pow.Tensor_Scalar": _pow,
     "aten._to_copy.default": _cast,
+    "aten.clone.default": _cast,
     "aten.bitwise_not.default": _flags("not"),
     "aten.bitwise_or.Tensor": _flags("or"),
     "aten.bitwise_and.Tensor": _flags("and"),

@@ -66,15 +66,12 @@ class Adam:
     ) -> None:
         self.data, self.eps, self.betas, self.weight_decay = data, eps, betas, weight_decay
         self.m, self.v = torch.zeros_like(data), torch.zeros_like(data)
+        self.t = 0  # steps taken
         self._t = torch.zeros((), device=data.device)
 
-    @property
-    def t(self) -> int:
-        """Steps taken."""
-        return int(self._t)
-
     def step(self, grad: Tensor, lr: float) -> None:
-        self._t += 1
+        self.t += 1
+        self._t.fill_(self.t)
         torch._fused_adamw_(
             [self.data], [grad], [self.m], [self.v], [], [self._t],
             lr=lr, beta1=self.betas[0], beta2=self.betas[1], weight_decay=self.weight_decay, eps=self.eps,
@@ -87,7 +84,7 @@ class Adam:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.m.copy_(state["m"])
         self.v.copy_(state["v"])
-        self._t.fill_(state["t"])
+        self.t = int(state["t"])
 
 
 class RMSprop:

@@ -8,8 +8,9 @@ in bookkeeping. A `Tape` removes the bookkeeping and leaves the function as it w
    that was there before and is read counts as changeable: inputs and parameters, but also another learner's
    parameters, a temperature, a buffer, a numpy array. Constant is only what the recording made from numbers alone.
 2. *Replay.* The recorded tensors are the work space: the same operations run again over the same memory, as a `Program`
-   of typed operations (see `lowering`) that reads parameters and inputs where they live. It runs as one straight-line
-   Python function of numpy calls (ATen `out=` calls where numpy has no such operation).
+   of typed operations (see `lowering`) that reads parameters and inputs where they live. With `kernels` it is one call
+   of their interpreter; without, or for an operation that has none, one straight-line Python function of numpy calls
+   (ATen `out=` calls where numpy has no such operation).
 3. *Check.* Calls 1, 2, 10, 100 and every 1,000th run both ways (see `trust`); values and gradients must agree, or the
    tape is thrown away, a notice says so, and ordinary torch is used from then on.
 
@@ -30,7 +31,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rlx.engine.kernels import Kernels
 from rlx.engine.lowering import lower
+from rlx.engine.native_ops import Acting, Table, Unsupported
 from rlx.engine.numpy_ops import Source
 from rlx.engine.program import Operation, Program, storage, tensors
 from rlx.engine.trust import Calls, Engine, Trust, disagreement, distance
@@ -121,6 +124,7 @@ class Tape:
         inputs: Mapping[str, Tensor],
         params: Sequence[Tensor] = (),
         grads: Sequence[Tensor] = (),
+        kernels: Kernels | None = None,
     ) -> None:
         self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
         with _Recorder() as recorder:
@@ -141,7 +145,16 @@ class Tape:
                 grad.zero_()
             else:
                 self.program.append(Operation("copy", (grad,), (value.detach(),)))
-        self.replay = Source(self.program).compile()
+        self.table = _table(self.program, kernels)
+        self.replay = self.table.replay if self.table else Source(self.program).compile()
+
+
+def _table(program: Program, kernels: Kernels | None) -> Table | None:
+    """For the kernels, where there are some for all operations."""
+    try:
+        return Table(program, kernels) if kernels else None
+    except Unsupported:
+        return None
 
 
 def _evaluate(
@@ -198,11 +211,15 @@ class Forward:
         self.function, self.device = function, device
         self._tapes: dict[tuple, Tape] = {}
         self._calls: dict[tuple, Calls] = {}
-        self._trust = Trust(device.type == "cpu" and not varying and engine != "torch")
+        self._trust = Trust(engine, device.type == "cpu" and not varying)
 
     @property
     def notice(self) -> str:
         return self._trust.notice
+
+    @property
+    def kernels(self) -> Kernels | None:
+        return self._trust.kernels
 
     def __call__(self, **inputs: Tensor) -> tuple[Tensor, ...]:
         key = tuple(tensor.shape for tensor in inputs.values())
@@ -237,6 +254,21 @@ class Forward:
 
         return run
 
+    def acting(self, environment: str, state: np.ndarray, **example: np.ndarray) -> tuple[Acting, Calls] | None:
+        """For inputs "obs" (the environment's own array) and "noise" of these shapes: the kernels' loop of acting and
+        stepping in an environment that they know, and the count of calls; None where they cannot."""
+        inputs = {name: torch.from_numpy(array) for name, array in example.items()}
+        key, kernels = tuple(tensor.shape for tensor in inputs.values()), self._trust.kernels
+        tape = (self._tapes.get(key) or self._recorded(key, inputs)) if kernels else None
+        if kernels is None or tape is None or tape.table is None:
+            return None
+        arrays, out = {name: tensor.numpy() for name, tensor in tape.inputs.items()}, tape.outputs[0]
+        same = all(arrays[name].dtype == array.dtype for name, array in example.items())
+        if not same or out.dtype != torch.int64 or out.dim() != 1:
+            return None
+        loop = Acting(kernels, tape.table, arrays, out.numpy(), environment, state, example["obs"])
+        return loop, self._calls[key]
+
     def state_dict(self) -> dict[str, Any]:
         return self._trust.state_dict()
 
@@ -247,7 +279,7 @@ class Forward:
         if not self._trust.taping:
             return None
         try:
-            tape = self._tapes[key] = Tape(self.function, inputs)
+            tape = self._tapes[key] = Tape(self.function, inputs, kernels=self._trust.kernels)
         except Untapeable as error:
             self._tapes.clear()
             self._trust.refuses(str(error))
@@ -261,7 +293,10 @@ class Forward:
             return self._by_torch(tape.inputs)
         tape.replay()
         expected = self._by_torch(tape.inputs)
-        if (gap := disagreement(_numbered(tape.outputs), _numbered(expected), partial(self._nudged, tape))) is None:
+        gap = disagreement(
+            _numbered(tape.outputs), _numbered(expected), partial(self._nudged, tape), self._trust.tolerance
+        )
+        if gap is None:
             self._calls[key].agreed()
             return tape.outputs
         self._tapes.clear()

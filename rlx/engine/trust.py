@@ -12,9 +12,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-Engine = Literal["auto", "tape", "torch"]
+from rlx.engine import kernels
+
+Engine = Literal["auto", "native", "tape", "torch"]
+NUMPY = "tape"  # the name of the engine without kernels
 GRADIENTS = "gradients"  # compared with their own largest value, however small that is
 TOLERANCE = 1e-3  # float32 and other kernels: about 1e-6
+NATIVE_TOLERANCE = 1e-4  # 1e-5 of the largest value
 NUDGE = 1e-5
 EARLY, EVERY = (1, 2, 10, 100), 1000  # the calls that are compared
 
@@ -36,6 +40,11 @@ class Calls:
         self.made += 1
         return True
 
+    @property
+    def room(self) -> int:
+        """How many calls may be made in one go before one is to be compared."""
+        return self.due - self.made - 1
+
     def agreed(self) -> None:
         """Count a call that was compared."""
         self.reset(self.made + 1)
@@ -48,16 +57,30 @@ class Calls:
 
 
 class Trust:
-    """Whether a function still runs from tapes (`taping`), and the calls of each.
+    """Whether a function runs from tapes (`taping`), with which `kernels`, and the calls of each.
 
-    Both belong to the state of a run: one that is resumed compares, and falls back, at the calls at which one never
-    stopped would. One limit remains. Its tapes are recorded anew and hold a changed Python number at once, the old ones
-    hold it from the next comparison on: between a change and the comparison that finds it the two may differ.
+    `able`: whether it could, were it asked to (`engine`). All of it belongs to the state of a run: one that is resumed
+    compares, and falls back, at the calls at which one never stopped would, and it goes on with the engine that it had,
+    or its notice says that bits will differ. One limit remains. Its tapes are recorded anew and hold a changed Python
+    number at once, the old ones hold it from the next comparison on: between a change and the comparison that finds it
+    the two may differ.
     """
 
-    def __init__(self, taping: bool) -> None:
-        self.taping, self.notice = taping, ""
+    def __init__(self, engine: Engine, able: bool) -> None:
+        self.taping, self.notice = able and engine != "torch", ""
+        wanted = self.taping and engine != NUMPY
+        self.kernels = kernels.load() if wanted else None
+        if wanted and self.kernels is None:
+            self.notice = f"numpy instead of the native kernels: {kernels.problem()}"
         self._calls: dict[str, Calls] = {}
+
+    @property
+    def engine(self) -> str:
+        return self.kernels.identity if self.kernels else NUMPY
+
+    @property
+    def tolerance(self) -> float:
+        return NATIVE_TOLERANCE if self.kernels else TOLERANCE
 
     def calls(self, tape: str) -> Calls:
         return self._calls.setdefault(tape, Calls())
@@ -72,25 +95,35 @@ class Trust:
         self.refuses(f"{why}; the {doubtful:,} calls before may have been wrong" if doubtful else why)
 
     def _stop(self, notice: str) -> None:
-        self.taping, self.notice = False, notice
+        self.taping, self.kernels, self.notice = False, None, notice
         for calls in self._calls.values():
             calls.due = 0  # none is plain any more
 
     def state_dict(self) -> dict[str, Any]:
         calls = {tape: calls.made for tape, calls in self._calls.items()}
-        return {"taping": self.taping, "notice": self.notice, "calls": calls}
+        return {"taping": self.taping, "notice": self.notice, "calls": calls, "engine": self.engine}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Also of an older checkpoint, that counted compared calls alone or nothing."""
+        """Also of an older checkpoint, that counted compared calls alone or nothing, and knew numpy alone."""
+        self._goes_on_with(str(state.get("engine", NUMPY)))
         counts = state.get("calls", state.get("compared", {}))
         for tape in {*self._calls, *counts}:
             self.calls(tape).reset(counts.get(tape, 0))
         if self.taping and not state.get("taping", True):
             self._stop(state.get("notice", ""))
 
+    def _goes_on_with(self, before: str) -> None:
+        if before == NUMPY:
+            self.kernels = None
+        elif self.taping and before != self.engine:
+            self.notice = f"begun with the engine '{before}', goes on with '{self.engine}': rounding will differ"
+
 
 def disagreement(
-    got: Mapping[str, Tensor], want: Mapping[str, Tensor], nudged: Callable[[float], Mapping[str, Tensor]]
+    got: Mapping[str, Tensor],
+    want: Mapping[str, Tensor],
+    nudged: Callable[[float], Mapping[str, Tensor]],
+    tolerance: float = TOLERANCE,
 ) -> tuple[str, float] | None:
     """The first of a tape's results that differs from torch's by more than rounding, and by how much; else None.
 
@@ -101,12 +134,12 @@ def disagreement(
     if list(got) != list(want):
         return "set of results", inf
     errors = {name: distance(got[name], want[name], name == GRADIENTS) for name in want}
-    if all(error <= TOLERANCE for error in errors.values()):
+    if all(error <= tolerance for error in errors.values()):
         return None
     for factor in (1 + NUDGE, 1 - NUDGE):
         for name, result in nudged(factor).items():
             errors[name] -= 2 * distance(result, want[name], name == GRADIENTS)
-    wrong = [name for name, error in errors.items() if not error <= TOLERANCE]
+    wrong = [name for name, error in errors.items() if not error <= tolerance]
     return (wrong[0], distance(got[wrong[0]], want[wrong[0]], wrong[0] == GRADIENTS)) if wrong else None
 
 

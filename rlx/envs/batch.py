@@ -9,6 +9,7 @@ Resume is exact without pickling environments: the actions of the open episodes 
 is restored from its seed by taking them again; the observation and the return must then be the stored ones.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -38,6 +39,7 @@ class Envs:
     valid: np.ndarray
     replayable: bool = True
     notice: str | None = None
+    kernel: tuple[str, np.ndarray] | None = None  # a compiled step that does the same: its name, its state
 
     def __init__(
         self,
@@ -122,7 +124,10 @@ class Envs:
         action = self._accept(action)
         if self._log is not None:
             self._log.put(self._t, action, self._start)
-        terminated, truncated, ended = self._advance(action)
+        return self._after(action, *self._advance(action))
+
+    def _after(self, action: np.ndarray, terminated: Any, truncated: Any, ended: bool) -> Any:
+        """What follows a step: rewards, checks, the ends of episodes."""
         self._t += 1
         self._return += self._raw_reward
         self._reward[:] = np.sign(self._raw_reward) if self.clip_reward else self._raw_reward
@@ -132,6 +137,29 @@ class Envs:
             self._terminated[:] = self._truncated[:] = self._dirty = False
         final = self._finish(terminated, truncated) if ended or self._t >= self._deadline else []
         return self._reward, self._terminated, self._truncated, final
+
+    @property
+    def room(self) -> int:
+        """Steps until an episode may reach its limit."""
+        return self._deadline - self._t
+
+    def stepped(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, Final]:
+        """What `step` gives for the last of the steps [k, N] that the compiled `kernel` has made; no episode ended in
+        the others, whose rewards are the last one's."""
+        if self._log is not None:
+            for ahead, action in enumerate(actions):
+                self._log.put(self._t + ahead, action, self._start)
+        self._t += len(actions) - 1
+        self._return += (len(actions) - 1) * self._raw_reward
+        return self._after(actions[-1], *self._ends())
+
+    def agrees(self, step: Callable[[int, int], int]) -> bool:
+        """Whether a compiled step (address of the kernel's state, address of actions) equals this one's to the bit."""
+        return False
+
+    def _ends(self) -> Ends:
+        """Of the step that the kernel has made last."""
+        raise NotImplementedError
 
     def pop_episodes(self) -> list[Episode]:
         """(raw return, length, success or None) of the episodes that ended since the last call."""

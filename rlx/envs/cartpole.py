@@ -6,6 +6,7 @@ before it trusts that. Episodes start, are seeded, saved and replayed by Gymnasi
 states are exchangeable with the backends "sync" and "async".
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -15,6 +16,12 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from rlx.envs.batch import Ends
 from rlx.envs.spaces import EnvError
 from rlx.envs.sync import SyncEnvs
+
+KERNEL_STATE = np.dtype(  # the struct CartPole of rlx/engine/kernels.c
+    [("state", "u8"), ("obs", "u8"), ("terminated", "u8"), ("lanes", "i8")]
+    + [(name, "f8") for name in ("force", "gravity", "masspole", "total_mass", "length", "polemass_length", "tau")]
+    + [("x_limit", "f8"), ("theta_limit", "f8")]
+)
 
 
 class CartPoleEnvs(SyncEnvs):
@@ -32,7 +39,9 @@ class CartPoleEnvs(SyncEnvs):
         self._never = np.zeros(num_envs, bool)
         self._infos = [{}] * num_envs
         self._raw_reward[:] = 1.0
+        self._fell = np.zeros(num_envs, bool)
         self._compare()
+        self.kernel = "cartpole", self._kernel_state()
 
     def _advance(self, action: np.ndarray) -> Ends:
         cart, state, rate, cos, sin, temp, arm, more = self.cart, self._state, self._rate, *self._scratch
@@ -67,6 +76,41 @@ class CartPoleEnvs(SyncEnvs):
         terminated = np.logical_or.reduce(np.abs(state[0::2]) > self._limits)
         return terminated, self._never, bool(terminated.any())
 
+    def _kernel_state(self) -> np.ndarray:
+        cart = self.cart
+        fields = {
+            "state": self._state.ctypes.data, "obs": self.obs.ctypes.data, "terminated": self._fell.ctypes.data,
+            "lanes": self.num_envs, "force": cart.force_mag, "gravity": cart.gravity, "masspole": cart.masspole,
+            "total_mass": cart.total_mass, "length": cart.length, "polemass_length": cart.polemass_length,
+            "tau": cart.tau, "x_limit": cart.x_threshold, "theta_limit": cart.theta_threshold_radians,
+        }  # fmt: skip
+        struct = np.zeros((), KERNEL_STATE)
+        for name, value in fields.items():
+            struct[name] = value
+        return struct
+
+    def _ends(self) -> Ends:
+        return self._fell, self._never, bool(self._fell.any())
+
+    def agrees(self, step: Callable[[int, int], int]) -> bool:
+        """Whether a compiled step, step(address of the kernel's state, address of actions), equals this one to the last
+        bit, on 256 random states. Leaves no trace."""
+        assert self.kernel is not None
+        rng, kept = np.random.default_rng(1), (self._state.copy(), self.obs.copy())
+        address, equal = self.kernel[1].ctypes.data, True
+        for _ in range(-(-256 // self.num_envs)):
+            before = _some_states(rng, self.num_envs)
+            action = rng.integers(0, 2, self.num_envs)
+            self._state[:] = before
+            terminated, _, ended = self._advance(action)
+            after, obs, fell = self._state.copy(), self.obs.copy(), terminated.copy()
+            self._state[:] = before
+            said = step(address, action.ctypes.data)
+            same = np.array_equal(after, self._state) and np.array_equal(obs, self.obs)
+            equal &= same and np.array_equal(fell, self._fell) and bool(said) == ended
+        self._state[:], self.obs[:] = kept
+        return equal
+
     def _reset_lane(self, i: int, seed: int | None) -> None:
         super()._reset_lane(i, seed)
         self._state[:, i] = self.cart.state
@@ -80,8 +124,7 @@ class CartPoleEnvs(SyncEnvs):
         """Step 256 random states, large and tiny, here and by Gymnasium: every bit must agree."""
         rng = np.random.default_rng(0)
         for _ in range(-(-256 // self.num_envs)):
-            size = np.array([[3.0], [2.0], [0.5], [2.0]]) * 10.0 ** rng.uniform(-6, 0, (4, self.num_envs))
-            before = size * rng.uniform(-1, 1, (4, self.num_envs))
+            before = _some_states(rng, self.num_envs)
             action = rng.integers(0, 2, self.num_envs)
             self._state[:] = before
             terminated, _, _ = self._advance(action)
@@ -93,3 +136,9 @@ class CartPoleEnvs(SyncEnvs):
                     raise EnvError(
                         f"env.backend=vector: {self.id} rounds differently here than Gymnasium's; use env.backend=sync"
                     )
+
+
+def _some_states(rng: np.random.Generator, num_envs: int) -> np.ndarray:
+    """Large and tiny ones, [4, N]."""
+    size = np.array([[3.0], [2.0], [0.5], [2.0]]) * 10.0 ** rng.uniform(-6, 0, (4, num_envs))
+    return size * rng.uniform(-1, 1, (4, num_envs))

@@ -146,3 +146,47 @@ def test_a_policy_that_plays_keeps_the_statistics_it_was_saved_with() -> None:
         policy(np.full((5, 2), 1e3, np.float32))
     for name, value in norm.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize("settings", [{}, {"normalize_reward": True}, {"max_episode_steps": 13}], ids=str)
+def test_the_kernels_loop_gives_what_single_steps_give_to_the_last_bit(settings: dict) -> None:
+    """Three environments, 30 rollouts through every call that is compared; then saved and restored in the middle."""
+    rollouts = []
+    for by_kernel in (True, False):
+        cfg = EnvConfig(name="cartpole", id="CartPole-v1", **settings)
+        envs = make_envs(cfg, 3, seed=0)
+        if not by_kernel:
+            envs.kernel = None
+        head = make_head(envs.action_space)
+        model = ActorCritic(
+            envs.observation_space.shape, head, ModelConfig([16], "tanh", False, True, 0.0, 32),
+            torch.Generator().manual_seed(0),
+        )  # fmt: skip
+        rollouts.append(Rollout(cfg, envs, model, head, 50, 0.99, np.random.default_rng(0), torch.device("cpu")))
+    if rollouts[0]._act.kernels is None:
+        pytest.skip("no kernels here")
+    for turn in range(30):
+        batches = [rollout.collect() for rollout in rollouts]
+        assert all(torch.equal(batches[0][name], batches[1][name]) for name in batches[0])
+        assert list(rollouts[0].episodes) == list(rollouts[1].episodes)
+        states = [rollout.state_dict() for rollout in rollouts]
+        assert str(states[0]) == str(states[1])
+        if turn == 20:
+            for rollout, state in zip(rollouts, states):
+                rollout.load_state_dict(state)
+    assert rollouts[0]._loop and not rollouts[1]._loop and rollouts[0].episodes
+
+
+def test_a_compiled_step_that_rounds_differently_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlx.engine import kernels
+    from rlx.envs.cartpole import CartPoleEnvs
+
+    loaded = kernels.load()
+    if loaded is None:
+        pytest.skip(kernels.problem())
+    envs = make_envs(EnvConfig(name="cartpole", id="CartPole-v1"), 3, seed=0)
+    assert isinstance(envs, CartPoleEnvs) and envs.kernel
+    step = loaded.environments["cartpole"]
+    assert envs.agrees(step)
+    envs.kernel[1]["gravity"] = np.nextafter(9.8, 10)
+    assert not envs.agrees(step)

@@ -554,7 +554,9 @@ ENGINES = ["algo=ppo", "algo=dqn", "algo=actor_critic_q", "algo=a2c", "algo=trpo
 def test_engine_torch_means_that_nothing_is_taped(algo: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     real = Tape.__init__
-    monkeypatch.setattr(Tape, "__init__", lambda self, *args: (made.append(1), real(self, *args))[1])
+    monkeypatch.setattr(
+        Tape, "__init__", lambda self, *args, **kwargs: (made.append(1), real(self, *args, **kwargs))[1]
+    )
     sizes = ["algo.learning_starts=100"] if "dqn" in algo else []
     for engine in ("torch", "auto"):
         made.clear()

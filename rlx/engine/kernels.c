@@ -1,0 +1,678 @@
+/* The kernels of small networks, and the interpreter that runs a program of them in one call.
+
+   A program is a table of `Op`s over memory that its owner keeps alive (rlx/engine/native_ops.py makes it; sizes,
+   strides and addresses are data, so this file is compiled once a machine, not once a network).
+
+   Rounding is part of the contract: results depend on this source and on LANES (and whether the CPU has fused
+   multiply-add), not on the compiler. So: no -ffast-math, -ffp-contract=off, every fused multiply-add is written as
+   MAC or FMA, and sums have a fixed order:
+     products        each element is one chain of fused multiply-adds from the bias (or 0) on, k = 0, 1, 2, ...
+     sums of rows    (of more than 16) 4 LANES partial sums (element i goes to partial sum i mod 4 LANES), then these, pairwise
+     other sums      one chain
+   exp, log, tanh and their kin are within 4 units in the last place (tests/engine/test_kernels.py); NaN and infinities
+   are torch's. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+typedef int64_t i64;
+typedef uint8_t u8;
+
+/* -- the CPU's vectors ------------------------------------------------------------------------------------- */
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define LANES 16
+#define TILE_ROWS 6 /* of a product held in registers, 6 x 4 vectors of 32 registers */
+#define TILE_VECS 4
+typedef __m512 vec;
+#define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define ALL(x) _mm512_set1_ps(x)
+#define LOAD(p) _mm512_loadu_ps(p)
+#define STORE(p, x) _mm512_storeu_ps(p, x)
+#elif defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+#define LANES 8
+#define TILE_ROWS 6
+#define TILE_VECS 2
+typedef __m256 vec;
+#define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define ALL(x) _mm256_set1_ps(x)
+#define LOAD(p) _mm256_loadu_ps(p)
+#define STORE(p, x) _mm256_storeu_ps(p, x)
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#define LANES 4
+#define TILE_ROWS 6
+#define TILE_VECS 4
+typedef float32x4_t vec;
+#define FMA(a, b, c) vfmaq_f32(c, a, b)
+#define ALL(x) vdupq_n_f32(x)
+#define LOAD(p) vld1q_f32(p)
+#define STORE(p, x) vst1q_f32(p, x)
+#else
+#define LANES 4
+#define TILE_ROWS 4
+#define TILE_VECS 2
+typedef float vec __attribute__((vector_size(16)));
+#define FMA(a, b, c) ((a) * (b) + (c))
+#define ALL(x) ((vec){x, x, x, x})
+static inline vec LOAD(const float *p) { vec v; memcpy(&v, p, 16); return v; }
+static inline void STORE(float *p, vec v) { memcpy(p, &v, 16); }
+#endif
+
+#if defined(__FMA__) || defined(__aarch64__)
+#define FUSED 1
+#define MAC(a, b, c) __builtin_fmaf(a, b, c)
+#else
+#define FUSED 0
+#define MAC(a, b, c) ((a) * (b) + (c))
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+#define TILE_COLS (TILE_VECS * LANES)
+#define FLOATS(n) ((float *)__builtin_assume_aligned(scratch((n) * sizeof(float)), 64))
+
+/* Memory of this thread that the next call of scratch may use again. */
+static void *scratch(i64 bytes) {
+    static _Thread_local void *memory;
+    static _Thread_local i64 size;
+    if (bytes > size) {
+        free(memory);
+        size = (bytes + 4095) / 4096 * 4096;
+        if (posix_memalign(&memory, 64, size)) abort();
+    }
+    return memory;
+}
+
+/* -- functions of one number ------------------------------------------------------------------------------- */
+
+INLINE int32_t bits_of(float x) { int32_t i; memcpy(&i, &x, 4); return i; }
+INLINE float float_of(int32_t i) { float x; memcpy(&x, &i, 4); return x; }
+INLINE float power_of_two(int32_t k) { return float_of((k + 127) << 23); }
+
+#define ROUND 12582912.0f /* 1.5 * 2^23: adding it rounds to a whole number, which its last bits hold */
+
+/* x = k ln 2 + r with |r| <= ln 2 / 2; gives exp(r) - 1 = r + r^2 q(r), q by Cephes' expf (Moshier 1989). */
+INLINE float reduced_expm1(float x, int32_t *k) {
+    float shifted = MAC(x, 1.44269504088896341f, ROUND), whole = shifted - ROUND;
+    *k = bits_of(shifted) - bits_of(ROUND);
+    float r = MAC(whole, -2.12194440e-4f * -1.0f, MAC(whole, -0.693359375f, x));
+    float q = 1.9875691500e-4f;
+    q = MAC(q, r, 1.3981999507e-3f);
+    q = MAC(q, r, 8.3334519073e-3f);
+    q = MAC(q, r, 4.1665795894e-2f);
+    q = MAC(q, r, 1.6666665459e-1f);
+    q = MAC(q, r, 5.0000001201e-1f);
+    return MAC(q, r * r, r);
+}
+
+INLINE float exp_(float x) {
+    int32_t k;
+    x = x < -104.0f ? -104.0f : x; /* a NaN stays */
+    x = x > 88.8f ? 88.8f : x;
+    float e = reduced_expm1(x, &k) + 1.0f;
+    return e * power_of_two(k >> 1) * power_of_two(k - (k >> 1));
+}
+
+INLINE float expm1_(float x) {
+    int32_t k;
+    x = x < -30.0f ? -30.0f : x;
+    x = x > 88.8f ? 88.8f : x;
+    float e = reduced_expm1(x, &k), half = power_of_two(k - 1);
+    return 2.0f * MAC(half, e, half - 0.5f);
+}
+
+INLINE float tanh_(float x) { /* (exp(2|x|) - 1) / (exp(2|x|) + 1) = h / (h + 1), h = (exp(2|x|) - 1) / 2 */
+    int32_t k;
+    float size = fabsf(x);
+    size = size > 10.0f ? 10.0f : size;
+    float e = reduced_expm1(size + size, &k), half = power_of_two(k - 1);
+    float h = MAC(half, e, half - 0.5f);
+    return copysignf(h / (h + 1.0f), x);
+}
+
+INLINE float log_(float x) { /* Cephes' logf: m 2^e with m in [sqrt(1/2), sqrt(2)) */
+    float tiny = x < 1.17549435e-38f ? 8388608.0f : 1.0f, y = x * tiny;
+    int32_t i = bits_of(y) - 0x3f3504f3, e = i >> 23;
+    float m = float_of((i & 0x007fffff) + 0x3f3504f3) - 1.0f;
+    float whole = (float)(e - (tiny != 1.0f ? 23 : 0)), q = 7.0376836292e-2f, square = m * m;
+    q = MAC(q, m, -1.1514610310e-1f);
+    q = MAC(q, m, 1.1676998740e-1f);
+    q = MAC(q, m, -1.2420140846e-1f);
+    q = MAC(q, m, 1.4249322787e-1f);
+    q = MAC(q, m, -1.6668057665e-1f);
+    q = MAC(q, m, 2.0000714765e-1f);
+    q = MAC(q, m, -2.4999993993e-1f);
+    q = MAC(q, m, 3.3333331174e-1f);
+    float r = MAC(q * m, square, MAC(whole, -2.12194440e-4f, -0.5f * square)) + m;
+    r = MAC(whole, 0.693359375f, r);
+    r = x > 3.4028234e38f || x != x ? x : r;
+    r = x < 0.0f ? float_of(0x7fc00000) : r;
+    return x == 0.0f ? -float_of(0x7f800000) : r;
+}
+
+INLINE float log1p_(float u) { /* for u >= 0: log(1 + u), and what 1 + u lost */
+    float w = 1.0f + u;
+    return log_(w) - ((w - 1.0f) - u) / w;
+}
+
+INLINE float sigmoid_(float x) { return 1.0f / (1.0f + exp_(-x)); }
+INLINE float softplus_(float x) { return x > 20.0f ? x : log1p_(exp_(x)); }
+INLINE float minimum_(float x, float y) { return x != x ? x : y != y ? y : x < y ? x : y; }
+INLINE float maximum_(float x, float y) { return x != x ? x : y != y ? y : x > y ? x : y; }
+
+/* -- element by element ------------------------------------------------------------------------------------ */
+
+/* o[i so] = expression of x = a[i sa], y = b[i sb], z = c[i sc]; loops over the common strides are vectorised. */
+typedef void Elements(i64 n, void *o, i64 so, const void *a, i64 sa, const void *b, i64 sb, const void *c, i64 sc);
+#define PARAMETERS i64 n, void *o_, i64 so, const void *a_, i64 sa, const void *b_, i64 sb, const void *c_, i64 sc
+#define EACH _Pragma("GCC ivdep") for (i64 i = 0; i < n; i++)
+
+#define UNARY(name, TO, TA, value)                                                                                     \
+    static void name(PARAMETERS) {                                                                                     \
+        TO *o = o_; const TA *a = a_;                                                                                  \
+        (void)b_; (void)sb; (void)c_; (void)sc;                                                                        \
+        if (so == 1 && sa == 1) EACH { TA x = a[i]; o[i] = value; }                                                    \
+        else if (so == 1 && sa == 0) { TA x = *a; TO same = value; EACH o[i] = same; }                                 \
+        else EACH { TA x = a[i * sa]; o[i * so] = value; }                                                             \
+    }
+
+#define BINARY(name, TO, TA, value)                                                                                    \
+    static void name(PARAMETERS) {                                                                                     \
+        TO *o = o_; const TA *a = a_, *b = b_;                                                                         \
+        (void)c_; (void)sc;                                                                                            \
+        if (so == 1 && sa == 1 && sb == 1) EACH { TA x = a[i], y = b[i]; o[i] = value; }                               \
+        else if (so == 1 && sa == 1 && sb == 0) { TA y = *b; EACH { TA x = a[i]; o[i] = value; } }                     \
+        else if (so == 1 && sa == 0 && sb == 1) { TA x = *a; EACH { TA y = b[i]; o[i] = value; } }                     \
+        else EACH { TA x = a[i * sa], y = b[i * sb]; o[i * so] = value; }                                              \
+    }
+
+UNARY(abs_f, float, float, fabsf(x))
+UNARY(exp_f, float, float, exp_(x))
+UNARY(expm1_f, float, float, expm1_(x))
+UNARY(log_f, float, float, log_(x))
+UNARY(neg_f, float, float, -x)
+UNARY(relu_f, float, float, x < 0.0f ? 0.0f : x)
+UNARY(sigmoid_f, float, float, sigmoid_(x))
+UNARY(silu_f, float, float, x * sigmoid_(x))
+UNARY(softplus_f, float, float, softplus_(x))
+UNARY(sqrt_f, float, float, __builtin_sqrtf(x))
+UNARY(square_f, float, float, x * x)
+UNARY(tanh_f, float, float, tanh_(x))
+UNARY(not_b, u8, u8, !x)
+UNARY(copy_f, float, float, x)
+UNARY(copy_b, u8, u8, x)
+UNARY(copy_i, i64, i64, x)
+UNARY(float_of_bool, float, u8, (float)x)
+UNARY(float_of_int, float, i64, (float)x)
+
+BINARY(add_f, float, float, x + y)
+BINARY(sub_f, float, float, x - y)
+BINARY(mul_f, float, float, x * y)
+BINARY(div_f, float, float, x / y)
+BINARY(minimum_f, float, float, minimum_(x, y))
+BINARY(maximum_f, float, float, maximum_(x, y))
+BINARY(minimum_i, i64, i64, x < y ? x : y)
+BINARY(maximum_i, i64, i64, x > y ? x : y)
+BINARY(eq_f, u8, float, x == y)
+BINARY(ne_f, u8, float, x != y)
+BINARY(lt_f, u8, float, x < y)
+BINARY(le_f, u8, float, x <= y)
+BINARY(gt_f, u8, float, x > y)
+BINARY(ge_f, u8, float, x >= y)
+BINARY(and_b, u8, u8, x & y)
+BINARY(or_b, u8, u8, x | y)
+BINARY(tanh_backward_f, float, float, x * (1.0f - y * y))
+BINARY(relu_backward_f, float, float, y <= 0.0f ? 0.0f : x)
+BINARY(sigmoid_backward_f, float, float, x * ((1.0f - y) * y))
+BINARY(softplus_backward_f, float, float, y > 20.0f ? x : x * sigmoid_(y))
+
+static void where_f(PARAMETERS) { /* mask, x, y */
+    float *o = o_; const u8 *m = a_; const float *x = b_, *y = c_;
+    if (so == 1 && sa == 1 && sb == 1 && sc == 1) EACH o[i] = m[i] ? x[i] : y[i];
+    else EACH o[i * so] = m[i * sa] ? x[i * sb] : y[i * sc];
+}
+
+static void addcmul_f(PARAMETERS) { /* x + y z */
+    float *o = o_; const float *x = a_, *y = b_, *z = c_;
+    EACH o[i * so] = x[i * sa] + y[i * sb] * z[i * sc];
+}
+
+/* -- sums and products ------------------------------------------------------------------------------------- */
+
+INLINE float pairwise(float *partial, int n) {
+    for (; n > 1; n /= 2)
+        for (int i = 0; i < n / 2; i++) partial[i] = partial[i] + partial[n / 2 + i];
+    return partial[0];
+}
+
+/* sum of f(x[i]) = x, or (x - mean)^2, in 4 LANES partial sums */
+#define LANE_SUM(name, value)                                                                                          \
+    static float name(const float *x_, i64 n, float mean) {                                                            \
+        float partial[4 * LANES] = {0}, rest[4 * LANES] = {0};                                                         \
+        i64 whole = n - n % (4 * LANES);                                                                               \
+        (void)mean;                                                                                                    \
+        for (i64 i = 0; i < whole; i += 4 * LANES)                                                                     \
+            for (int j = 0; j < 4 * LANES; j++) { float x = x_[i + j]; partial[j] += value; }                          \
+        for (i64 i = whole; i < n; i++) { float x = x_[i]; rest[i - whole] = value; }                                  \
+        for (int j = 0; j < 4 * LANES; j++) partial[j] += rest[j];                                                     \
+        return pairwise(partial, 4 * LANES);                                                                           \
+    }
+LANE_SUM(sum_of, x)
+LANE_SUM(squares_of, (x - mean) * (x - mean))
+
+/* C = first + A B in tiles of TILE_ROWS x TILE_COLS that stay in registers; `first` is one row. B's columns [j, j + w)
+   lie side by side in `b`, padded to whole vectors; strides of A and C are free. */
+#define TILE(ROWS, VECS)                                                                                               \
+    static void tile_##ROWS##_##VECS(i64 K, const float *a, i64 row, i64 col, const float *b, i64 ldb, float *c,       \
+                                     i64 crow, i64 ccol, i64 w, const float *first) {                                  \
+        vec sum[ROWS][VECS];                                                                                           \
+        UNROLL for (int r = 0; r < ROWS; r++)                                                                          \
+            UNROLL for (int v = 0; v < VECS; v++) sum[r][v] = LOAD(first + v * LANES);                                 \
+        for (i64 k = 0; k < K; k++) {                                                                                  \
+            vec right[VECS];                                                                                           \
+            UNROLL for (int v = 0; v < VECS; v++) right[v] = LOAD(b + k * ldb + v * LANES);                            \
+            UNROLL for (int r = 0; r < ROWS; r++) {                                                                    \
+                vec left = ALL(a[r * row + k * col]);                                                                  \
+                UNROLL for (int v = 0; v < VECS; v++) sum[r][v] = FMA(left, right[v], sum[r][v]);                      \
+            }                                                                                                          \
+        }                                                                                                              \
+        UNROLL for (int r = 0; r < ROWS; r++) {                                                                        \
+            if (ccol == 1 && w == VECS * LANES) {                                                                      \
+                UNROLL for (int v = 0; v < VECS; v++) STORE(c + r * crow + v * LANES, sum[r][v]);                      \
+            } else {                                                                                                   \
+                float out[VECS * LANES];                                                                               \
+                UNROLL for (int v = 0; v < VECS; v++) STORE(out + v * LANES, sum[r][v]);                               \
+                for (i64 j = 0; j < w; j++) c[r * crow + j * ccol] = out[j];                                           \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+#define TILES(VECS) TILE(1, VECS) TILE(2, VECS) TILE(3, VECS) TILE(4, VECS) TILE(5, VECS) TILE(6, VECS)
+#define ROW_OF_TILES(VECS) {tile_1_##VECS, tile_2_##VECS, tile_3_##VECS, tile_4_##VECS, tile_5_##VECS, tile_6_##VECS}
+typedef void Tile(i64, const float *, i64, i64, const float *, i64, float *, i64, i64, i64, const float *);
+TILES(1) TILES(2)
+#if TILE_VECS == 4
+TILES(3) TILES(4)
+static Tile *const tiles[4][6] = {ROW_OF_TILES(1), ROW_OF_TILES(2), ROW_OF_TILES(3), ROW_OF_TILES(4)};
+#else
+static Tile *const tiles[2][6] = {ROW_OF_TILES(1), ROW_OF_TILES(2)};
+#endif
+
+/* Columns [0, w) of a K-row matrix, side by side in rows of `ld`, padded with zeros. */
+static void pack(const float *b, i64 row, i64 col, i64 K, i64 w, float *out, i64 ld) {
+    typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+    i64 j = 0;
+    if (row == 1) {
+        for (; j + 4 <= w; j += 4) { /* transpose 4 x 4 blocks */
+            const float *from = b + j * col;
+            i64 k = 0;
+            for (; k + 4 <= K; k += 4) {
+                four p = *(four *)(from + k), q = *(four *)(from + col + k);
+                four r = *(four *)(from + 2 * col + k), s = *(four *)(from + 3 * col + k);
+                four pr = __builtin_shufflevector(p, r, 0, 4, 1, 5), qs = __builtin_shufflevector(q, s, 0, 4, 1, 5);
+                four pr2 = __builtin_shufflevector(p, r, 2, 6, 3, 7), qs2 = __builtin_shufflevector(q, s, 2, 6, 3, 7);
+                *(four *)(out + k * ld + j) = __builtin_shufflevector(pr, qs, 0, 4, 1, 5);
+                *(four *)(out + (k + 1) * ld + j) = __builtin_shufflevector(pr, qs, 2, 6, 3, 7);
+                *(four *)(out + (k + 2) * ld + j) = __builtin_shufflevector(pr2, qs2, 0, 4, 1, 5);
+                *(four *)(out + (k + 3) * ld + j) = __builtin_shufflevector(pr2, qs2, 2, 6, 3, 7);
+            }
+            for (; k < K; k++)
+                for (i64 i = 0; i < 4; i++) out[k * ld + j + i] = from[i * col + k];
+        }
+    }
+    for (i64 k = 0; k < K; k++) {
+        for (i64 i = j; i < w; i++) out[k * ld + i] = b[k * row + i * col];
+        for (i64 i = w; i < ld; i++) out[k * ld + i] = 0.0f;
+    }
+}
+
+typedef struct { const float *p; i64 row, col; } Matrix;
+
+static void product(Matrix a, Matrix b, const float *bias, float *c, i64 crow, i64 ccol, i64 M, i64 N, i64 K) {
+    if (!bias && N < LANES && M > N && a.row == 1) { /* few columns, and A is a transposed matrix: C^T = B^T A^T fills lanes */
+        Matrix left = {b.p, b.col, b.row}, right = {a.p, a.col, a.row};
+        i64 swap = M; M = N; N = swap;
+        swap = crow; crow = ccol; ccol = swap;
+        a = left, b = right;
+    }
+    for (i64 j = 0; j < N; j += TILE_COLS) {
+        i64 w = N - j < TILE_COLS ? N - j : TILE_COLS, vecs = (w + LANES - 1) / LANES, ldb = b.row;
+        const float *side = b.p + j * b.col;
+        float first[TILE_COLS] = {0};
+        if (bias) memcpy(first, bias + j, w * sizeof(float));
+        if (b.col != 1 || w % LANES) {
+            float *packed = FLOATS(K * vecs * LANES);
+            pack(side, b.row, b.col, K, w, packed, vecs * LANES);
+            side = packed, ldb = vecs * LANES;
+        }
+        for (i64 i = 0; i < M; i += TILE_ROWS) {
+            i64 rows = M - i < TILE_ROWS ? M - i : TILE_ROWS;
+            tiles[vecs - 1][rows - 1](K, a.p + i * a.row, a.row, a.col, side, ldb, c + i * crow + j * ccol, crow, ccol, w,
+                                      first);
+        }
+    }
+}
+
+/* -- the table --------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    i64 code;
+    i64 n[3];     /* lengths of three nested loops, the last one innermost */
+    char *p[4];   /* the result and up to three operands (a second result is p[2]) */
+    i64 s[4][3];  /* their strides in elements, for each loop */
+    i64 k[4];     /* what else an operation needs */
+} Op;
+
+#define ELEMENTS(X) X(abs_f) X(exp_f) X(expm1_f) X(log_f) X(neg_f) X(relu_f) X(sigmoid_f) X(silu_f) X(softplus_f)      \
+    X(sqrt_f) X(square_f) X(tanh_f) X(not_b) X(copy_f) X(copy_b) X(copy_i) X(float_of_bool) X(float_of_int) X(add_f)   \
+    X(sub_f) X(mul_f) X(div_f) X(minimum_f) X(maximum_f) X(minimum_i) X(maximum_i) X(eq_f) X(ne_f) X(lt_f) X(le_f)     \
+    X(gt_f) X(ge_f) X(and_b) X(or_b) X(tanh_backward_f) X(relu_backward_f) X(sigmoid_backward_f)                       \
+    X(softplus_backward_f) X(where_f) X(addcmul_f)
+#define OTHERS(X) X(product) X(sum) X(count) X(amax) X(amin) X(argmax) X(std_mean) X(log_softmax)                      \
+    X(log_softmax_backward) X(gather) X(scatter_add)
+
+#define POINTER(name) name,
+#define TEXT(name) #name " "
+static Elements *const elements[] = {ELEMENTS(POINTER)};
+static const i64 sizes[][4] = { /* bytes of an element of the result and the operands, by type of kernel */
+    {4, 4, 4, 4}, {1, 1, 1, 1}, {8, 8, 8, 8}, {4, 1, 4, 4}, {4, 8, 4, 4}, {1, 4, 4, 4}};
+enum { FIRST_OTHER = sizeof elements / sizeof *elements - 1,
+#define CODE(name) op_##name,
+       OTHERS(CODE) };
+
+/* The names of the operations in order of their codes, and the shape of this build. */
+EXPORT const char *rlx_operations(void) { return ELEMENTS(TEXT) OTHERS(TEXT); }
+EXPORT i64 rlx_lanes(void) { return LANES; }
+EXPORT i64 rlx_fused(void) { return FUSED; }
+
+static void run_elements(const Op *op) {
+    const i64 *size = sizes[op->k[0]];
+    i64 step[4][2];
+    for (int t = 0; t < 4; t++)
+        for (int d = 0; d < 2; d++) step[t][d] = op->s[t][d] * size[t];
+    Elements *kernel = elements[op->code];
+    for (i64 i = 0; i < op->n[0]; i++)
+        for (i64 j = 0; j < op->n[1]; j++)
+            kernel(op->n[2], op->p[0] + i * step[0][0] + j * step[0][1], op->s[0][2],
+                   op->p[1] + i * step[1][0] + j * step[1][1], op->s[1][2],
+                   op->p[2] + i * step[2][0] + j * step[2][1], op->s[2][2],
+                   op->p[3] + i * step[3][0] + j * step[3][1], op->s[3][2]);
+}
+
+/* Loops: kept, kept, reduced. k[0]: what to divide by. */
+static void run_sum(const Op *op) {
+    const float *x = (float *)op->p[1];
+    float *o = (float *)op->p[0], by = (float)op->k[0];
+    i64 rows = op->n[2], cols = op->n[1], down = op->s[1][2], across = op->s[1][1];
+    for (i64 i = 0; i < op->n[0]; i++) {
+        const float *from = x + i * op->s[1][0];
+        float *to = o + i * op->s[0][0];
+        if (down == 1 && rows > 16) {
+            for (i64 j = 0; j < cols; j++) to[j * op->s[0][1]] = sum_of(from + j * across, rows, 0.0f) / by;
+            continue;
+        }
+        for (i64 j = 0; j < cols; j += 64) {
+            i64 w = cols - j < 64 ? cols - j : 64;
+            float sums[64] = {0};
+            const float *p = from + j * across;
+            if (across == 1 && w == 64)
+                for (i64 r = 0; r < rows; r++, p += down)
+                    for (int c = 0; c < 64; c++) sums[c] += p[c];
+            else if (across == 1)
+                for (i64 r = 0; r < rows; r++, p += down) for (i64 c = 0; c < w; c++) sums[c] += p[c];
+            else
+                for (i64 r = 0; r < rows; r++, p += down) for (i64 c = 0; c < w; c++) sums[c] += p[c * across];
+            for (i64 c = 0; c < w; c++) to[(j + c) * op->s[0][1]] = sums[c] / by;
+        }
+    }
+}
+
+static void run_count(const Op *op) {
+    for (i64 i = 0; i < op->n[0]; i++)
+        for (i64 j = 0; j < op->n[1]; j++) {
+            i64 sum = 0;
+            const u8 *x = (u8 *)op->p[1] + i * op->s[1][0] + j * op->s[1][1];
+            for (i64 r = 0; r < op->n[2]; r++) sum += x[r * op->s[1][2]];
+            ((i64 *)op->p[0])[i * op->s[0][0] + j * op->s[0][1]] = sum;
+        }
+}
+
+static void run_extreme(const Op *op) { /* of NaNs the first one is both largest and smallest, as torch has it */
+    float sign = op->code == op_amin ? -1.0f : 1.0f;
+    for (i64 i = 0; i < op->n[0]; i++)
+        for (i64 j = 0; j < op->n[1]; j++) {
+            const float *x = (float *)op->p[1] + i * op->s[1][0] + j * op->s[1][1];
+            float best = x[0];
+            i64 place = 0, at = i * op->s[0][0] + j * op->s[0][1];
+            for (i64 r = 1; r < op->n[2]; r++) {
+                float y = x[r * op->s[1][2]];
+                int better = best == best && (sign * y > sign * best || y != y);
+                best = better ? y : best, place = better ? r : place;
+            }
+            if (op->code == op_argmax) ((i64 *)op->p[0])[at] = place;
+            else ((float *)op->p[0])[at] = best;
+        }
+}
+
+/* p[0] the standard deviation, p[2] the mean of n[2] numbers side by side; k[0]: the correction. */
+static void run_std_mean(const Op *op) {
+    const float *x = (float *)op->p[1];
+    i64 n = op->n[2];
+    float mean = sum_of(x, n, 0.0f) / (float)n, squares = squares_of(x, n, mean);
+    i64 free_ = n - op->k[0];
+    *(float *)op->p[0] = __builtin_sqrtf(squares / (float)(free_ > 0 ? free_ : 0));
+    if (op->p[2]) *(float *)op->p[2] = mean;
+}
+
+/* Loops: other, other, along. Blocks of rows, so that a few columns fill the lanes too. */
+#define BLOCK 64
+static void softmax_block(const Op *op, i64 i, i64 j, i64 rows) {
+    i64 n = op->n[2], K = n * BLOCK;
+    int backward = op->code == op_log_softmax_backward;
+    float *x = FLOATS(backward ? 2 * K : K), *y = x + K, extreme[BLOCK], sum[BLOCK];
+    for (int t = 1; t <= 1 + backward; t++) {
+        const float *from = (float *)op->p[t] + i * op->s[t][0] + j * op->s[t][1];
+        float *to = t == 1 ? x : y;
+        for (i64 c = 0; c < n; c++)
+            for (i64 r = 0; r < BLOCK; r++) to[c * BLOCK + r] = r < rows ? from[r * op->s[t][1] + c * op->s[t][2]] : 0.0f;
+    }
+    for (int r = 0; r < BLOCK; r++) sum[r] = 0.0f, extreme[r] = backward ? 0.0f : x[r];
+    if (backward) { /* grad - exp(y) sum grad */
+        for (i64 c = 0; c < n; c++) for (int r = 0; r < BLOCK; r++) sum[r] += x[c * BLOCK + r];
+        for (i64 c = 0; c < n; c++)
+            for (int r = 0; r < BLOCK; r++) x[c * BLOCK + r] = x[c * BLOCK + r] - exp_(y[c * BLOCK + r]) * sum[r];
+    } else { /* x - max - log sum exp(x - max) */
+        for (i64 c = 1; c < n; c++)
+            for (int r = 0; r < BLOCK; r++) extreme[r] = maximum_(extreme[r], x[c * BLOCK + r]);
+        for (i64 c = 0; c < n; c++) for (int r = 0; r < BLOCK; r++) sum[r] += exp_(x[c * BLOCK + r] - extreme[r]);
+        for (int r = 0; r < BLOCK; r++) sum[r] = log_(sum[r]);
+        for (i64 c = 0; c < n; c++)
+            for (int r = 0; r < BLOCK; r++) x[c * BLOCK + r] = x[c * BLOCK + r] - extreme[r] - sum[r];
+    }
+    float *to = (float *)op->p[0] + i * op->s[0][0] + j * op->s[0][1];
+    for (i64 c = 0; c < n; c++)
+        for (i64 r = 0; r < rows; r++) to[r * op->s[0][1] + c * op->s[0][2]] = x[c * BLOCK + r];
+}
+
+static void run_softmax(const Op *op) {
+    for (i64 i = 0; i < op->n[0]; i++)
+        for (i64 j = 0; j < op->n[1]; j += BLOCK) softmax_block(op, i, j, op->n[1] - j < BLOCK ? op->n[1] - j : BLOCK);
+}
+
+/* out[i, c] = x[i, index[i, c]]; loops: 1, rows, columns of the index; k[0]: columns of x. */
+static void run_gather(const Op *op) {
+    for (i64 i = 0; i < op->n[1]; i++)
+        for (i64 c = 0; c < op->n[2]; c++) {
+            i64 at = ((i64 *)op->p[2])[i * op->s[2][1] + c * op->s[2][2]];
+            at = at < 0 ? 0 : at >= op->k[0] ? op->k[0] - 1 : at;
+            ((float *)op->p[0])[i * op->s[0][1] + c * op->s[0][2]] =
+                ((float *)op->p[1])[i * op->s[1][1] + at * op->s[1][2]];
+        }
+}
+
+/* out[i, index[i, c]] += source[i, c]: p[1] the source, p[2] the index; out holds what is added to. */
+static void run_scatter_add(const Op *op) {
+    for (i64 i = 0; i < op->n[1]; i++)
+        for (i64 c = 0; c < op->n[2]; c++) {
+            i64 at = ((i64 *)op->p[2])[i * op->s[2][1] + c * op->s[2][2]];
+            at = at < 0 ? 0 : at >= op->k[0] ? op->k[0] - 1 : at;
+            ((float *)op->p[0])[i * op->s[0][1] + at * op->s[0][2]] +=
+                ((float *)op->p[1])[i * op->s[1][1] + c * op->s[1][2]];
+        }
+}
+
+/* n: batch, rows, columns; k[0] the inner length; s[t]: batch, row, column; p[3] what a row begins with, or none. */
+static void run_product(const Op *op) {
+    for (i64 i = 0; i < op->n[0]; i++) {
+        Matrix a = {(float *)op->p[1] + i * op->s[1][0], op->s[1][1], op->s[1][2]};
+        Matrix b = {(float *)op->p[2] + i * op->s[2][0], op->s[2][1], op->s[2][2]};
+        const float *bias = op->p[3] ? (float *)op->p[3] + i * op->s[3][0] : NULL;
+        product(a, b, bias, (float *)op->p[0] + i * op->s[0][0], op->s[0][1], op->s[0][2], op->n[1], op->n[2], op->k[0]);
+    }
+}
+
+EXPORT void rlx_run(const Op *op, i64 count) {
+    for (const Op *end = op + count; op < end; op++) switch (op->code) {
+        case op_product: run_product(op); break;
+        case op_sum: run_sum(op); break;
+        case op_count: run_count(op); break;
+        case op_amax: case op_amin: case op_argmax: run_extreme(op); break;
+        case op_std_mean: run_std_mean(op); break;
+        case op_log_softmax: case op_log_softmax_backward: run_softmax(op); break;
+        case op_gather: run_gather(op); break;
+        case op_scatter_add: run_scatter_add(op); break;
+        default: run_elements(op);
+    }
+}
+
+/* -- a gradient step --------------------------------------------------------------------------------------- */
+
+typedef struct { const char *from; char *to; i64 bytes, rows; } Feed; /* bytes a row; rows there are */
+
+typedef struct {
+    const Op *ops; i64 num_ops;
+    const Feed *feeds; i64 num_feeds, rows;
+    float *param, *grad, *m, *v;
+    i64 size, optimizer; /* 0 Adam, 1 RMSprop, 2 RMSprop with epsilon inside the root */
+    double beta1, beta2, eps, weight_decay, max_grad_norm;
+} Step;
+
+static void feed(const Feed *f, const i64 *index, i64 start, i64 rows) {
+    if (!index) {
+        memcpy(f->to, f->from + start * f->bytes, rows * f->bytes);
+        return;
+    }
+#define ROWS(copy) for (i64 r = 0; r < rows; r++) { i64 i = index[r]; i = i < 0 ? 0 : i >= f->rows ? f->rows - 1 : i; copy; }
+    if (f->bytes == 4) ROWS(memcpy(f->to + 4 * r, f->from + 4 * i, 4))
+    else if (f->bytes == 8) ROWS(memcpy(f->to + 8 * r, f->from + 8 * i, 8))
+    else if (f->bytes == 16) ROWS(memcpy(f->to + 16 * r, f->from + 16 * i, 16))
+    else ROWS(memcpy(f->to + f->bytes * r, f->from + f->bytes * i, f->bytes))
+}
+
+/* One optimiser step with the gradient times `scale`; t counts from 1. See rlx/engine/optim.py for the equations. */
+static void optimize(const Step *s, float scale, double lr, double t) {
+    float *p = s->param, *m = s->m, *v = s->v;
+    const float *g = s->grad;
+    float eps = (float)s->eps, keep = (float)s->beta2, add = (float)(1.0 - s->beta2);
+    i64 n = s->size;
+    if (s->optimizer == 0) {
+        float first = (float)(1.0 - s->beta1), root = (float)__builtin_sqrt(1.0 - pow(s->beta2, t));
+        float rate = (float)(lr / (1.0 - pow(s->beta1, t))), decay = (float)(1.0 - lr * s->weight_decay);
+        EACH {
+            float x = g[i] * scale;
+            m[i] = MAC(x - m[i], first, m[i]);
+            v[i] = MAC(x * x, add, v[i] * keep);
+            p[i] = p[i] * decay - rate * (m[i] / (__builtin_sqrtf(v[i]) / root + eps));
+        }
+    } else if (s->optimizer == 1) {
+        float rate = (float)lr;
+        EACH {
+            float x = g[i] * scale;
+            v[i] = MAC(x * x, add, v[i] * keep);
+            p[i] = p[i] - rate * (x / (__builtin_sqrtf(v[i]) + eps));
+        }
+    } else {
+        float rate = (float)lr;
+        EACH {
+            float x = g[i] * scale;
+            v[i] = MAC(x * x, add, v[i] * keep);
+            p[i] = p[i] - rate * (x / __builtin_sqrtf(v[i] + eps));
+        }
+    }
+}
+
+/* Clip the gradient by its norm and take an optimiser step; the norm before. `grad` stays as it is. A norm that is not
+   finite changes nothing. */
+EXPORT double rlx_update(const Step *s, double lr, double t) {
+    double norm = __builtin_sqrt((double)squares_of(s->grad, s->size, 0.0f));
+    if (!(norm < INFINITY)) return norm;
+    int clipped = s->max_grad_norm > 0 && norm > s->max_grad_norm;
+    optimize(s, clipped ? (float)(s->max_grad_norm / (norm + 1e-6)) : 1.0f, lr, t);
+    return norm;
+}
+
+/* With the rows `index`, or `rows` of them from `start` on, in the program's inputs. */
+EXPORT double rlx_step(const Step *s, const i64 *index, i64 start, double lr, double t) {
+    for (i64 i = 0; i < s->num_feeds; i++) feed(s->feeds + i, index, start, s->rows);
+    rlx_run(s->ops, s->num_ops);
+    return rlx_update(s, lr, t);
+}
+
+/* -- acting in environments -------------------------------------------------------------------------------- */
+
+/* One step of all lanes; 1 if an episode ended or a number is not finite, else 0. */
+typedef i64 Environment(void *state, const i64 *action);
+
+typedef struct { /* rlx/envs/cartpole.py fills it */
+    double *state; /* [4, lanes]: x, x', theta, theta' */
+    float *obs;    /* [lanes, 4] */
+    u8 *terminated;
+    i64 lanes;
+    double force, gravity, masspole, total_mass, length, polemass_length, tau, x_limit, theta_limit;
+} CartPole;
+
+/* Gymnasium's CartPole (Barto, Sutton and Anderson 1983), every operation in its order. */
+EXPORT i64 rlx_cartpole(CartPole *c, const i64 *action) {
+    i64 n = c->lanes, ended = 0;
+    double *x = c->state, *v = x + n, *theta = v + n, *omega = theta + n;
+    for (i64 i = 0; i < n; i++) {
+        double cosine = cos(theta[i]), sine = sin(theta[i]);
+        double push = ((action[i] > 0 ? c->force : -c->force) + omega[i] * omega[i] * c->polemass_length * sine) / c->total_mass;
+        double arm = (4.0 / 3.0 - cosine * cosine * c->masspole / c->total_mass) * c->length;
+        double turn = (sine * c->gravity - cosine * push) / arm;
+        double speed_up = push - turn * c->polemass_length * cosine / c->total_mass;
+        x[i] += v[i] * c->tau, v[i] += speed_up * c->tau;
+        theta[i] += omega[i] * c->tau, omega[i] += turn * c->tau;
+        float *obs = c->obs + 4 * i;
+        obs[0] = (float)x[i], obs[1] = (float)v[i], obs[2] = (float)theta[i], obs[3] = (float)omega[i];
+        c->terminated[i] = fabs(x[i]) > c->x_limit || fabs(theta[i]) > c->theta_limit;
+        ended |= c->terminated[i] | !(fabsf(obs[0] + obs[1] + obs[2] + obs[3]) < INFINITY);
+    }
+    return ended;
+}
+
+typedef struct {
+    const Op *ops; i64 num_ops;                /* obs_in, noise_in -> action_out */
+    char *obs_in, *noise_in; const i64 *action_out;
+    i64 lanes, obs_bytes, noise_bytes;         /* bytes of all lanes */
+    Environment *step; void *state; const char *env_obs;
+    char *obs; i64 *action; const char *noise; /* a row for each time */
+} Rollout;
+
+/* Act and step from time t on, `count` times or until an episode ends; how many steps that were. */
+EXPORT i64 rlx_rollout(const Rollout *r, i64 t, i64 count) {
+    for (i64 done = 0; done < count; done++, t++) {
+        memcpy(r->obs + t * r->obs_bytes, r->env_obs, r->obs_bytes);
+        memcpy(r->obs_in, r->env_obs, r->obs_bytes);
+        memcpy(r->noise_in, r->noise + t * r->noise_bytes, r->noise_bytes);
+        rlx_run(r->ops, r->num_ops);
+        memcpy(r->action + t * r->lanes, r->action_out, r->lanes * sizeof(i64));
+        if (r->step(r->state, r->action_out)) return done + 1;
+    }
+    return count;
+}

@@ -6,7 +6,8 @@
    Rounding is part of the contract: results depend on this source and on LANES (and whether the CPU has fused
    multiply-add), not on the compiler. So: no -ffast-math, -ffp-contract=off, every fused multiply-add is written as
    MAC or FMA, and sums have a fixed order:
-     products        each element is one chain of fused multiply-adds from the bias (or 0) on, k = 0, 1, 2, ...
+     products        each element is one chain of fused multiply-adds from the bias (or 0) on, k = 0, 1, 2, ...;
+                     of few rows or columns LANES partial sums of whole vectors, pairwise, and a chain for the rest
      sums of rows    (of more than 16) 4 LANES partial sums (element i goes to partial sum i mod 4 LANES), then these, pairwise
      other sums      one chain
    exp, log, tanh and their kin are within 4 units in the last place (tests/engine/test_kernels.py); NaN and infinities
@@ -33,6 +34,7 @@ typedef __m512 vec;
 #define ALL(x) _mm512_set1_ps(x)
 #define LOAD(p) _mm512_loadu_ps(p)
 #define STORE(p, x) _mm512_storeu_ps(p, x)
+#define TOTAL(x) _mm512_reduce_add_ps(x) /* the same halves as `pairwise` */
 #elif defined(__AVX2__) && defined(__FMA__)
 #include <immintrin.h>
 #define LANES 8
@@ -333,7 +335,54 @@ static void pack(const float *b, i64 row, i64 col, i64 K, i64 w, float *out, i64
 
 typedef struct { const float *p; i64 row, col; } Matrix;
 
+#ifndef TOTAL
+INLINE float TOTAL(vec x) {
+    float partial[LANES];
+    STORE(partial, x);
+    return pairwise(partial, LANES);
+}
+#endif
+
+#define FEW_ROWS 2
+#define FEW_COLS 4
+
+/* Four products of vectors, which do not wait for one another: out[i step] = first[i] + p_i q_i, for `some` of them. */
+INLINE void four(const float *p, i64 next_p, const float *q, i64 next_q, const float *first, i64 next_first, float *out,
+                 i64 step, i64 some, i64 K) {
+    i64 whole = K - K % LANES;
+    vec sum[4] = {ALL(0.0f), ALL(0.0f), ALL(0.0f), ALL(0.0f)};
+    if (some == 4)
+        for (i64 k = 0; k < whole; k += LANES)
+            UNROLL for (int i = 0; i < 4; i++) sum[i] = FMA(LOAD(p + i * next_p + k), LOAD(q + i * next_q + k), sum[i]);
+    else
+        for (i64 k = 0; k < whole; k += LANES)
+            for (int i = 0; i < some; i++) sum[i] = FMA(LOAD(p + i * next_p + k), LOAD(q + i * next_q + k), sum[i]);
+    for (i64 i = 0; i < some; i++) {
+        float rest = first ? first[i * next_first] : 0.0f;
+        for (i64 k = whole; k < K; k++) rest = MAC(p[i * next_p + k], q[i * next_q + k], rest);
+        out[i * step] = TOTAL(sum[i]) + rest;
+    }
+}
+
+/* C = first + A B, one element after the other, where rows of A and columns of B lie side by side. */
+static void dots(Matrix a, Matrix b, const float *first, float *c, i64 crow, i64 ccol, i64 M, i64 N, i64 K) {
+    if (N <= FEW_COLS)
+        for (i64 j = 0; j < N; j++)
+            for (i64 i = 0; i < M; i += 4)
+                four(a.p + i * a.row, a.row, b.p + j * b.col, 0, first ? first + j : NULL, 0, c + i * crow + j * ccol, crow,
+                     M - i < 4 ? M - i : 4, K);
+    else
+        for (i64 i = 0; i < M; i++)
+            for (i64 j = 0; j < N; j += 4)
+                four(a.p + i * a.row, 0, b.p + j * b.col, b.col, first ? first + j : NULL, 1, c + i * crow + j * ccol, ccol,
+                     N - j < 4 ? N - j : 4, K);
+}
+
 static void product(Matrix a, Matrix b, const float *bias, float *c, i64 crow, i64 ccol, i64 M, i64 N, i64 K) {
+    if ((M <= FEW_ROWS || N <= FEW_COLS) && K >= LANES && a.col == 1 && b.row == 1) {
+        dots(a, b, bias, c, crow, ccol, M, N, K); /* laying B out anew would cost more than the product */
+        return;
+    }
     if (!bias && N < LANES && M > N && a.row == 1) { /* few columns, and A is a transposed matrix: C^T = B^T A^T fills lanes */
         Matrix left = {b.p, b.col, b.row}, right = {a.p, a.col, a.row};
         i64 swap = M; M = N; N = swap;
@@ -581,13 +630,13 @@ static void optimize(const Step *s, float scale, double lr, double t) {
     float eps = (float)s->eps, keep = (float)s->beta2, add = (float)(1.0 - s->beta2);
     i64 n = s->size;
     if (s->optimizer == 0) {
-        float first = (float)(1.0 - s->beta1), root = (float)__builtin_sqrt(1.0 - pow(s->beta2, t));
+        float first = (float)(1.0 - s->beta1), root = (float)(1.0 / __builtin_sqrt(1.0 - pow(s->beta2, t)));
         float rate = (float)(lr / (1.0 - pow(s->beta1, t))), decay = (float)(1.0 - lr * s->weight_decay);
         EACH {
             float x = g[i] * scale;
             m[i] = MAC(x - m[i], first, m[i]);
             v[i] = MAC(x * x, add, v[i] * keep);
-            p[i] = p[i] * decay - rate * (m[i] / (__builtin_sqrtf(v[i]) / root + eps));
+            p[i] = p[i] * decay - rate * (m[i] / MAC(__builtin_sqrtf(v[i]), root, eps));
         }
     } else if (s->optimizer == 1) {
         float rate = (float)lr;

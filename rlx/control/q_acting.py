@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from rlx.base import stopwatch
 from rlx.base.errors import ConfigError
 from rlx.config.schema import Algo
 from rlx.control.config import ControlConfig
@@ -124,6 +125,7 @@ class Explorer:
         self._act: Callable[[np.ndarray], np.ndarray] | None = None
         self._started = False
 
+    @stopwatch.part("act")
     def collect(self, epsilons: Sequence[float]) -> None:
         """One step of every lane for each of `epsilons`: with that probability a random action, else the greedy one."""
         envs, add, T, N = self.envs, self.replay.add, len(epsilons), self.envs.num_envs

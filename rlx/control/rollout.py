@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlx.base import stopwatch
 from rlx.control.distributions import Head
 from rlx.control.networks import ActorCritic
 from rlx.control.normalize import ObsNormalizer, RewardNormalizer
@@ -134,6 +135,7 @@ class Rollout:
         return self._loop or None
 
     @torch.no_grad()
+    @stopwatch.part("act")
     def experience(self) -> dict[str, Tensor]:
         """One rollout: obs [T + 1, N, ...] and action, reward, terminated, done, final_value, valid [T, N, ...].
 
@@ -163,6 +165,7 @@ class Rollout:
             if loop and (count := min(T - t, envs.room, loop[1].room)) > 1:
                 # The kernels act and step until an episode ends. Nothing but the last of their steps needs a look.
                 first, t = t, t + loop[0].run(t, count) - 1
+                stopwatch.spent["env"] += loop[0].env_seconds()
                 loop[1].made += t + 1 - first
                 reward[first : t + 1], terminated[t], truncated, final = envs.stepped(action[first : t + 1])
                 terminated[first:t], done[first:t], valid[first:t] = False, False, True

@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define EXPORT __attribute__((visibility("default")))
 typedef int64_t i64;
@@ -711,17 +712,27 @@ typedef struct {
     i64 lanes, obs_bytes, noise_bytes;         /* bytes of all lanes */
     Environment *step; void *state; const char *env_obs;
     char *obs; i64 *action; const char *noise; /* a row for each time */
+    double env_seconds;                        /* that steps have taken, from one in 16 */
 } Rollout;
 
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + 1e-9 * t.tv_nsec;
+}
+
 /* Act and step from time t on, `count` times or until an episode ends; how many steps that were. */
-EXPORT i64 rlx_rollout(const Rollout *r, i64 t, i64 count) {
+EXPORT i64 rlx_rollout(Rollout *r, i64 t, i64 count) {
     for (i64 done = 0; done < count; done++, t++) {
         memcpy(r->obs + t * r->obs_bytes, r->env_obs, r->obs_bytes);
         memcpy(r->obs_in, r->env_obs, r->obs_bytes);
         memcpy(r->noise_in, r->noise + t * r->noise_bytes, r->noise_bytes);
         rlx_run(r->ops, r->num_ops);
         memcpy(r->action + t * r->lanes, r->action_out, r->lanes * sizeof(i64));
-        if (r->step(r->state, r->action_out)) return done + 1;
+        double began = t % 16 ? 0.0 : now();
+        i64 ended = r->step(r->state, r->action_out);
+        if (began) r->env_seconds += 16.0 * (now() - began);
+        if (ended) return done + 1;
     }
     return count;
 }

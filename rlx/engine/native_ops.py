@@ -403,6 +403,7 @@ class Step(Update):
 ROLLOUT = np.dtype(
     [(name, "u8") for name in ("ops", "num_ops", "obs_in", "noise_in", "action_out", "lanes", "obs_bytes")]
     + [(name, "u8") for name in ("noise_bytes", "step", "state", "env_obs", "obs", "action", "noise")]
+    + [("env_seconds", "f8")]
 )
 
 
@@ -434,3 +435,8 @@ class Acting:
 
     def run(self, t: int, count: int) -> int:
         return self._kernels.rollout(self._address, t, count)
+
+    def env_seconds(self) -> float:
+        """What the environments' steps have taken since this was asked last, estimated."""
+        seconds, self.struct["env_seconds"] = float(self.struct["env_seconds"]), 0.0
+        return seconds

@@ -10,11 +10,13 @@ is restored from its seed by taking them again; the observation and the return m
 """
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from rlx.base import stopwatch
 from rlx.envs.episodes import TRAIN, ActionLog, Episode, episode_seed, first_difference
 from rlx.envs.spaces import ActionDecoder, EnvError, EnvFault, all_finite, mask_size, observation_encoder
 
@@ -121,10 +123,13 @@ class Envs:
     def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, Final]:
         """reward [N] float32, terminated [N], truncated [N] (overwritten by the next step) and `final`:
         (i, final observation) of each episode that ended. Action shapes: rlx.envs.spaces."""
+        began = perf_counter()
         action = self._accept(action)
         if self._log is not None:
             self._log.put(self._t, action, self._start)
-        return self._after(action, *self._advance(action))
+        result = self._after(action, *self._advance(action))
+        stopwatch.spent["env"] += perf_counter() - began
+        return result
 
     def _after(self, action: np.ndarray, terminated: Any, truncated: Any, ended: bool) -> Any:
         """What follows a step: rewards, checks, the ends of episodes."""
@@ -146,12 +151,15 @@ class Envs:
     def stepped(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, Final]:
         """What `step` gives for the last of the steps [k, N] that the compiled `kernel` has made; no episode ended in
         the others, whose rewards are the last one's."""
+        began = perf_counter()
         if self._log is not None:
             for ahead, action in enumerate(actions):
                 self._log.put(self._t + ahead, action, self._start)
         self._t += len(actions) - 1
         self._return += (len(actions) - 1) * self._raw_reward
-        return self._after(actions[-1], *self._ends())
+        result = self._after(actions[-1], *self._ends())
+        stopwatch.spent["env"] += perf_counter() - began
+        return result
 
     def agrees(self, step: Callable[[int, int], int]) -> bool:
         """Whether a compiled step (address of the kernel's state, address of actions) equals this one's to the bit."""

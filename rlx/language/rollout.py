@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from rlx.base import stopwatch
 from rlx.functional.reduce import masked_mean
 from rlx.language.learner import parts
 from rlx.language.model.sample import Completions, generate, noise
@@ -64,6 +65,7 @@ def join(policy: TokenPolicy, several: Sequence[Groups]) -> Groups:
     return Groups(prompts, texts, *policy.prompts(prompts), **{name: torch.cat(x) for name, x in columns.items()})
 
 
+@stopwatch.part("act")
 def collect(
     policy: TokenPolicy, prompts: Sequence[str], size: int, rng: np.random.Generator, temperature: float, ranks: Ranks
 ) -> Groups:

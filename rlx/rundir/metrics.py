@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlx.base import guarded
+from rlx.base import guarded, stopwatch
 from rlx.base.appender import Appender
 
 FILE = "metrics.jsonl"
@@ -60,6 +60,9 @@ class MetricsLog:
         self._file.close()
 
 
+SHARES = (*stopwatch.PARTS, "learn")
+
+
 @dataclass
 class MetricsTable:
     """The metrics of a run, whatever became of its file: a line that is torn, that is no object or that has no step is
@@ -80,6 +83,14 @@ class MetricsTable:
             for row in guarded.last_lines(self.run / FILE, RECENT):
                 values |= strip_time(row)
         return values
+
+    def shares(self) -> dict[str, float]:
+        """What part of the time went where (base.stopwatch), by the newest line that says so; most first."""
+        values: dict[str, float] = {}
+        with contextlib.suppress(guarded.Damaged):
+            for row in guarded.last_lines(self.run / FILE, RECENT):
+                values |= {part: row[key] for part in SHARES if is_number(row.get(key := f"time/{part}"))}
+        return dict(sorted(values.items(), key=lambda item: -item[1]))
 
     def numbers(self, also: Iterable[str] = ()) -> set[str]:
         """The names of the metrics that are numbers somewhere, `also` that of the clock."""

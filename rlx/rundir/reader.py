@@ -152,6 +152,7 @@ def show(path: Path, damage: str | None = None) -> dict[str, Any]:
         "weights_sha256": status.weights_sha256 or weights,
         "eval": evaluation.to_json() if evaluation else None,
         "metrics": metrics,
+        **({"time": shares} if (shares := table.shares()) else {}),
         "device": record.device,
         "versions": record.versions,
         "notices": record.notices,

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from rlx import __version__
-from rlx.base import process
+from rlx.base import process, stopwatch
 from rlx.base.atomic_files import CannotWrite, write_atomically
 from rlx.base.errors import UserError
 from rlx.base.signals import Interrupted, Pruned, RunFailed, Signals, name_of
@@ -67,6 +67,7 @@ class Loop:
         self._shown = 0  # notices
         self._films = True  # can be written
         self._beat = self._since = time.perf_counter()
+        self._spent = dict(stopwatch.spent)
         self._state: dict[str, Any] | None = None  # of the run, at this step
 
     def execute(self, checkpoint: Found | None) -> dict[str, Any]:
@@ -153,11 +154,14 @@ class Loop:
                 if step > 1.01 * cfg.total_steps:
                     self.run.notice(f"{step:,} steps: total_steps={cfg.total_steps:,} rounded up to whole iterations")
                 if last or _due(before, step, cfg.log_every):
-                    self._log(step, {**measured(metrics), **self._times(step)})
+                    with stopwatch.part("log"):
+                        self._log(step, {**measured(metrics), **self._times(step)})
                 if cfg.eval_every and (last or _due(before, step, cfg.eval_every)):
-                    self._evaluate(step)
+                    with stopwatch.part("eval", whole=True):
+                        self._evaluate(step)
                 if last or _due(before, step, cfg.checkpoint_every):
-                    self._checkpoint("final" if last else "step", step)
+                    with stopwatch.part("log"):
+                        self._checkpoint("final" if last else "step", step)
                 if before == self.first:
                     self._loaded()
                 before = step
@@ -206,9 +210,11 @@ class Loop:
 
     def _times(self, step: int) -> dict[str, float]:
         spent = time.perf_counter() - self._since
+        shares = stopwatch.shares(self._spent, spent)
         return {
             "time/fps": round((step - self.first) / spent, 1) if spent else 0.0,
             "time/time_elapsed": round(self.elapsed + spent, 3),
+            **{f"time/{part}": round(share, 4) for part, share in shares.items()},
         }
 
     def _log(self, step: int, metrics: Mapping[str, Any]) -> None:

@@ -62,7 +62,9 @@ def doomed(plan: Any) -> None:
 def details(row: Mapping[str, Any]) -> None:
     """`rlx show`."""
     for key, value in row.items():
-        if isinstance(value, dict):
+        if key == "time":
+            print(f"time: {', '.join(f'{part} {share:.0%}' for part, share in value.items())}")
+        elif isinstance(value, dict):
             print(f"{key}:")
             for name, inner in value.items():
                 print(f"  {name}: {number(inner)}")

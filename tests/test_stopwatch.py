@@ -1,0 +1,42 @@
+"""Where the time went: each second in one part, and in every run's metrics."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rlx.base import stopwatch
+from rlx.rundir import reader
+
+
+def test_each_second_is_in_one_part_and_a_whole_part_keeps_what_is_inside() -> None:
+    before = dict(stopwatch.spent)
+    with stopwatch.part("act"):
+        time.sleep(0.02)
+        with stopwatch.part("env"):
+            time.sleep(0.03)
+    with stopwatch.part("eval", whole=True), stopwatch.part("env"):
+        time.sleep(0.04)
+    spent = {name: stopwatch.spent[name] - before[name] for name in stopwatch.PARTS}
+    assert spent["act"] == pytest.approx(0.02, abs=0.015) and spent["env"] == pytest.approx(0.03, abs=0.015)
+    assert spent["eval"] == pytest.approx(0.04, abs=0.015) and spent["log"] == 0
+    shares = stopwatch.shares(before, 0.2)
+    assert sum(shares.values()) == pytest.approx(1) and shares["learn"] == pytest.approx(0.55, abs=0.2)
+
+
+@pytest.mark.parametrize("words", [["algo=ppo", "env=cartpole"], ["algo=dqn", "env=cartpole"], ["algo=q_learning", "env=frozenlake"]])
+def test_a_run_says_where_its_time_went(tmp_path: Path, words: list[str]) -> None:
+    small = ["total_steps=2000", "preset=none", "eval_episodes=1", "video=false", "device=cpu"]
+    command = [sys.executable, "-m", "rlx", "train", *words, *small]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    run = next((tmp_path / "runs").rglob("metrics.jsonl")).parent
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    row = [row for row in rows if "time/env" in row][-1]
+    shares = {part: row[f"time/{part}"] for part in (*stopwatch.PARTS, "learn")}
+    assert sum(shares.values()) == pytest.approx(1, abs=0.01) and 0 < shares["env"] < 1 and shares["learn"] > 0
+    shown = reader.show(run)["time"]
+    assert set(shown) == set(shares) and list(shown.values()) == sorted(shown.values(), reverse=True)

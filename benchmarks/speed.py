@@ -27,6 +27,8 @@ RESULTS = ROOT / "docs" / "results"
 PAGES = [ROOT / "docs" / "performance.md", ROOT / "README.md"]
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
 SB3 = ROOT / "benchmarks" / "peers" / "sb3.py"
+PUREJAXRL = ROOT / "benchmarks" / "peers" / "purejaxrl.py"
+ONE_THREAD = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
 JUDGED = 8  # seeds from which the gate decides the exit code
 SHORT = 1_024  # steps of the run whose CPU time is taken off: imports, start, first steps, end
 QUICK = 9_216  # more steps than that, with --quick
@@ -43,7 +45,8 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Plan:
-    """Sides that run in turns: rlx_NAME (experiment=bench_ALGO_NAME; rlx_own: the preset), sb3_NAME, cleanrl."""
+    """Sides that run in turns: rlx_NAME (experiment=bench_ALGO_NAME; rlx_own: the preset), sb3_NAME, cleanrl,
+    purejaxrl_NAME."""
 
     sides: tuple[str, ...]
     steps: int
@@ -62,8 +65,8 @@ class Bench:
 BENCHES = {
     "ppo": Bench(
         (
-            Plan(("rlx_zoo", "sb3_zoo", "rlx_own"), 100_000),
-            Plan(("rlx_cleanrl", "sb3_cleanrl", "cleanrl"), 500_000, long=True),
+            Plan(("rlx_zoo", "sb3_zoo", "rlx_own", "purejaxrl_zoo"), 100_000),
+            Plan(("rlx_cleanrl", "sb3_cleanrl", "cleanrl", "purejaxrl_cleanrl"), 500_000, long=True),
         ),
         (
             Comparison("zoo", "RL-Zoo's hyper-parameters, vs Stable-Baselines3", "rlx_zoo", "sb3_zoo"),
@@ -76,6 +79,8 @@ BENCHES = {
             ),
             Comparison("sb3_cleanrl", "CleanRL's hyper-parameters, vs Stable-Baselines3", "rlx_cleanrl", "sb3_cleanrl"),
             Comparison("cleanrl", "CleanRL's hyper-parameters, vs CleanRL", "rlx_cleanrl", "cleanrl"),
+            Comparison("purejaxrl_zoo", "RL-Zoo's values, vs PureJaxRL (XLA)", "rlx_zoo", "purejaxrl_zoo", False),
+            Comparison("purejaxrl", "CleanRL's values, vs PureJaxRL (XLA)", "rlx_cleanrl", "purejaxrl_cleanrl", False),
         ),
     ),
     "a2c": Bench(
@@ -103,8 +108,10 @@ def title(algo: str, side: str) -> str:
         return f"rlx train experiment=bench_{algo}_{side.removeprefix('rlx_')}"
     if side == "cleanrl":
         return f"CleanRL, {algo}.py"
-    whose = {"sb3_zoo": "RL-Zoo's", "sb3_cleanrl": "CleanRL's"}[side]
-    return f"Stable-Baselines3, {whose} hyper-parameters"
+    program, _, values = side.partition("_")
+    name = {"sb3": "Stable-Baselines3", "purejaxrl": "PureJaxRL"}[program]
+    whose = {"zoo": "RL-Zoo's", "cleanrl": "CleanRL's"}[values]
+    return f"{name}, {whose} hyper-parameters"
 
 
 # -- running one side ------------------------------------------------------------------------------------------
@@ -119,6 +126,8 @@ class Peers:
     python: str
     cleanrl: Path | None  # its script for this algorithm
     cleanrl_python: str
+    purejaxrl: Path | None = None  # a checkout
+    purejaxrl_python: str = sys.executable
 
     def command(self, side: str, steps: int, seed: int, directory: Path) -> list[str]:
         end = [f"total_steps={steps}", f"seed={seed}", f"runs_dir={directory}"]
@@ -128,6 +137,9 @@ class Peers:
         if side.startswith("sb3_"):
             what = [self.algo, side.removeprefix("sb3_"), "--total-steps", str(steps), "--log-dir", str(directory)]
             return [self.python, str(SB3), *what, *words]
+        if side.startswith("purejaxrl_"):
+            what = [side.removeprefix("purejaxrl_"), "--checkout", str(self.purejaxrl), "--total-steps", str(steps)]
+            return [self.purejaxrl_python, str(PUREJAXRL), *what, *words]
         return [self.cleanrl_python, str(self.cleanrl), "--total-timesteps", str(steps), "--no-cuda", *words]
 
     def measure(self, side: str, steps: int, seed: int) -> Sample:
@@ -137,6 +149,11 @@ class Peers:
             command, cwd, more = self.command(side, steps, seed, directory), ROOT, {}
             if side == "cleanrl" and self.cleanrl:
                 cwd, more = directory, {"PYTHONPATH": str(self.cleanrl.parent.parent)}  # for its cleanrl_utils
+            if side.startswith("purejaxrl_"):
+                used = measure.run(command, directory / "output.txt", cwd, ONE_THREAD)
+                said = json.loads((directory / "output.txt").read_text().splitlines()[-1])
+                learnt = {"steps_to_475": None, "last_return": round(said["return"], 2)}
+                return {"side": side, "seed": seed, "steps": steps, **used, **learnt, "run_cpu": said["run_cpu"]}
             used = measure.run(command, directory / "output.txt", cwd, more)
             done, curve = read_log(side, directory)
         learnt = {"steps_to_475": measure.steps_to(curve), "last_return": round(curve[-1][1], 2) if curve else None}
@@ -160,10 +177,15 @@ def read_log(side: str, directory: Path) -> tuple[int, Curve]:
 
 
 def measure_round(peers: Peers, sides: Sequence[str], steps: int, short: int, seed: int) -> list[Sample]:
-    """Every side once with all its steps and once with few, in turns: A B A B."""
-    samples = []
+    """Every side once with all its steps and once with few, in turns: A B A B. A compiled program says itself what it
+    took besides running: it compiles for a number of steps, in a time that differs by more than its steps take."""
+    samples: list[Sample] = []
     for count, kind in ((steps, "full"), (short, "short")):
         for side in sides:
+            if kind == "short" and side.startswith("purejaxrl_"):
+                full = next(sample for sample in samples if sample["side"] == side)
+                samples.append({**full, "kind": kind, "steps": 0, "cpu": round(full["cpu"] - full["run_cpu"], 3)})
+                continue
             sample = {"kind": kind, **peers.measure(side, count, seed)}
             samples.append(sample)
             reached = f", 475 at {sample['steps_to_475']:,}" if sample["steps_to_475"] else ""
@@ -256,6 +278,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one round of few steps: does it run? Writes no results")
     parser.add_argument("--cleanrl", type=Path, metavar="PATH", help="a checkout of CleanRL, to run its scripts too")
     parser.add_argument("--cleanrl-python", default=sys.executable, metavar="PYTHON", help="with its requirements")
+    parser.add_argument("--purejaxrl", type=Path, metavar="PATH", help="a checkout of PureJaxRL, to run its PPO too")
+    parser.add_argument("--purejaxrl-python", default=sys.executable, metavar="PYTHON", help="with jax and gymnax")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the directory of the JSON files (docs/results)")
     parser.add_argument("--tables", action="store_true", help="only rewrite the tables from the JSON files")
     args = parser.parse_args(argv)
@@ -275,9 +299,9 @@ def find_cleanrl(path: Path | None, algo: str) -> Path | None:
     raise BenchmarkFailed(f"--cleanrl={path}: no cleanrl/{algo}.py there")
 
 
-def sides_of(plan: Plan, with_cleanrl: bool) -> list[str]:
-    """The sides that can run here; none where only rlx would."""
-    sides = [side for side in plan.sides if with_cleanrl or side != "cleanrl"]
+def sides_of(plan: Plan, absent: Sequence[str]) -> list[str]:
+    """The sides that can run here, without programs that are absent; none where only rlx would."""
+    sides = [side for side in plan.sides if side.partition("_")[0] not in absent]
     return sides if any(not side.startswith("rlx_") for side in sides) else []
 
 
@@ -287,14 +311,18 @@ def bench(algo: str, args: argparse.Namespace, place: dict[str, Any]) -> dict[st
     rlx = str(beside) if beside.exists() else shutil.which("rlx")
     if rlx is None:
         raise BenchmarkFailed("no rlx command beside this Python: pip install -e .")
-    peers = Peers(algo, rlx, sys.executable, find_cleanrl(args.cleanrl, algo), args.cleanrl_python)
+    peers = Peers(
+        algo, rlx, sys.executable, find_cleanrl(args.cleanrl, algo), args.cleanrl_python,
+        args.purejaxrl and args.purejaxrl.resolve(), args.purejaxrl_python,
+    )  # fmt: skip
+    absent = [name for name in ("cleanrl", "purejaxrl") if getattr(peers, name) is None]
     theirs = measure.versions_of(args.cleanrl_python, ("torch", "numpy", "gymnasium")) if peers.cleanrl else {}
     if not theirs.get("gymnasium", "0.").startswith("0."):
         print("note: with gymnasium 1, CleanRL logs no episodes: see --cleanrl-python", file=sys.stderr)
     commit = measure.commit()
     samples: list[Sample] = []
     for plan in BENCHES[algo].plans:
-        sides = sides_of(plan, peers.cleanrl is not None)
+        sides = sides_of(plan, absent)
         rounds, steps = args.long_rounds if plan.long else args.rounds, plan.steps
         if args.quick:
             rounds, steps = 1, plan.short + QUICK

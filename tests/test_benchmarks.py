@@ -275,8 +275,10 @@ def test_the_commands_of_both_sides_name_steps_seed_and_place(tmp_path):
 
 def test_what_has_no_peer_is_not_run():
     plans = {algo: bench.plans for algo, bench in speed.BENCHES.items()}
-    assert speed.sides_of(plans["dqn"][1], False) == [] and "cleanrl" in speed.sides_of(plans["dqn"][1], True)
-    assert speed.sides_of(plans["ppo"][1], False) == ["rlx_cleanrl", "sb3_cleanrl"]
+    absent = ["cleanrl", "purejaxrl"]
+    assert speed.sides_of(plans["dqn"][1], absent) == [] and "cleanrl" in speed.sides_of(plans["dqn"][1], [])
+    assert speed.sides_of(plans["ppo"][1], absent) == ["rlx_cleanrl", "sb3_cleanrl"]
+    assert speed.sides_of(plans["ppo"][0], ["cleanrl"])[-1] == "purejaxrl_zoo"
 
 
 def test_cleanrls_script_is_looked_for_by_algorithm(tmp_path):

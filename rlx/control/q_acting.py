@@ -175,6 +175,10 @@ class Explorer:
         return batch
 
     @property
+    def engine(self) -> str:
+        return self._greedy.engine
+
+    @property
     def notice(self) -> str:
         """Why ordinary torch acts, where it has to."""
         return self._greedy.notice

@@ -256,6 +256,10 @@ class Rollout:
         return flat if valid.numpy().all() else flat[valid.flatten().to(flat.device)]
 
     @property
+    def engine(self) -> str:
+        return self._act.engine
+
+    @property
     def notice(self) -> str:
         """Why ordinary torch acts or evaluates, where it has to."""
         return self._act.notice or self._evaluate.notice

@@ -78,6 +78,10 @@ class Learner:
         return self._trust.notice
 
     @property
+    def engine(self) -> str:
+        return self._trust.engine
+
+    @property
     def num_steps(self) -> int:
         """Gradient steps taken."""
         return self.optimizer.t

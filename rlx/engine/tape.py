@@ -218,6 +218,10 @@ class Forward:
         return self._trust.notice
 
     @property
+    def engine(self) -> str:
+        return self._trust.engine
+
+    @property
     def kernels(self) -> Kernels | None:
         return self._trust.kernels
 

@@ -76,7 +76,8 @@ class Trust:
 
     @property
     def engine(self) -> str:
-        return self.kernels.identity if self.kernels else NUMPY
+        """What runs the function: the identity of the kernels, numpy's "tape", or "torch"."""
+        return self.kernels.identity if self.kernels else NUMPY if self.taping else "torch"
 
     @property
     def tolerance(self) -> float:
@@ -113,7 +114,7 @@ class Trust:
             self._stop(state.get("notice", ""))
 
     def _goes_on_with(self, before: str) -> None:
-        if before == NUMPY:
+        if before in (NUMPY, "torch"):
             self.kernels = None
         elif self.taping and before != self.engine:
             self.notice = f"begun with the engine '{before}', goes on with '{self.engine}': rounding will differ"

@@ -177,8 +177,11 @@ class Loop:
         return {"evaluation": self._evaluated(), "metrics": self.metrics, "weights_sha256": weights}
 
     def _loaded(self) -> None:
-        """Record the code that came with the first step."""
+        """Record the code that came with the first step, and what computes."""
+        engines = {name: thing.engine for name, thing in self.run.tracked.items() if hasattr(thing, "engine")}
         with contextlib.suppress(OSError):  # a full disk stops the run where it loses something
+            if engines:
+                provenance.update(self.path, engine=engines)
             code_record.refresh(
                 self.path, layout.read_config(self.path), self.world.packages(self.cfg), self.world.PATHS
             )

@@ -23,6 +23,7 @@ POLICY = "tests/functional/test_policy.py"
 REGION = "tests/functional/test_trust_region.py"
 ROLLOUT = "tests/control/test_rollout.py"
 ENGINE = "tests/engine/test_engine.py"
+KERNELS = "tests/engine/test_kernels.py"
 DPO, RLHF = "tests/algos/test_dpo.py", "tests/algos/test_rlhf_ppo.py"
 
 MUTANTS: list[Mutant] = [
@@ -153,6 +154,23 @@ MUTANTS: list[Mutant] = [
      'self._act.load_state_dict(state.get("act", {}))', "pass", f"{ENGINE} -k rollout"),
     ("the engine does not reach acting", "control/rollout.py",
      "            engine=engine,\n", "", f"{ENGINE} -k nothing_is_taped"),
+    # The kernels
+    ("tanh's derivative lacks its square", "engine/kernels.c", "x * (1.0f - y * y)", "x * (1.0f - y)", KERNELS),
+    ("the kernels clip nothing", "engine/kernels.c", "int clipped = s->max_grad_norm > 0 &&", "int clipped = 0 &&",
+     f"{KERNELS} -k optimisers"),
+    ("a norm that is not finite takes a step", "engine/kernels.c", "if (!(norm < INFINITY)) return norm;", "",
+     f"{KERNELS} -k finite"),
+    ("a product begins with another row's bias", "engine/kernels.c", "memcpy(first, bias + j,", "memcpy(first, bias,",
+     f"{KERNELS} -k random"),
+    ("the last columns of a product are lost", "engine/kernels.c",
+     "for (i64 i = w; i < ld; i++)", "for (i64 i = w - 1; i < ld; i++)", f"{KERNELS} -k products"),
+    ("a product that is read elsewhere goes into a gradient only", "engine/native_ops.py",
+     "maker is None or maker > index or used[storage(source)] != 1 or", "maker is None or", f"{KERNELS} -k elsewhere"),
+    ("a run goes on with another engine", "engine/trust.py",
+     'if before in (NUMPY, "torch"):', "if before == '':", f"{KERNELS} -k began"),
+    ("the pole is pushed the other way", "engine/kernels.c", "action[i] > 0 ? c->force : -c->force",
+     "action[i] > 0 ? -c->force : c->force", "tests/control/test_rollout.py -k kernels"),
+    ("others may write the compiled file", "engine/kernels.py", "or about.st_mode & 0o022", "", f"{KERNELS} -k cache"),
     # Language models
     ("DPO takes means over tokens", "algos/dpo.py",
      ".masked_fill(~groups.mask, 0.0).sum(-1)", ".masked_fill(~groups.mask, 0.0).mean(-1)", DPO),

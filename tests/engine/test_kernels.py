@@ -307,6 +307,23 @@ def test_replays_of_the_kernels_are_bitwise_equal() -> None:
     assert torch.equal(*grads)
 
 
+def test_a_product_that_is_read_elsewhere_is_still_there() -> None:
+    """Its copy may be written at once into the gradient only where nothing else reads it."""
+    weight = torch.randn(4, 4, requires_grad=True)
+    x = torch.randn(4, 4)
+
+    def function(given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        product = given["x"] @ given["x"]
+        return (product * weight).sum(), product.exp()
+
+    grads = [torch.empty(4, 4)]
+    tape = Tape(function, {"x": torch.randn(4, 4)}, [weight], grads, KERNELS)
+    tape.inputs["x"].copy_(x)
+    tape.replay()
+    torch.testing.assert_close(grads[0], x @ x)
+    torch.testing.assert_close(tape.outputs[1], (x @ x).exp(), rtol=1e-4, atol=1e-5)
+
+
 # -- building them ---------------------------------------------------------------------------------------------
 
 

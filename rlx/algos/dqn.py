@@ -28,11 +28,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rlx.base.errors import ConfigError
 from rlx.config.ranges import Count, NonNegative, Positive, Unit
 from rlx.control.config import ControlConfig
 from rlx.control.networks import QNetwork
-from rlx.control.q_acting import Explorer, QPolicy, check_room, in_pieces, make_replay, num_discrete
+from rlx.control.off_policy import check_buffer, make_replay, tensors
+from rlx.control.q_acting import Explorer, QPolicy, in_pieces, num_discrete
 from rlx.engine.learner import Learner
 from rlx.engine.optim import Flat
 from rlx.engine.tape import Forward
@@ -41,6 +41,7 @@ from rlx.envs.batch import Envs
 from rlx.envs.make import make_envs
 from rlx.envs.spaces import mask_size
 from rlx.functional import schedules, value as vf
+from rlx.replay.prioritized import Priorities
 from rlx.run import Metrics, Run, means
 
 WORLD = "control"
@@ -92,12 +93,7 @@ class Config:
 
 def check(cfg: ControlConfig[Config], envs: Envs) -> None:
     """What the algorithm asks of the rest of the configuration. Raises ConfigError."""
-    if cfg.algo.learning_starts >= cfg.total_steps:
-        raise ConfigError(
-            f"algo.learning_starts={cfg.algo.learning_starts}: must be below total_steps={cfg.total_steps}, "
-            "or nothing is learnt"
-        )
-    check_room(cfg, envs)
+    check_buffer(cfg, envs)
 
 
 def loss(cfg: Config, q_network: QNetwork, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -126,7 +122,8 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
     )  # fmt: skip
     target_params = Flat(target).data
     target_params.copy_(learner.flat.data)
-    replay = make_replay(cfg, envs, run.dir / "buffer")
+    priorities = partial(Priorities, alpha=algo.per_alpha) if algo.prioritized else None
+    replay = make_replay(cfg, envs, run.dir / "buffer", priorities)
     explorer = Explorer(
         cfg.env, envs, q_network, replay, algo.gamma, run.rng("actions"), run.device, engine=algo.engine
     )
@@ -159,7 +156,7 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
             for done in range(0, num_steps, at_once):
                 rows = min(at_once, num_steps - done) * algo.batch_size
                 batch = explorer.sample(minibatches, rows, beta)
-                data = {name: torch.from_numpy(array).to(run.device) for name, array in batch.items()}
+                data = tensors(batch, run.device)
                 data["target_q"] = in_pieces(evaluate, data["next_obs"])
                 if not algo.double:
                     del data["next_obs"]

@@ -178,6 +178,12 @@ class ActionDecoder:
             self.space = with_mask(self.space)
 
 
+def num_states(envs: Any) -> int:
+    """Of environments whose observations are one-hot vectors of a Discrete space and nothing more: how many states."""
+    space = getattr(envs, "raw_observation_space", None)
+    return int(space.n) if isinstance(space, spaces.Discrete) and envs.observation_space.shape == (space.n,) else 0
+
+
 # -- action masks ----------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,9 @@ A window of n steps ends early at a termination, a truncation or the newest row,
 
     R = sum_{k<m} gamma^k r_{t+k},   y = R + gamma^m V(s_{t+m}),   m <= n
 
+An action takes the shape of the space and the smallest type that holds it: float32 of a Box, one byte of two choices.
+Of Discrete observations a row keeps the number, and the one-hot vector is made again when it is sampled.
+
 Where the rows are kept is the store's matter: in RAM, saved whole, or on disk (see `replay_disk`).
 """
 
@@ -20,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from rlx.envs.batch import Envs
+from rlx.envs.spaces import ActionDecoder, num_states
 from rlx.replay.prioritized import Priorities
 from rlx.replay.store import Store
 
@@ -55,7 +59,10 @@ class Replay:
         n_step: int = 1,
         priorities: Callable[[int], Priorities] | None = None,
     ) -> None:
-        shape, N = envs.observation_space.shape, envs.num_envs
+        shape, N, dtype = envs.observation_space.shape, envs.num_envs, envs.obs.dtype
+        self.states = num_states(envs)
+        if self.states:
+            shape, dtype = (), np.min_scalar_type(self.states - 1)
         self.num_envs, self.n_step = N, n_step
         self.rows = max(2, -(-capacity // N))
         self.frames, self.channels = frames, shape[0] // frames if frames else 0
@@ -63,8 +70,10 @@ class Replay:
         self._ring = slots * N
         self._slots = slots
         kept = (self.channels, *shape[1:]) if frames else shape
-        actions = np.min_scalar_type(int(envs.action_space.n) - 1)  # type: ignore[attr-defined]
-        self.store = make_store(slots, N, kept, shape, envs.obs.dtype, actions)
+        actions = ActionDecoder(envs.action_space, "the buffer")
+        self._action_shape = actions.shape
+        self._action_dtype = np.float32 if actions.log_dtype == np.float32 else np.int64
+        self.store = make_store(slots, N, kept, shape, dtype, (actions.log_dtype, actions.shape))
         self.priorities = priorities(self._ring) if priorities else None
         self._gammas = (gamma ** np.arange(n_step + 1)).astype(np.float32)
         self.t = 0  # complete rows so far
@@ -99,7 +108,7 @@ class Replay:
     def observe(self, obs: Array) -> None:
         """The observations the next step starts from. A second call replaces the first."""
         if not self.frames:
-            self.store.put_obs(self.t, obs)
+            self.store.put_obs(self.t, self._packed(obs))
             return
         c, old, t = self.channels, self._open, self.t
         self.store.put_obs(t, obs[:, -c:])
@@ -125,7 +134,7 @@ class Replay:
             flags = TERMINATED * terminated + TRUNCATED * truncated
             for i, obs in final:
                 if not terminated[i]:
-                    store.put_aside(self._key(t * self.num_envs + i, FINAL), obs)
+                    store.put_aside(self._key(t * self.num_envs + i, FINAL), self._packed(obs))
         if 0 in envs.valid.tobytes():
             flags, self._skipped = np.where(envs.valid, flags, NO_TRANSITION), True
         store.flags[slot] = flags
@@ -142,7 +151,7 @@ class Replay:
             slot = (self.t - 1) % self._slots
             going = np.flatnonzero(self.store.flags[slot] == 0)
             for i, last in zip(going, self.observations(e[going] + self.num_envs)):
-                self.store.put_aside(self._key(int(e[i]), FINAL), last)
+                self.store.put_aside(self._key(int(e[i]), FINAL), self._packed(last))
             self.store.flags[slot, going] = TRUNCATED
             self.store.put_row(self.t - 1)
         self.reopen(obs)
@@ -151,6 +160,13 @@ class Replay:
         """The next step starts from `obs` and from nothing that was seen before."""
         self._open = np.empty(0)
         self.observe(obs)
+
+    def _packed(self, obs: Array) -> Array:
+        """Observations as a row keeps them."""
+        return obs.argmax(-1) if self.states else obs
+
+    def _unpacked(self, kept: Any) -> Array:
+        return (kept[..., None] == np.arange(self.states)).astype(np.float32) if self.states else kept
 
     def _key(self, e: int, kind: int) -> int:
         """Keys of what is kept aside ascend with time: the stacks of a row, its final observations, the next row."""
@@ -197,10 +213,10 @@ class Replay:
             flags[on] = all_flags.take(at_last)
         next_obs = self.observations(last + N)
         for j in np.flatnonzero(flags == TRUNCATED):
-            next_obs[j] = store.aside(self._key(int(last[j]), FINAL))
+            next_obs[j] = self._unpacked(store.aside(self._key(int(last[j]), FINAL)))
         return {
             "obs": self.observations(e),
-            "action": store.action.reshape(-1).take(at).astype(np.int64),
+            "action": store.action.reshape(-1, *self._action_shape).take(at, 0).astype(self._action_dtype),
             "reward": reward,
             "next_obs": next_obs,
             "terminated": (flags & TERMINATED).astype(bool),
@@ -222,7 +238,7 @@ class Replay:
     def observations(self, e: Array) -> Array:
         """What was seen before step e, as the environment gave it: a new array [len(e), ...]."""
         if not self.frames:
-            return self.store.obs(e)
+            return self._unpacked(self.store.obs(e))
         k, c, N = self.frames, self.channels, self.num_envs
         age = self.store.age.reshape(-1).take(e % self._ring).astype(np.int64)
         back = np.minimum(np.arange(k - 1, -1, -1), age[:, None])
@@ -286,12 +302,15 @@ class Replay:
             raise ValueError(f"num_envs={self.num_envs}: the saved buffer has {state['lanes']} lanes")
         self.t, self._began = int(state["t"]), bool(state["began"])
         self._age[:] = state["age"]
-        self.store.load(state["store"], self._reach, self.t)
+        store = state["store"]
+        if self.states and "obs" in store and store["obs"].ndim > 2:  # of a version that kept the vectors
+            store = {**store, **{name: self._packed(store[name]) for name in ("obs", "aside")}}
+        self.store.load(store, self._reach, self.t)
         self._skipped = bool((self.store.flags == NO_TRANSITION).any())
         if self.priorities:
             self.priorities.load_state_dict(state["priorities"])
         if self._began:  # the open row
             obs = np.array(state["open"])
-            self.store.put_obs(self.t, obs[:, -self.channels :] if self.frames else obs)
+            self.store.put_obs(self.t, obs[:, -self.channels :] if self.frames else self._packed(obs))
             self.store.age[self.t % self._slots] = self._age
             self._open = obs

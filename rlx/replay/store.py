@@ -16,6 +16,7 @@ import numpy as np
 from rlx.replay.mapped_log import Segments
 
 Array = np.ndarray
+Actions = tuple[Any, tuple[int, ...]]
 SMALL = ("action", "reward", "flags", "age")
 CHECKPOINT = re.compile(r"(best|step|final)_(\d+)\.\w+")
 
@@ -43,11 +44,14 @@ class Store(Protocol):
 
 
 class Memory:
-    """Everything in RAM. `kept` is the shape of what a row keeps of an observation, `shape` that of a whole one."""
+    """Everything in RAM. `kept` is the shape of what a row keeps of an observation, `shape` that of a whole one,
+    `actions` type and shape of an action."""
 
-    def __init__(self, slots: int, lanes: int, kept: tuple[int, ...], shape: tuple[int, ...], dtype: Any, actions: Any):
+    def __init__(
+        self, slots: int, lanes: int, kept: tuple[int, ...], shape: tuple[int, ...], dtype: Any, actions: Actions
+    ) -> None:
         self.slots, self.lanes = slots, lanes
-        self.action = np.zeros((slots, lanes), actions)
+        self.action = np.zeros((slots, lanes, *actions[1]), actions[0])
         self.reward = np.zeros((slots, lanes), np.float32)
         self.flags = np.zeros((slots, lanes), np.uint8)
         self.age = np.zeros((slots, lanes), np.uint8)
@@ -109,14 +113,15 @@ class Disk:
     age: Array
 
     def __init__(
-        self, slots: int, lanes: int, kept: tuple[int, ...], shape: tuple[int, ...], dtype: Any, actions: Any,
+        self, slots: int, lanes: int, kept: tuple[int, ...], shape: tuple[int, ...], dtype: Any, actions: Actions,
         *, directory: Path, segment_bytes: int = 64 << 20,
     ) -> None:  # fmt: skip
         self.slots, self.lanes, self.directory = slots, lanes, Path(directory)
-        small = {"action": actions, "reward": np.float32, "flags": np.uint8, "age": np.uint8}
-        for name, kind in small.items():
-            setattr(self, name, np.zeros((slots, lanes), kind))
-        record = np.dtype([("obs", dtype, (lanes, *kept)), *((name, kind, (lanes,)) for name, kind in small.items())])
+        small = {"action": actions, "reward": (np.float32, ()), "flags": (np.uint8, ()), "age": (np.uint8, ())}
+        for name, (kind, inner) in small.items():
+            setattr(self, name, np.zeros((slots, lanes, *inner), kind))
+        columns = [(name, kind, (lanes, *inner)) for name, (kind, inner) in small.items()]
+        record = np.dtype([("obs", dtype, (lanes, *kept)), *columns])
         size = max(segment_bytes, slots * record.itemsize // 64)  # at most some hundred open files
         self.log = Segments(self.directory, "rows", record, size)
         self.beside = Segments(self.directory, "aside", np.dtype([("key", np.int64), ("obs", dtype, shape)]), size)
@@ -139,11 +144,12 @@ class Disk:
 
     def obs(self, e: Array) -> Array:
         out = np.empty((len(e), *self._kept), self._dtype)
-        at = self.log.at
         rows, lanes = np.divmod(e, self.lanes)
-        for j, (t, i) in enumerate(zip(rows.tolist(), lanes.tolist())):
-            block, row = at(t)
-            out[j] = block["obs"][row, i]
+        files = rows // self.log.per_file
+        for k in np.unique(files).tolist():
+            here = np.flatnonzero(files == k)
+            block, _ = self.log.at(k * self.log.per_file)
+            out[here] = block["obs"][rows[here] % self.log.per_file, lanes[here]]
         return out
 
     def put_aside(self, key: int, obs: Array) -> None:

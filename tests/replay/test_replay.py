@@ -27,13 +27,17 @@ class Fake:
     """Lanes with random episodes. Every frame is numbered, so that no two observations are equal; `stack` of them are
     what is observed. Keeps the list of transitions that the buffer is compared with."""
 
-    def __init__(self, lanes: int, stack: int = 0, seed: int = 0, lives: bool = False, gaps: bool = False) -> None:
-        self.num_envs, self.stack, self.lives, self.gaps = lanes, stack, lives, gaps
+    def __init__(
+        self, lanes: int, stack: int = 0, seed: int = 0, lives: bool = False, gaps: bool = False, states: int = 0,
+        actions: gym.Space | None = None,
+    ) -> None:  # fmt: skip
+        self.num_envs, self.stack, self.lives, self.gaps, self.states = lanes, stack, lives, gaps, states
         self.rng = np.random.default_rng(seed)
-        self.shape = (stack, 2, 3) if stack else (2,)
+        self.shape = (stack, 2, 3) if stack else (states,) if states else (2,)
         self.dtype = np.uint8 if stack else np.float32
         self.observation_space = gym.spaces.Box(0, 255, self.shape, self.dtype)
-        self.action_space = gym.spaces.Discrete(3)
+        self.raw_observation_space = gym.spaces.Discrete(states) if states else self.observation_space
+        self.action_space = actions or gym.spaces.Discrete(3)
         self.replayable, self.count = True, 0
         self.obs = np.zeros((lanes, *self.shape), self.dtype)
         self.valid = np.ones(lanes, bool)
@@ -47,6 +51,8 @@ class Fake:
 
     def frame(self) -> np.ndarray:
         self.count += 1
+        if self.states:
+            return np.eye(self.states, dtype=np.float32)[self.rng.integers(self.states)]
         return np.array([self.count, -self.count], np.float32) if not self.stack else self._picture()
 
     def _picture(self) -> np.ndarray:
@@ -69,7 +75,7 @@ class Fake:
         for i in range(self.num_envs):
             after = self.next(i)
             self.lists[i].append(
-                {"obs": self.obs[i].copy(), "action": int(action[i]), "reward": reward[i], "after": after.copy(),
+                {"obs": self.obs[i].copy(), "action": action[i], "reward": reward[i], "after": after.copy(),
                  "terminated": bool(terminated[i]), "done": bool(terminated[i] or truncated[i]), "valid": self.valid[i]}
             )  # fmt: skip
             if kind[i]:
@@ -102,11 +108,17 @@ def make(envs: Fake, capacity: int, store: Callable[..., Any], n_step: int = 1, 
     return Replay(envs, capacity, store, frames=envs.stack, gamma=GAMMA, n_step=n_step, **kwargs)
 
 
+def drawn(envs: Fake, rng: np.random.Generator) -> np.ndarray:
+    """Actions [N, d] of any size that the space's type holds."""
+    shape, whole = (envs.num_envs, *envs.action_space.shape), envs.action_space.dtype != np.float32
+    return rng.integers(0, 2, shape) if whole else rng.standard_normal(shape, dtype=np.float32)
+
+
 def play(envs: Fake, replay: Replay, steps: int, rng: np.random.Generator) -> None:
     if not replay._began:
         replay.begin(envs.reset())
     for _ in range(steps):
-        action = rng.integers(0, 3, envs.num_envs)
+        action = rng.integers(0, 3, envs.num_envs) if envs.action_space.shape == () else drawn(envs, rng)
         replay.add(action, *envs.step(action), envs)
 
 
@@ -133,6 +145,8 @@ CASES = [
     {"lanes": 3, "stack": 4},
     {"lanes": 2, "stack": 4, "lives": True},
     {"lanes": 2, "stack": 2, "gaps": True},
+    {"lanes": 2, "actions": gym.spaces.Box(-1, 1, (3,), np.float32)},
+    {"lanes": 2, "actions": gym.spaces.MultiDiscrete([2, 300]), "states": 700},
 ]
 
 
@@ -185,6 +199,45 @@ def test_of_stacked_frames_one_each_row_is_stored() -> None:
     replay = make(envs, 100, Memory)
     play(envs, replay, 200, np.random.default_rng(0))
     assert replay.store._obs.nbytes == (50 + 1 + 3) * 2 * 6  # rows, the open one, history; lanes; a frame of 2 by 3
+
+
+@pytest.mark.parametrize(
+    "space, dtype, size",
+    [(gym.spaces.Box(-9, 9, (3,), np.float32), np.float32, 12), (gym.spaces.MultiBinary(5), np.int64, 5),
+     (gym.spaces.MultiDiscrete([3, 300]), np.int64, 4), (gym.spaces.Discrete(256), np.int64, 1)],
+    ids=lambda x: getattr(x, "__name__", str(x)),
+)  # fmt: skip
+def test_an_action_comes_back_whole_and_takes_the_smallest_type_that_holds_it(
+    space: gym.Space, dtype: type, size: int
+) -> None:
+    envs, rng = Fake(2, actions=space), np.random.default_rng(0)
+    replay = make(envs, 100, Memory)
+    play(envs, replay, 20, rng)
+    batch, rows = replay.sample(rng, 64), [row for lane in envs.lists for row in lane]
+    actions = {float(row["obs"][0]): row["action"] for row in rows}
+    np.testing.assert_array_equal(batch["action"], [actions[x] for x in batch["obs"][:, 0].tolist()])
+    assert batch["action"].dtype == dtype and replay.store.action[0, 0].nbytes == size
+
+
+def test_of_a_discrete_observation_its_number_is_stored(tmp_path: Path) -> None:
+    envs = Fake(2, states=500)  # as many as Taxi has
+    for store in (Memory, disk(tmp_path, 10_000)):
+        replay = make(envs, 100, store)
+        play(envs, replay, 20, np.random.default_rng(0))
+        kept = replay.store.obs(np.arange(4))
+        assert kept.dtype == np.uint16 and kept.shape == (4,)
+        assert replay.observations(np.arange(4)).dtype == envs.dtype
+
+
+def test_a_buffer_saved_as_one_hot_vectors_is_read_as_numbers() -> None:
+    envs, rng = Fake(2, states=7), np.random.default_rng(0)
+    replay = make(envs, 100, Memory)
+    play(envs, replay, 30, rng)
+    state = replay.state_dict()
+    store = state["store"] | {name: np.eye(7, dtype=np.float32)[state["store"][name]] for name in ("obs", "aside")}
+    again = make(Fake(2, states=7), 100, Memory)
+    again.load_state_dict(state | {"store": store})
+    assert equal(again.state_dict()["store"], state["store"])
 
 
 # -- stopped and gone on

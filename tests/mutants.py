@@ -19,6 +19,7 @@ Mutant = tuple[str, str, str, str, str]  # what is broken, file under rlx/, befo
 
 RETURNS = "tests/functional/test_returns.py"
 VALUE = "tests/functional/test_value.py"
+CONTINUOUS = "tests/functional/test_continuous.py"
 POLICY = "tests/functional/test_policy.py"
 REGION = "tests/functional/test_trust_region.py"
 ROLLOUT = "tests/control/test_rollout.py"
@@ -52,6 +53,36 @@ MUTANTS: list[Mutant] = [
     ("one advantage is normalised to NaN", "functional/returns.py",
      "correction=min(ddof, advantage.numel() - 1)", "correction=ddof",
      "tests/functional tests/algos/test_ppo.py -k one_row or one_element or normalize"),
+    # Continuous control
+    ("the soft target forgets the entropy", "functional/continuous.py",
+     "next_q - alpha * next_logprob", "next_q", CONTINUOUS),
+    ("the soft target pays for certainty", "functional/continuous.py",
+     "next_q - alpha * next_logprob", "next_q + alpha * next_logprob", CONTINUOUS),
+    ("the soft target pays for the entropy behind a termination", "functional/continuous.py",
+     "return td_target(reward, next_q - alpha * next_logprob, terminated, gamma)",
+     "return td_target(reward - gamma * alpha * next_logprob, next_q, terminated, gamma)", CONTINUOUS),
+    ("the critics' largest value", "functional/continuous.py",
+     "least = torch.minimum(least, other)", "least = torch.maximum(least, other)", CONTINUOUS),
+    ("the policy of SAC descends the value", "functional/continuous.py",
+     "alpha * logprob - q", "alpha * logprob + q", CONTINUOUS),
+    ("alpha is moved away from its target", "functional/continuous.py",
+     "Tensor = -log_alpha * (", "Tensor = log_alpha * (", CONTINUOUS),
+    ("the temperature's loss reaches the policy", "functional/continuous.py",
+     "logprob.detach() + target_entropy", "logprob + target_entropy", CONTINUOUS),
+    ("the target of the entropy has the other sign", "functional/continuous.py",
+     "logprob.detach() + target_entropy", "logprob.detach() - target_entropy", CONTINUOUS),
+    ("the smoothing noise is not clipped", "functional/continuous.py",
+     "(action + noise.clamp(-clip, clip))", "(action + noise)", CONTINUOUS),
+    ("a smoothed action leaves the bounds", "functional/continuous.py", ".clamp(low, high)", "", CONTINUOUS),
+    ("the squashing is forgotten", "functional/continuous.py", "return gaussian - squashing", "return gaussian",
+     CONTINUOUS),
+    ("the squashing is infinite at the bounds", "functional/continuous.py",
+     "2 * (math.log(2) - before - F.softplus(-2 * before))", "torch.log(1 - before.tanh().square())", CONTINUOUS),
+    ("a Box action is rounded in the buffer", "replay/buffer.py",
+     "np.float32 if actions.log_dtype == np.float32 else np.int64", "np.int64", "tests/replay -k comes_back_whole"),
+    ("a final state is read as the next one", "replay/buffer.py",
+     "next_obs[j] = self._unpacked(store.aside(self._key(int(last[j]), FINAL)))", "pass",
+     "tests/replay -k transition_is_the_one"),
     # Policy gradient family
     ("the policy gradient descends", "functional/policy.py",
      "return -(logprob * weight.detach())", "return logprob * weight.detach()", POLICY),

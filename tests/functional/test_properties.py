@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 import rlx.functional
-from rlx.functional import kl, policy, preference, reduce, returns, trust_region, value
+from rlx.functional import continuous, kl, policy, preference, reduce, returns, trust_region, value
 from rlx.functional.shapes import check_shapes
 
 FOLDER = pathlib.Path(rlx.functional.__file__).parent
@@ -52,6 +52,12 @@ CALLS = {
     value.max_value: ("target_q", (T, N), {}, {}),
     value.double_value: ("online_q target_q", (T, N), {}, {}),
     value.explained_variance: ("value return_", (T, N), {}, {}),
+    continuous.least_value: ("q", (A, T), {}, {}),
+    continuous.soft_target: ("reward next_q next_logprob terminated", (T, N), {"gamma": 0.9, "alpha": 0.2}, {}),
+    continuous.sac_policy: ("logprob q", (T, N), {"alpha": 0.2}, {}),
+    continuous.temperature: ("logprob", (T, N), {"log_alpha": 0.5, "target_entropy": -1.0}, {}),
+    continuous.smoothed_action: ("action noise", (T, N), {"clip": 0.5, "low": -1.0, "high": 2.0}, {}),
+    continuous.squashed_logprob: ("before noise log_std", (T, N), {}, {}),
     kl.k1: ("logprob ref_logprob", (T, N), {}, {}),
     kl.k2: ("logprob ref_logprob", (T, N), {}, {}),
     kl.k3: ("logprob ref_logprob", (T, N), {}, {}),
@@ -89,6 +95,8 @@ LOSSES = [
     value.value_loss,
     value.value_loss_clipped,
     value.huber,
+    continuous.sac_policy,
+    continuous.temperature,
     kl.k1,
     kl.k2,
     kl.k3,

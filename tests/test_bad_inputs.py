@@ -272,8 +272,8 @@ FILES: list[tuple[str, str, str | bytes, tuple[str, ...]]] = [  # words, file, c
     (
         "train algo=x",
         "conf/algo/x.yaml",
-        "name: x\nimplementation: sac\n",
-        ("algo.implementation=sac", "'a2c'", "rlx list algos"),
+        "name: x\nimplementation: a2\n",
+        ("algo.implementation=a2", "'a2c'", "rlx list algos"),
     ),
     ("train --config-dir more env=yy", "more/env/yyy.yaml", ENV, ("env=yy", "'yyy'")),
     ("train -m hydra/launcher=x", "conf/hydra/launcher/x.yaml", "_target_: os.mkdir\n", ("os.mkdir", "plug-in")),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from masked_envs import ALLOWED, BEST, REWARD
-from tiny_runs import Child, checkpoints, config, die_at, result, resume, train
+from tiny_runs import Child, checkpoints, config, die_at, result, resume, serves, train
 
 from rlx.base.errors import ConfigError
 from rlx.config import registry
@@ -23,7 +23,7 @@ from rlx.envs.spaces import EnvError, EnvFault, mask_size, split_mask
 from rlx.tabular.parts import Greedy, Table
 from rlx.training import runner
 
-ALGORITHMS = sorted(registry.algorithms_of("control"))
+ALGORITHMS = [name for name in sorted(registry.algorithms_of("control")) if serves(name, "Discrete")]
 TABULAR = [name for name in ALGORITHMS if config("unused", algo=name)["algo"]["implementation"] == "q_learning"]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

@@ -91,7 +91,7 @@ class BoxPolicy:
         device: torch.device,
         engine: Engine = "auto",
     ) -> None:
-        self.bounds, self.obs_norm = bounds, obs_norm
+        self.actor, self.bounds, self.obs_norm = actor, bounds, obs_norm
         self._mode = Forward(lambda x: (actor.mode(x["obs"]),), device, engine=engine)
         self._sample = Forward(lambda x: (actor.sample(x["obs"], x["noise"]),), device, engine=engine)
 

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from rlx.base.errors import UserError
 from rlx.config import registry
+from rlx.control.actors import SquashedGaussian, StateDependent
+from rlx.control.box_acting import BoxPolicy
 from rlx.control.distributions import FORBIDDEN
 from rlx.control.networks import ModelConfig
 from rlx.control.normalize import EPS
@@ -60,7 +62,7 @@ def plain(cfg: Any, module: Any, run: Run) -> Plain:
     policy = registry.world(cfg.algo.implementation).load_policy(cfg, module, run)
     if isinstance(policy, TokenPolicy):
         return _speaker(policy, cfg)
-    if not isinstance(policy, Policy | QPolicy | Greedy):
+    if not isinstance(policy, Policy | QPolicy | BoxPolicy | Greedy):
         raise UserError(f"algo={cfg.algo.name}: policies of this kind cannot be exported ({type(policy).__name__})")
     tensors = {"q": run.state("table")["q"]} if isinstance(policy, Greedy) else dict(run.state("policy"))
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CRITIC)}
@@ -92,7 +94,10 @@ def _actor(tensors: dict[str, Tensor], policy: Any, cfg: Any, envs: Any) -> Plai
     if masked:
         value = body.pop().removeprefix("    return ")
         body.append(f"    return ({value}) * mask + (1 - mask) * {FORBIDDEN:g}")
-    act, gives = _action(envs.raw_action_space, tensors)
+    if isinstance(policy, BoxPolicy):
+        tensors["action.half"] = torch.from_numpy(policy.bounds.half)
+        body[-1] += _before_squashing(policy)
+    act, gives = _action(envs.raw_action_space, tensors, squashed=isinstance(policy, BoxPolicy))
     lines = ["def outputs(obs):", *body, "", "", "def act(obs):", f"    return {act}"]
     example = np.zeros((2, *shape), envs.obs.dtype)
     if "q" in tensors:
@@ -103,6 +108,13 @@ def _actor(tensors: dict[str, Tensor], policy: Any, cfg: Any, envs: Any) -> Plai
         tensors, lines, _observation(envs, cfg.env), gives, f"act(torch.zeros(1, {', '.join(map(str, shape))}))",
         torch.from_numpy(example), ("batch",), ("obs", "action", "outputs"),
     )  # fmt: skip
+
+
+def _before_squashing(policy: BoxPolicy) -> str:
+    """What is taken of the last layer."""
+    if isinstance(policy.actor, StateDependent):
+        return ".clamp(-2, 2)"
+    return f"[:, :{policy.actor.dim}]" if isinstance(policy.actor, SquashedGaussian) else ""
 
 
 def _network(tensors: Mapping[str, Tensor], model: ModelConfig, shape: tuple[int, ...]) -> list[str]:
@@ -145,7 +157,7 @@ def _layers(tensors: Mapping[str, Tensor], name: str, activation: str, last: boo
     return lines + [f'    x = F.linear(x, w["{name}.{i}.weight"], w["{name}.{i}.bias"])' for i in end]
 
 
-def _action(space: Any, tensors: dict[str, Tensor]) -> tuple[str, str]:
+def _action(space: Any, tensors: dict[str, Tensor], squashed: bool = False) -> tuple[str, str]:
     """The expression for what the environment is given, and its meaning (see control.spaces)."""
     kind, x = type(space).__name__, "outputs(obs)"
     if kind == "Discrete":
@@ -163,6 +175,7 @@ def _action(space: Any, tensors: dict[str, Tensor]) -> tuple[str, str]:
         return code + shape, f"int64 [N{sizes}], each below {np.asarray(space.nvec).tolist()}"
     for name, bound in (("low", space.low), ("high", space.high)):
         tensors[f"action.{name}"] = torch.from_numpy(np.ravel(bound).astype(np.float32))
+    x = f'w["action.low"] + ({x}.tanh() + 1) * w["action.half"]' if squashed else x
     code = f'torch.minimum(torch.maximum({x}, w["action.low"]), w["action.high"])'
     whole = ".round()" if np.issubdtype(space.dtype, np.integer) else ""
     return code + whole + shape, f"float32 [N{sizes}], clipped to the action space"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_runs import Child, checkpoints, config, die_at, die_at_env_step, record, result, resume, train  # fmt: skip
+from tiny_runs import Child, checkpoints, config, die_at, die_at_env_step, record, result, resume, serves, train
 from training import train as learn
 
 from rlx.algos import q_learning
@@ -23,8 +23,7 @@ from rlx.run import Run
 
 ALGORITHMS = sorted(registry.algorithms_of("control"))
 TABULAR = [name for name in ALGORITHMS if config("unused", algo=name)["algo"]["implementation"] == "q_learning"]
-# An environment that all of them serve: Discrete observations and actions, episodes that end and that are cut.
-SERVED = {"env": "gym", "env.name": "signs", "env.id": "probe_envs:Signs-v0"}
+BOX = [name for name in ALGORITHMS if not serves(name, "Discrete")]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 # Enough to learn a probe with certainty, by implementation.
@@ -39,15 +38,29 @@ ENOUGH = {
         "algo.buffer_size=2000", "algo.exploration_fraction=0.5",
     ],
     "q_learning": ["total_steps=1000"],
+    **dict.fromkeys(("sac", "td3"), [
+        "total_steps=2000", "algo.learning_starts=200", "algo.batch_size=64", "algo.lr=3e-3", "algo.buffer_size=2000",
+    ]),
 }  # fmt: skip
 
 
+def served(algo: str) -> dict[str, str]:
+    """An environment that it serves: Discrete observations, episodes that end and that are cut; two actions, or those
+    between -1 and 1."""
+    return {"env": "gym", "env.name": "signs", "env.id": f"probe_envs:{'Steer' if algo in BOX else 'Signs'}-v0"}
+
+
 def best_actions(run: Run) -> list[int]:
-    """The greedy action at s = -1 and at s = 1 (the two rows of a table, the two one-hot observations)."""
+    """The greedy action at s = -1 and at s = 1 (the two rows of a table, the two one-hot observations); of actions
+    between -1 and 1, which of the two best ones, -.5 and .5, is nearest."""
     if "table" in run.tracked:
         return run.tracked["table"].q.argmax(-1).tolist()
     module = run.tracked["policy"]
     with torch.no_grad():
+        if hasattr(module, "mode"):
+            action = module.mode(torch.eye(2))[:, 0]
+            assert (action.abs() - 0.5).abs().max() < 0.25
+            return (action > 0).int().tolist()
         policy = getattr(module, "policy", module)
         return policy(torch.eye(2)).argmax(-1).tolist()
 
@@ -55,20 +68,20 @@ def best_actions(run: Run) -> list[int]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The run of an algorithm, never stopped. Read it only."""
-    return cache(lambda algo: train(tmp_path_factory.mktemp("whole"), **SERVED, algo=algo))
+    return cache(lambda algo: train(tmp_path_factory.mktemp("whole"), **served(algo), algo=algo))
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_the_action_follows_the_observation(algo: str) -> None:
     implementation = config("unused", algo=algo)["algo"]["implementation"]
-    env = ["env=gym", "env.id='probe_envs:Signs-v0'", "env.name=signs", "preset=none", "model.hidden=[32]"]
+    env = ["env=gym", f"env.id='{served(algo)['env.id']}'", "env.name=signs", "preset=none", "model.hidden=[32]"]
     run, _ = learn(f"algo={algo}", *env, "algo.gamma=0.9", *ENOUGH[implementation])
     assert best_actions(run) == [0, 1]
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_a_run_killed_again_and_again_equals_one_never_stopped(algo: str, tmp_path, whole) -> None:
-    changes = {**SERVED, "algo": algo}
+    changes = {**served(algo), "algo": algo}
     path = tmp_path / "run"
     lives = [
         lambda: train(tmp_path, name="run", progress=die_at(32), **changes),
@@ -86,7 +99,7 @@ def test_a_run_killed_again_and_again_equals_one_never_stopped(algo: str, tmp_pa
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_a_seed_gives_the_same_run_twice_and_another_seed_another_one(algo: str, tmp_path, whole) -> None:
     """Evaluating more often, and checkpoints, change nothing."""
-    changes = {**SERVED, "algo": algo}
+    changes = {**served(algo), "algo": algo}
     one = result(whole(algo))
     looked_at = result(train(tmp_path, **changes, eval_every=32, checkpoint_every=32))
     kept = [{key: value for key, value in row.items() if not key.startswith("eval/")} for row in looked_at[1]]

@@ -24,15 +24,18 @@ from rlx.config.keys import identity
 from rlx.rundir import reader
 
 ALGORITHMS = list(registry.implementations())
+NEW = ("sac", "td3")  # no older run has them
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in NEW])
 def test_what_an_algorithm_freezes_is_what_was_frozen_of_its_keys_before(name: str) -> None:
     keys = {field.name for field in dataclasses.fields(registry.algorithm(name).Config)}
     assert set(registry.facts(name).frozen) == keys & set(older_runs.FROZEN)
 
 
-@pytest.mark.parametrize("name", registry.options("algo"))
+@pytest.mark.parametrize(
+    "name", [name for name in registry.options("algo") if registry.values("algo", name)["implementation"] not in NEW]
+)
 def test_the_identity_of_a_configuration_is_that_of_an_older_run(name: str) -> None:
     """So the checkpoints of one fit the other."""
     algo = registry.values("algo", name)

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from tiny_runs import speak, train
 
 from rlx.base.errors import UserError
+from rlx.control.box_acting import BoxPolicy
 from rlx.control.policy import Policy, make_one
 from rlx.control.q_acting import QPolicy
 from rlx.envs.spaces import ActionDecoder
@@ -39,6 +40,9 @@ KINDS: dict[str, dict[str, Any]] = {  # what networks, observations and actions 
         for name in ("Start", "Multi", "Bits", "Dict")
     },
     "Whole": {"env": "gym", "algo": "ppo", "env__id": "SpacesWhole-v0", "env__name": "whole", "model__hidden": []},
+    "squashed": {"env": "pendulum", "algo": "sac", "env__normalize_obs": True},
+    "held": {"env": "gym", "algo": "sac", "algo__noise": "sde", "env__id": "SpacesDict-v0", "env__name": "matrix"},
+    "deterministic": {"env": "gym", "algo": "td3", "env__id": "SpacesWhole-v0", "env__name": "whole"},
     "Big": {"env": "gym", "algo": "ppo", "env__id": "Big-v0", "env__name": "big", "model__features": 16},
 }  # fmt: skip
 
@@ -107,6 +111,9 @@ def test_the_lines_act_as_rlx_does(kind: str, runs: Any) -> None:
         seen = policy.obs_norm.normalize(obs) if policy.obs_norm else obs
         params = policy._mode(obs=torch.from_numpy(seen))[1].numpy()
         assert np.allclose(outputs, params[:, : outputs.shape[1]], atol=1e-5)
+    elif isinstance(policy, BoxPolicy):
+        low, half = policy.bounds.low, policy.bounds.half
+        assert np.allclose(low + (np.tanh(outputs) + 1) * half, policy(obs), atol=1e-5)
     elif isinstance(policy, QPolicy):
         network = module.make_network(cfg, make_one(cfg.env), run)
         network.load_state_dict(run.state("policy"))

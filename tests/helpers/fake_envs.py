@@ -153,6 +153,7 @@ SPACES = {
     "Whole": (Box(-1, 1, (1,), np.float32), Box(-2, 3, (2,), np.int32)),
     "Gray": (Box(0, 255, (8, 9), np.uint8), Discrete(2)),
     "Color": (Box(0, 255, (8, 9, 3), np.uint8), Discrete(2)),
+    "Picture": (Box(0, 255, (36, 36), np.uint8), Box(-1, 1, (2,), np.float32)),
     "Stack": (Box(0, 255, (4, 8, 9), np.uint8), Discrete(2)),
     "ColorStack": (Box(0, 255, (2, 8, 9, 3), np.uint8), Discrete(2)),
     "Mixed": (Dict(image=Box(0, 255, (8, 9, 3), np.uint8), x=Discrete(2)), Discrete(2)),

@@ -21,6 +21,7 @@ from composed import composed
 from waiting import PATIENCE
 
 from rlx.base.errors import UserError
+from rlx.config import registry
 from rlx.rundir.metrics import read_metrics, strip_time
 from rlx.training import runner
 
@@ -39,6 +40,10 @@ TINY_ALGO: dict[str, dict[str, Any]] = {  # by implementation: about 32 steps an
         "num_envs": 2, "train_freq": 4, "rounds": 4, "gradient_steps": 2, "batch_size": 8, "buffer_size": 200,
         "learning_starts": 48, "target_update_every": 40, "exploration_fraction": 0.5,
     },
+    **dict.fromkeys(("sac", "td3"), {
+        "num_envs": 2, "train_freq": 4, "rounds": 4, "gradient_steps": 2, "batch_size": 8, "buffer_size": 200,
+        "learning_starts": 48,
+    }),
     "q_learning": {"num_envs": 2, "num_steps": 16},
 }  # fmt: skip
 
@@ -76,6 +81,11 @@ def speak(root: Path, *words: str, name: str | None = None, progress: Any = None
     raw = spoken(root, *words)
     path, _ = runner.start(raw, ["rlx", "train", *words], progress or (lambda *_: None), **place)
     return path
+
+
+def serves(algo: str, actions: str) -> bool:
+    """Does an algorithm take such actions (Discrete, Box, ...)?"""
+    return registry.values("algo", algo)["implementation"] in registry.serving("actions", actions)
 
 
 def _algo(name: str) -> dict[str, Any]:

@@ -1,0 +1,178 @@
+"""Twin delayed deep deterministic policy gradient; with one critic and no delay and smoothing, DDPG.
+
+Fujimoto et al. 2018, arXiv:1802.09477, algorithm 1:
+
+    for each step:
+        a = pi(s) + noise; store (s, a, r, s') in the replay buffer
+        for each gradient step:
+            a~ = pi_target(s') + clip(noise, -c, c)                                  (target policy smoothing)
+            y = r + gamma (1 - terminated) min_i Q_target_i(s', a~)                  (clipped double Q-learning)
+            minimise  sum_i .5 (Q_i(s, a) - y)^2
+            every d-th time:                                                         (delayed policy updates)
+                minimise  -Q_1(s, pi(s))
+                targets <- (1 - tau) targets + tau networks
+
+DDPG (Lillicrap et al. 2016, arXiv:1509.02971) is num_critics=1, policy_delay=1, target_noise=0. Actions are uniform
+until `learning_starts`; -1 and 1 are the bounds of the space. Left out: prioritised replay, recurrent networks.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rlx.config.ranges import Count, NonNegative, Positive, Unit
+from rlx.control import noise
+from rlx.control.actors import Bounds, Critics, DeterministicActor, Target
+from rlx.control.box_acting import BoxExplorer, BoxPolicy, num_dimensions
+from rlx.control.config import ControlConfig
+from rlx.control.off_policy import check_buffer, make_replay, tensors
+from rlx.engine.learner import Learner
+from rlx.envs.batch import Envs
+from rlx.envs.make import make_envs
+from rlx.functional import continuous, schedules, value as vf
+from rlx.run import Metrics, Run, means
+
+WORLD = "control"
+FROZEN = ("num_envs", "num_critics", "noise", "buffer_ram_mb")  # keys that a resume cannot change
+SHOWN = {"rollout/ep_rew_mean": "return {:.1f}"}
+METRICS = ("eval/mean_reward", "rollout/ep_rew_mean")
+ACTIONS = ("Box",)
+
+
+@dataclass
+class Config:
+    name: str
+    implementation: str
+    num_envs: Count  # N
+    buffer_size: Annotated[int, Field(ge=1, le=100_000_000)]  # transitions
+    buffer_ram_mb: NonNegative  # a larger buffer is on disk, in the run's directory
+    learning_starts: Annotated[int, Field(ge=0, le=1_000_000_000)]  # actions are uniform until then
+    train_freq: Count  # k: steps of each environment between two bursts of gradient steps
+    gradient_steps: Annotated[int, Field(ge=-1, le=1_000_000)]  # of a burst; -1: as many as transitions came in
+    rounds: Count  # of acting and learning in an iteration, of which the means are logged
+    batch_size: Count
+    gamma: Unit
+    n_step: Annotated[int, Field(ge=1, le=1000)]
+    lr: Positive
+    anneal_lr: bool  # linearly to 0 over the run
+    tau: Annotated[float, Field(gt=0, le=1)]
+    num_critics: Annotated[int, Field(ge=1, le=100)]
+    policy_delay: Count  # d: gradient steps of the critics for one of the policy and the targets
+    target_noise: NonNegative  # standard deviation, of actions in [-1, 1]
+    target_noise_clip: NonNegative  # c
+    noise: noise.Kind  # of exploration: gaussian, or ou, which remembers itself
+    noise_std: NonNegative
+    max_grad_norm: NonNegative  # 0: no clipping
+    adam_eps: Positive
+    engine: Literal["auto", "tape", "torch"]
+
+    def __post_init__(self) -> None:
+        if self.gradient_steps == 0:
+            raise ValueError("gradient_steps=0: must be at least 1, or -1 for one a transition")
+
+
+def check(cfg: ControlConfig[Config], envs: Envs) -> None:
+    """What the algorithm asks of the rest of the configuration. Raises ConfigError."""
+    Bounds(envs)
+    check_buffer(cfg, envs)
+
+
+def critic_loss(
+    clip: float,
+    critics: Critics,
+    target_actor: DeterministicActor,
+    target_critics: Critics,
+    batch: Mapping[str, Tensor],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The critics' objective, and its diagnostics; `noise` is that of the smoothing."""
+    with torch.no_grad():
+        action = continuous.smoothed_action(target_actor(batch["next_obs"]), batch["noise"], clip)
+        next_value = continuous.least_value(target_critics(batch["next_obs"], action))
+        target = vf.td_target(batch["reward"], next_value, batch["terminated"], batch["discount"])
+    q = critics(batch["obs"], batch["action"])
+    loss = vf.value_loss(q, target.expand_as(q)).mean(-1).sum()
+    return loss, {"critic_loss": loss, "q_value": q.mean(), "target_value": target.mean()}
+
+
+def actor_loss(
+    actor: DeterministicActor, critics: Critics, batch: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The policy's objective: the deterministic policy gradient, through the first critic."""
+    loss = -critics.first(batch["obs"], actor(batch["obs"])).mean()
+    return loss, {"actor_loss": loss}
+
+
+def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
+    algo = cfg.algo
+    envs = make_envs(cfg.env, algo.num_envs, run.seed)
+    run.notice(envs.notice or "")
+    actor, critics = make_actor(cfg, envs, run), make_critics(cfg, envs, run)
+    learn = partial(Learner, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine)
+    target_actor, target_critics = Target(actor), Target(critics)
+    actor_learner = learn(actor, partial(actor_loss, actor, critics))
+    targets = target_actor.network, target_critics.network
+    critic_learner = learn(critics, partial(critic_loss, algo.target_noise_clip, critics, *targets))
+    dim = num_dimensions(envs)
+    explorer = BoxExplorer(
+        cfg.env, envs, actor, noise.KINDS[algo.noise](algo.num_envs, dim), make_replay(cfg, envs, run.dir / "buffer"),
+        algo.gamma, algo.learning_starts, run.rng("actions"), run.device, engine=algo.engine,
+    )  # fmt: skip
+    run.track(
+        policy=actor, critics=critics, target_policy=target_actor.network, target_critics=target_critics.network,
+        optimizer=actor_learner, critic_optimizer=critic_learner, normalizer=explorer.normalizer, explorer=explorer,
+    )  # fmt: skip
+    minibatches, smoothing, N, lr = run.rng("minibatches"), run.rng("smoothing"), algo.num_envs, algo.lr
+
+    while run.step < cfg.total_steps:
+        critic_steps: list[dict[str, float]] = []
+        actor_steps: list[dict[str, float]] = []
+        for _ in range(algo.rounds):
+            # Collect
+            first, run.step = run.step, run.step + N * algo.train_freq
+            explorer.collect(range(first, run.step, N))
+            if run.step <= algo.learning_starts:
+                continue
+
+            # Learn
+            lr = algo.lr * schedules.linear(run.step / cfg.total_steps) if algo.anneal_lr else algo.lr
+            for _ in range(algo.gradient_steps if algo.gradient_steps > 0 else N * algo.train_freq):
+                batch = explorer.sample(minibatches, algo.batch_size)
+                batch["noise"] = algo.target_noise * smoothing.standard_normal((algo.batch_size, dim), "float32")
+                data = tensors(batch, run.device)
+                critic_steps.append(critic_learner.step(data, None, lr))
+                if critic_learner.num_steps % algo.policy_delay == 0:
+                    actor_steps.append(actor_learner.step({"obs": data["obs"]}, None, lr))
+                    target_actor.follow(actor_learner, algo.tau)
+                    target_critics.follow(critic_learner, algo.tau)
+        run.notice(critic_learner.notice or actor_learner.notice or explorer.notice)
+
+        yield (
+            run.step,
+            {
+                **explorer.metrics(),
+                **{f"train/{name}": value for name, value in (means(critic_steps) | means(actor_steps)).items()},
+                "train/learning_rate": lr,
+                "train/n_updates": critic_learner.num_steps,
+            },
+        )
+    envs.close()
+
+
+def make_actor(cfg: ControlConfig[Config], envs: Envs, run: Run) -> DeterministicActor:
+    shape, generator = envs.observation_space.shape, run.generator("model")
+    return DeterministicActor(shape, num_dimensions(envs), cfg.model, generator, cfg.algo.noise_std).to(run.device)
+
+
+def make_critics(cfg: ControlConfig[Config], envs: Envs, run: Run) -> Critics:
+    shape, generator = envs.observation_space.shape, run.generator("critics")
+    return Critics(shape, num_dimensions(envs), cfg.model, generator, cfg.algo.num_critics).to(run.device)
+
+
+def load_policy(cfg: ControlConfig[Config], run: Run) -> BoxPolicy:
+    """The policy that a checkpoint holds, with its frozen observation statistics."""
+    return BoxPolicy.restore(cfg, run, make_actor)

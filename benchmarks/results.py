@@ -60,6 +60,8 @@ TARGETS = [
     *(Target(algo, "acrobot", -90.0) for algo in ("ppo", "trpo", "dqn")),
     Target("dqn", "mountaincar", -115.0),
     Target("ppo", "pendulum", -200.0),
+    *(Target(algo, "pendulum", -180.0) for algo in ("sac", "td3", "ddpg")),
+    Target("sac", "mountaincar_continuous", 80.0),
     Target("ppo", "lunarlander", 200.0),
     Target("ppo", "hopper", 2000.0, slow=True),
     Target("ppo", "halfcheetah", 1500.0, slow=True),
@@ -269,7 +271,7 @@ what the table judges, a dot a seed. Dashed: the target. Where curves are missin
 
 COLOURS = {  # Okabe and Ito 2008; an algorithm has one colour in every panel
     "ppo": "#0072B2", "trpo": "#D55E00", "dqn": "#009E73", "a2c": "#CC79A7", "vpg": "#E69F00",
-    "actor_critic": "#56B4E9", "ppo_penalty": "#000000",
+    "actor_critic": "#56B4E9", "ppo_penalty": "#000000", "sac": "#009E73", "td3": "#D55E00", "ddpg": "#CC79A7",
     "q_learning": "#0072B2", "sarsa": "#D55E00", "dyna_q": "#009E73",
 }  # fmt: skip
 

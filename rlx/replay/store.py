@@ -143,13 +143,13 @@ class Disk:
             block[name][row] = getattr(self, name)[slot]
 
     def obs(self, e: Array) -> Array:
-        out = np.empty((len(e), *self._kept), self._dtype)
         rows, lanes = np.divmod(e, self.lanes)
-        files = rows // self.log.per_file
-        for k in np.unique(files).tolist():
+        files, rows = np.divmod(rows, self.log.per_file)
+        out = np.empty((len(e), *self._kept), self._dtype)
+        for k in set(files.tolist()):
             here = np.flatnonzero(files == k)
             block, _ = self.log.at(k * self.log.per_file)
-            out[here] = block["obs"][rows[here] % self.log.per_file, lanes[here]]
+            out[here] = block["obs"][rows[here], lanes[here]]
         return out
 
     def put_aside(self, key: int, obs: Array) -> None:

@@ -17,9 +17,10 @@ from training import train
 
 from rlx.algos import sac, td3
 from rlx.base.errors import ConfigError
-from rlx.control.actors import Critics, DeterministicActor, SquashedGaussian
+from rlx.control.actors import Critics, DeterministicActor, SquashedGaussian, Target
 from rlx.control.box_acting import BoxExplorer, BoxPolicy
 from rlx.control.networks import ModelConfig
+from rlx.control.noise import OrnsteinUhlenbeck
 from rlx.engine.learner import Learner
 from rlx.run import Run
 from rlx.training import runner
@@ -96,6 +97,40 @@ def test_truncation_is_bootstrapped_so_that_an_endless_reward_is_worth_1_over_1_
     # Taken for termination, the value of 10 steps would be below (1 - .9^10) / .1 = 6.5.
     run = probe(algo, "EndlessBox", 4000, "algo.tau=0.2", "algo.lr=1e-3")
     assert q(run, seen(run, 1.0), [[0.0]]).item() == pytest.approx(10.0, abs=0.3)
+
+
+@pytest.mark.parametrize("algo", NAMES)
+def test_with_targets_that_stand_still_a_value_is_one_step_and_the_target_behind_it(algo: str) -> None:
+    fixed = ("algo.tune_alpha=false", "algo.alpha=1e-6") if algo == "sac" else ("algo.target_noise=0",)
+    run = probe(algo, "EndlessBox", 2000, "algo.tau=1e-9", "algo.lr=1e-3", *fixed)
+    obs, target = seen(run, 1.0), run.tracked["target_critics"]
+    with torch.no_grad():
+        obs = obs.expand(5000, 1)
+        policy, noise = run.tracked["policy" if algo == "sac" else "target_policy"], torch.randn(5000, 1)
+        action = policy.sample(obs, noise if algo == "sac" else 0 * noise)
+        expected = 1 + 0.9 * target(obs, action).amin(0).mean().item()
+    assert q(run, obs[:1], [[0.0]]).item() == pytest.approx(expected, abs=0.05) and expected < 2
+
+
+@pytest.mark.parametrize("algo", NAMES)
+def test_targets_follow_by_tau_at_each_step_of_the_policy(algo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    followed: list[tuple[torch.Tensor, torch.Tensor]] = []
+    real = Target.follow
+
+    def follow(self: Target, learner: Learner, tau: float) -> None:
+        before = self._flat.data.clone()
+        real(self, learner, tau)
+        expected = 0.7 * before + 0.3 * learner.flat.data
+        followed.append((self._flat.data.clone(), expected))
+
+    monkeypatch.setattr(Target, "follow", follow)
+    run, history = train(f"algo={algo}", *RATES, "algo.tau=0.3", "algo.learning_starts=0")
+    updates = history[-1]["train/n_updates"]
+    assert len(followed) == {"sac": updates, "td3": updates // 2 * 2, "ddpg": 2 * updates}[algo]
+    for got, expected in followed:
+        torch.testing.assert_close(got, expected)
+    last = torch.cat([p.flatten() for p in run.tracked["target_critics"].parameters()])
+    assert torch.equal(last, followed[-1][0])
 
 
 def test_an_endless_reward_and_the_entropy_of_uniform_actions_are_worth_what_the_soft_bellman_equation_says() -> None:
@@ -253,6 +288,21 @@ def test_actions_are_uniform_until_learning_starts_and_then_the_policys(monkeypa
           "algo.noise_std=0.01", "model.orthogonal_init=true", "algo.lr=1e-9")  # fmt: skip
     early, late = np.abs(actions[:402]), np.abs(actions[402:])
     assert early.max() > 0.95 and early.mean() == pytest.approx(0.5, abs=0.05) and late.max() < 0.1
+
+
+def test_an_episode_begins_without_the_noise_of_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two environments with episodes of 20 steps, each a policy that does nothing but the noise."""
+    noise: list[np.ndarray] = []
+    real = OrnsteinUhlenbeck.draw
+
+    def draw(self: OrnsteinUhlenbeck, rng: np.random.Generator, fresh: bool) -> np.ndarray:
+        noise.append(self.x.copy())  # what it goes on from
+        return real(self, rng, fresh)
+
+    monkeypatch.setattr(OrnsteinUhlenbeck, "draw", draw)
+    train("algo=td3", *RATES, "algo.noise=ou", "algo.learning_starts=0", "env.max_episode_steps=20")
+    begins = [k for k, x in enumerate(noise) if not x.any()]
+    assert begins == [0, 20, 40, 60] and all(x.all() for k, x in enumerate(noise) if k % 20)
 
 
 @pytest.mark.parametrize("space", ["Picture", "Dict", "Whole"])

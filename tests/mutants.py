@@ -89,7 +89,7 @@ MUTANTS: list[Mutant] = [
      f"{BOX} -k endless_reward_and"),
     ("alpha has no limits", "algos/sac.py", "self.log_alpha.clamp_(", "self.log_alpha.clamp(", f"{BOX} -k limits"),
     ("the temperature reads another minibatch's probabilities", "algos/sac.py",
-     'torch.from_numpy(actor_learner.rows["logprob"])', 'torch.zeros(algo.batch_size)', f"{BOX} -k comes_to_its"),
+     "tensors(actor_learner.rows, run.device)", '{"logprob": torch.zeros(algo.batch_size)}', f"{BOX} -k comes_to_its"),
     ("TD3's targets move at every step", "algos/td3.py",
      "if critic_learner.num_steps % algo.policy_delay == 0:", "if True:", f"{BOX} -k counted"),
     ("TD3's target policy is the policy", "algos/td3.py",

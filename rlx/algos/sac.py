@@ -170,27 +170,24 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
             lr = algo.lr * schedules.linear(run.step / cfg.total_steps) if algo.anneal_lr else algo.lr
             for _ in range(algo.gradient_steps if algo.gradient_steps > 0 else N * algo.train_freq):
                 batch = explorer.sample(minibatches, algo.batch_size)
-                noise, batch["next_noise"] = sampling.standard_normal((2, algo.batch_size, dim), "float32")
+                batch["noise"], batch["next_noise"] = sampling.standard_normal((2, algo.batch_size, dim), "float32")
                 data = tensors(batch, run.device)
-                info = critic_learner.step(data, None, lr)
-                info |= actor_learner.step({"obs": data["obs"], "noise": torch.from_numpy(noise)}, None, lr)
+                critic_info = critic_learner.step(data, None, lr)
+                info = actor_learner.step({name: data[name] for name in ("obs", "noise")}, None, lr)
                 if algo.tune_alpha:
-                    logprob = torch.from_numpy(actor_learner.rows["logprob"])
-                    info |= temperature_learner.step({"logprob": logprob}, None, lr)
+                    info |= temperature_learner.step(tensors(actor_learner.rows, run.device), None, lr)
                     temperature.limit(algo.alpha_min, algo.alpha_max)
                 target.follow(critic_learner, algo.tau)
-                steps.append(info)
+                steps.append(info | critic_info)  # grad_norm is the critics'
         run.notice(critic_learner.notice or actor_learner.notice or explorer.notice)
 
-        yield (
-            run.step,
-            {
-                **explorer.metrics(),
-                **{f"train/{name}": value for name, value in means(steps).items()},
-                "train/learning_rate": lr,
-                "train/n_updates": critic_learner.num_steps,
-            },
-        )
+        metrics = {
+            **explorer.metrics(),
+            **{f"train/{name}": value for name, value in means(steps).items()},
+            "train/learning_rate": lr,
+            "train/n_updates": critic_learner.num_steps,
+        }
+        yield run.step, metrics
     envs.close()
 
 

@@ -151,15 +151,13 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
                     target_critics.follow(critic_learner, algo.tau)
         run.notice(critic_learner.notice or actor_learner.notice or explorer.notice)
 
-        yield (
-            run.step,
-            {
-                **explorer.metrics(),
-                **{f"train/{name}": value for name, value in (means(critic_steps) | means(actor_steps)).items()},
-                "train/learning_rate": lr,
-                "train/n_updates": critic_learner.num_steps,
-            },
-        )
+        metrics = {
+            **explorer.metrics(),
+            **{f"train/{name}": value for name, value in (means(actor_steps) | means(critic_steps)).items()},
+            "train/learning_rate": lr,
+            "train/n_updates": critic_learner.num_steps,
+        }
+        yield run.step, metrics
     envs.close()
 
 

@@ -121,3 +121,13 @@ def metrics(
     value = agent.model(batch["obs"])[1]  # of the critic that this iteration has just taught
     explained = vf.explained_variance(*(agent.rollout.rows(x) for x in (value[:-1], targets(cfg, value, batch)[1])))
     return agent.metrics(info, explained_variance=float(explained), n_updates=n_updates)
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "train/loss": (
+        "Policy loss + c_v value loss - c_e entropy of the iteration's one step. Healthy: no value in particular, "
+        "it is dominated by `train/value_loss`. If not: growing without end, lower algo.lr and normalise rewards; "
+        "otherwise read its parts."
+    )
+}

@@ -159,3 +159,13 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
 
 def metrics(agent: Agent, info: Mapping[str, float], weight: Tensor, lr: float, n_updates: int) -> Values:
     return agent.metrics(info, weight_mean=float(weight.mean()), learning_rate=lr, n_updates=n_updates)
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "train/weight_mean": (
+        "Mean of the weight w of -log pi(a|s): the TD error, or q(s, a), or q(s, a) - E_pi q, in units of return. "
+        "Healthy: near 0 for errors and advantages, the return's size for weight=value. If not: far from 0 for "
+        "the error, the critic lags behind: raise algo.critic_lr."
+    )
+}

@@ -105,3 +105,38 @@ def summed(model: Any, groups: Groups, temperature: float) -> Tensor:
     """Log-prob of each completion, its end token included: [P, 2]."""
     logprob = logprobs(model(*groups.rows(slice(None))), groups.tokens, temperature)
     return logprob.masked_fill(~groups.mask, 0.0).sum(-1)
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "rewards/chosen": (
+        "Mean implicit reward of the chosen completions: beta (log pi - log pi_ref). Healthy: rises, or falls "
+        "less than `rewards/rejected`. If not: falling steeply, both sides are made improbable: a larger "
+        "algo.beta, a lower algo.lr."
+    ),
+    "rewards/rejected": (
+        "Mean implicit reward of the rejected completions: beta (log pi - log pi_ref). Healthy: falls. If not: "
+        "rising with the chosen one's, the pairs do not differ in what is learnt."
+    ),
+    "rewards/margins": (
+        "`rewards/chosen` - `rewards/rejected`, mean. Healthy: grows from 0. If not: 0, raise algo.lr; growing "
+        "without end, pairs are learnt by heart: fewer steps, more algo.num_pairs."
+    ),
+    "rewards/accuracies": (
+        "Share of pairs whose chosen completion has the larger implicit reward. Healthy: from .5 towards 1. If "
+        "not: at .5, nothing is learnt: raise algo.lr or draw more different pairs (algo.candidates); 1 within an "
+        "epoch, pairs are learnt by heart."
+    ),
+    "logps/chosen": (
+        "Mean log-probability of a chosen completion, summed over its tokens, in nats. Healthy: steady. If not: "
+        "falling with `logps/rejected`, probability goes to texts of neither side: a larger algo.beta."
+    ),
+    "logps/rejected": (
+        "Mean log-probability of a rejected completion, summed over its tokens, in nats. Healthy: falls. If not: "
+        "see `rewards/margins`."
+    ),
+    "epoch": (
+        "Times that each pair has been learnt from, on average. Healthy: 1 to 3. If not: many, pairs are learnt "
+        "by heart: more algo.num_pairs."
+    ),
+}

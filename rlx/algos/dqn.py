@@ -194,3 +194,41 @@ def make_network(cfg: ControlConfig[Config], envs: Envs, run: Run) -> QNetwork:
 def load_policy(cfg: ControlConfig[Config], run: Run) -> QPolicy:
     """The greedy policy a checkpoint holds, with its frozen observation statistics."""
     return QPolicy.restore(cfg, run, make_network)
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "rollout/exploration_rate": (
+        "epsilon: the probability that an action is random. Healthy: 1 at the start, algo.final_epsilon after "
+        "algo.exploration_fraction of the run. If not: still high at the end, the agent never acts on what it has "
+        "learnt: a smaller algo.exploration_fraction or algo.final_epsilon."
+    ),
+    "train/q_value": (
+        "Mean Q(s, a) of the minibatches, in units of discounted return. Healthy: grows to what is really earned "
+        "from such states, and stays there. If not: above any possible return (max reward / (1 - gamma)), the max "
+        "over-estimates: algo.double=true, a slower target (algo.target_update_every), a lower algo.lr."
+    ),
+    "train/target_value": (
+        "Mean of the targets y = R + gamma^n V(s'), in units of discounted return. Healthy: close to "
+        "`train/q_value`. If not: running ahead of it without end, targets chase themselves: update the target "
+        "network more rarely, lower algo.lr."
+    ),
+    "train/loss": (
+        "Mean Huber (or .5 squared) error of Q(s, a) against its target. Healthy: small beside the Q-values; it "
+        "may rise when new parts of the environment are reached. If not: growing with `train/q_value`, learning "
+        "diverges: lower algo.lr, algo.double=true, a larger algo.buffer_size."
+    ),
+    "train/grad_norm": (
+        "Global L2 norm of the gradient before clipping, mean over the iteration. Healthy: of one order of "
+        "magnitude, below algo.max_grad_norm. If not: above it in every step, rewards are large or Q diverges: "
+        "env.normalize_reward=true or a lower algo.lr."
+    ),
+    "train/learning_rate": (
+        "Step size of the optimiser. Healthy: algo.lr, or falling linearly to 0 with algo.anneal_lr=true. If not: "
+        "change algo.lr by factors of 3."
+    ),
+    "train/n_updates": (
+        "Gradient steps so far. Healthy: one for each algo.train_freq steps after algo.learning_starts. If not: "
+        "0, learning has not started: lower algo.learning_starts."
+    ),
+}

@@ -185,3 +185,28 @@ def loss(
             means["kl"] = divergence
         diagnostics = {name: x.masked_fill(~mask, 0.0).sum() / counts["num_tokens"] for name, x in means.items()}
     return total, {**diagnostics, GAP: gap.max()}
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "clip_ratio/low_mean": (
+        "Share of tokens of negative advantage whose ratio fell below 1 - clip_low, where the clip stops the "
+        "gradient. Healthy: 0 with one step an iteration, below .1 with more. If not: above .2, lower algo.lr or "
+        "algo.num_epochs."
+    ),
+    "clip_ratio/high_mean": (
+        "Share of tokens of positive advantage whose ratio rose above 1 + clip_high, where the clip stops the "
+        "gradient. Healthy: 0 with one step an iteration, below .1 with more. If not: above .2, rare good tokens "
+        "are held back: algo.clip_high=0.28 (DAPO), or lower algo.lr."
+    ),
+    "kl": (
+        "Mean KL of the policy from its reference, in nats a token, by algo.kl_estimator. Healthy: grows from 0 "
+        "and settles. If not: growing without end while the reward stands still, raise algo.kl_coef or lower "
+        "algo.lr."
+    ),
+    "num_completions": (
+        "Completions drawn for this iteration, those that dynamic sampling threw away included. Healthy: "
+        "algo.num_prompts times algo.group_size. If not: several times that, most prompts teach nothing: an "
+        "easier task or a better start."
+    ),
+}

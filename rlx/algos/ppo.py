@@ -176,3 +176,40 @@ class AdaptiveKL:
 def divergence(model: ActorCritic, head: Head, data: Mapping[str, Tensor]) -> float:
     """Mean KL(pi_old || pi) over an iteration's data."""
     return float(head.kl(data["params"], model.policy(data["obs"])).mean())
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "train/approx_kl": (
+        "Mean KL(pi_old || pi) over the iteration's minibatches, estimated by (r - 1) - log r, in nats. Healthy: "
+        ".001 to .02. If not: above .03, updates leave the region where the old data holds: lower algo.lr or "
+        "algo.num_epochs, or algo.target_kl=0.02 stops such iterations early; below .0001, nothing moves: raise "
+        "algo.lr."
+    ),
+    "train/clip_fraction": (
+        "Share of samples whose ratio left [1 - eps, 1 + eps] and whose gradient the clip stopped, from 0 to 1. "
+        "Healthy: .05 to .2. If not: above .3, updates are too large: lower algo.lr or algo.num_epochs; 0 "
+        "throughout, the clip does nothing: learn more from each batch (algo.num_epochs) or raise algo.lr."
+    ),
+    "train/clip_range": (
+        "eps of the clip at this iteration. Healthy: algo.clip_coef, or falling to 0 with algo.anneal_clip=true. "
+        "If not: a huge one (1e9) is no clip: the loss is then the plain surrogate, which leaves the trust region "
+        "at will."
+    ),
+    "train/kl_coef": (
+        "beta of the penalty objective: doubled when an iteration's KL is above 1.5 times algo.kl_target, halved "
+        "when below two thirds of it. Healthy: moves by factors of 2 around one value. If not: growing without "
+        "end, the updates are too large for any penalty: lower algo.lr."
+    ),
+    "train/policy_gradient_loss": (
+        "Mean of the clipped (or penalised) surrogate with its sign reversed, over the iteration. Healthy: "
+        "slightly below 0: the objective improves within an iteration. If not: positive in most iterations, later "
+        "epochs undo what the first ones gain: fewer algo.num_epochs; its size says nothing of how good the "
+        "policy is."
+    ),
+    "train/loss": (
+        "Policy loss + c_v value loss - c_e entropy, mean over the iteration. Healthy: no value in particular, it "
+        "is dominated by `train/value_loss`. If not: NaN or growing without end, lower algo.lr and normalise "
+        "rewards; otherwise read its parts."
+    ),
+}

@@ -62,3 +62,15 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
 
         run.step += 1
         yield run.step, {**info, "learning_rate": lr, "num_tokens": num_tokens}
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "mean_token_accuracy": (
+        "Share of the corpus's tokens that are the most probable one, given those before. Healthy: rises to what "
+        "the corpus allows (its entropy is the limit). If not: flat, raise algo.lr or the model's size."
+    ),
+    "num_tokens": (
+        "Tokens of this step's texts. Healthy: about the same in every step. If not: it is the corpus that varies."
+    ),
+}

@@ -170,3 +170,41 @@ def drawing(cfg: ControlConfig[Config], run: Run) -> str | None:
         return None
     table = run.state("table")
     return arrows(mdp, table["q"].numpy().argmax(-1), table["visits"].numpy().any(-1))
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "rollout/exploration_rate": (
+        "epsilon: the probability that an action is random. Healthy: 1 at the start, algo.final_epsilon after "
+        "algo.exploration_fraction of the run. If not: still high at the end, the agent never acts on what it has "
+        "learnt: a smaller algo.exploration_fraction or algo.final_epsilon."
+    ),
+    "train/loss": (
+        "Mean of .5 (y - Q(s, a))^2, half the squared temporal-difference error. Healthy: falls to 0 where the "
+        "environment is deterministic, to the noise of the targets where it is not. If not: flat and high, "
+        "algo.lr is too large for the noise: algo.lr_power=0.77 lets it fall with the visits."
+    ),
+    "train/learning_rate": (
+        "Mean step size alpha of the iteration's updates. Healthy: algo.lr, or falling with the visits where "
+        "algo.lr_power is above 0. If not: nearly 0 long before the end, algo.lr_power is too large: 1 may take "
+        "exponentially long."
+    ),
+    "train/n_updates": (
+        "Updates of the table so far, those from the model included. Healthy: one a step, and algo.planning_steps "
+        "more. If not: see algo.planning_steps."
+    ),
+    "exact/value": (
+        "Exact expected return of the greedy policy within the time limit, computed from the environment's own "
+        "transition table. Healthy: rises to `exact/optimum`. If not: it is the truth that sampled returns only "
+        "estimate; explore longer, or set algo.initial_value higher (optimism)."
+    ),
+    "exact/optimum": (
+        "Exact return of the best possible policy within the time limit. Healthy: constant through the run. If "
+        "not: it cannot change."
+    ),
+    "exact/regret": (
+        "`exact/optimum` - `exact/value`: what the greedy policy still gives away, in units of return. Healthy: "
+        "falls to 0. If not: stuck above 0, part of the table was never visited: explore longer "
+        "(algo.exploration_fraction) or start optimistic (algo.initial_value)."
+    ),
+}

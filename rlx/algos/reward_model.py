@@ -157,3 +157,37 @@ def evaluate(cfg: LanguageConfig[Config], run: Run, prompts: int, seed: int) -> 
 def load_policy(cfg: LanguageConfig[Config], run: Run) -> TokenPolicy:
     """There is none in it."""
     raise UserError(f"{run.dir}: a reward model writes no completions (rlx eval shows how it ranks them)")
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "accuracy": (
+        "Share of the batch's pairs of different reward that the scores put in order. Healthy: from .5 towards 1. "
+        "If not: at .5, raise algo.lr or algo.num_rankings; far above `eval/accuracy`, rankings are learnt by "
+        "heart."
+    ),
+    "margin": (
+        "Score of the best completion of a ranking less that of its worst, mean, in units of score. Healthy: "
+        "grows and settles. If not: growing without end, rankings are learnt by heart: fewer steps."
+    ),
+    "eval/accuracy": (
+        "Share of the pairs of fresh rankings that the scores put in order. Healthy: above .7; .5 is chance. If "
+        "not: more algo.num_rankings, or a larger model."
+    ),
+    "eval/score_mean": (
+        "Mean score of fresh completions of the policy. Healthy: 0 in the end, by the final normalisation. If "
+        "not: before the end it has no meaning."
+    ),
+    "eval/score_std": (
+        "Standard deviation of the score of fresh completions. Healthy: 1 in the end, by the final normalisation. "
+        "If not: before the end it has no meaning."
+    ),
+    "eval/correlation": (
+        "Correlation of the score with the task's hidden reward, from -1 to 1. Healthy: above .7. If not: the "
+        "order within a prompt may still be right (`eval/accuracy`); more rankings."
+    ),
+    "epoch": (
+        "Times that each ranking has been learnt from, on average. Healthy: a few. If not: many, with `accuracy` "
+        "far above `eval/accuracy`: more algo.num_rankings."
+    ),
+}

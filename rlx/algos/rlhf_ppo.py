@@ -241,3 +241,53 @@ class AdaptiveKLController:
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         self.coef = state["coef"]
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "objective/scores": (
+        "Mean score of the reward model (or of the task, without one), a missing end replaced. Healthy: rises. If "
+        "not: rising while `reward`, the task's own, falls, the model is gamed: raise algo.kl_coef, stop earlier, "
+        "or train the reward model on newer samples."
+    ),
+    "objective/kl": (
+        "KL of the policy from its reference, summed over the tokens of a completion, in nats. Healthy: near "
+        "algo.kl_target. If not: far above, the policy has left what the reward model knows: raise algo.kl_coef; "
+        "near 0, nothing moves: lower it."
+    ),
+    "kl": (
+        "The same as `objective/kl`, under the name that grpo's runs have it. Healthy: near algo.kl_target. If "
+        "not: see `objective/kl`."
+    ),
+    "objective/non_score_reward": (
+        "-beta KL: what a completion pays for leaving the reference, mean. Healthy: smaller than what the score "
+        "gains. If not: larger, beta is too high: lower algo.kl_coef or raise algo.kl_target."
+    ),
+    "objective/rlhf_reward": (
+        "Score - beta KL: the quantity that is maximised, mean. Healthy: rises. If not: flat while the score "
+        "rises, the gain is paid away in KL."
+    ),
+    "kl_coef": (
+        "beta, moved so that the KL keeps to algo.kl_target. Healthy: settles. If not: growing without end, "
+        "updates are too large: lower algo.lr."
+    ),
+    "loss/policy_avg": (
+        "Mean of the clipped surrogate with its sign reversed. Healthy: slightly below 0. If not: its size says "
+        "nothing; read `objective/rlhf_reward`."
+    ),
+    "loss/value_avg": (
+        "Mean of .5 (V - R)^2 over tokens, clipped. Healthy: falls. If not: read `val/explained_variance`."
+    ),
+    "val/explained_variance": (
+        "Share of the variance of the tokens' returns that the critic predicts. Healthy: from 0 towards 1. If "
+        "not: near 0, raise algo.vf_coef, or algo.value_init=reward_model."
+    ),
+    "policy/approxkl_avg": (
+        "Mean KL(pi_old || pi) of the iteration's updates, estimated by (r - 1) - log r, in nats a token. "
+        "Healthy: .001 to .02. If not: above .03, lower algo.lr or algo.num_epochs."
+    ),
+    "policy/clipfrac_avg": (
+        "Share of tokens whose ratio the clip stopped, from 0 to 1. Healthy: .01 to .2. If not: above .3, lower "
+        "algo.lr or algo.num_epochs."
+    ),
+}

@@ -97,3 +97,16 @@ def sampled_accuracy(policy: TokenPolicy, rng: np.random.Generator, num: int, te
     prompts = policy.task.prompts(rng, num, held_out=True)
     completions, texts = policy.generate(prompts, 1, rng, temperature)
     return float(score(policy.task, prompts, texts, completions.ended.tolist())["correct"].mean())
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "mean_token_accuracy": (
+        "Share of the answers' tokens that are the most probable one, given those before. Healthy: rises towards "
+        "1. If not: flat, raise algo.lr or the model's size."
+    ),
+    "sampled_accuracy": (
+        "Share of held-out prompts whose sampled completion is right, looked at every algo.check_every steps; the "
+        "run is done at task.sft_stop. Healthy: rises to it. If not: 0 to the end, more total_steps."
+    ),
+}

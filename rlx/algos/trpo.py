@@ -192,3 +192,27 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
             n_updates=run.step // size,
         )  # fmt: skip
     envs.close()
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "train/policy_objective": (
+        "E[r A] after the step, the surrogate that was maximised, over the iteration's data. Healthy: above 0: "
+        "the step improved it. If not: 0 in most iterations, the line search refuses every step (see "
+        "`train/is_line_search_success`)."
+    ),
+    "train/kl_divergence_loss": (
+        "Mean KL(pi_old || pi) of the step taken, in nats; 0 where none was. Healthy: just below algo.target_kl. "
+        "If not: far below it throughout, the line search shrinks each step: a larger algo.cg_damping or batch "
+        "gives better directions."
+    ),
+    "train/is_line_search_success": (
+        "1 where the line search accepted a step, 0 where the policy stayed as it was. Healthy: 1 in nearly all "
+        "iterations. If not: raise algo.line_search_steps, algo.cg_damping or the batch (algo.num_steps); "
+        "advantages that are all 0 leave nothing to search for."
+    ),
+    "train/line_search": (
+        "Steps that the line search tried. Healthy: 1 to 3. If not: near algo.line_search_steps, the quadratic "
+        "model overestimates what a step may be: raise algo.cg_damping."
+    ),
+}

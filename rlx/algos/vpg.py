@@ -128,3 +128,13 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
         run.step += batch["reward"].numel()
         yield run.step, agent.metrics(info, batch_size=len(data["obs"]), learning_rate=lr, n_updates=actor.num_steps)
     envs.close()
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "train/batch_size": (
+        "Steps of whole episodes in this iteration. Healthy: algo.num_steps times algo.num_envs and a little "
+        "more. If not: far more, single episodes are longer than the batch: the update is then rare; lower "
+        "env.max_episode_steps."
+    )
+}

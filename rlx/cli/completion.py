@@ -37,6 +37,7 @@ FLAGS: dict[str, tuple[str, ...]] = {  # of each verb; a test holds them against
     "diff": ("--json", "--help"),
     "compare": ("--metric", "--by", "--group-by", "--lower", "--json", "--help"),
     "dash": ("--port", "--help"),
+    "explain": ("--help",),
     "report": ("--out", "--metric", "--title", "--json", "--help"),
     "export": ("--to", "--out", "--checkpoint", "--trust", "--json", "--help"),
     "new": ("--from", "--help"),

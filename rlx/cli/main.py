@@ -11,11 +11,24 @@ def main() -> NoReturn:
     if sys.argv[1:2] in (["train"], ["resume"]) and _follows():
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # torchrun: the first process says it all
     try:
-        code = _complete(sys.argv[2:]) if sys.argv[1:2] == ["complete"] else _run()
+        code = _quick(sys.argv[1:2], sys.argv[2:]) if _is_quick(sys.argv[1:]) else _run()
     except BrokenPipeError:  # `| head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
     sys.exit(code)
+
+
+def _is_quick(words: list[str]) -> bool:
+    """Is it answered without Typer? A person waits for it, or a <TAB>."""
+    return words[:1] == ["complete"] or words[:1] == ["explain"] and not any(word.startswith("-") for word in words)
+
+
+def _quick(verb: list[str], words: list[str]) -> int:
+    if verb == ["complete"]:
+        return _complete(words)
+    from rlx.cli.explaining import explain
+
+    return explain(words)
 
 
 def _follows() -> bool:

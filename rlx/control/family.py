@@ -179,3 +179,28 @@ def play(policy: Any, cfg: ControlConfig[Algo], seed: int, steps: int, gif: Path
     frames, total, length = evaluate.render_episode(policy, cfg.judged_in, seed, max_steps=steps, every=2, width=400)
     evaluate.save_gif(frames, gif, fps=fps)
     return total, length
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "eval/mean_reward": (
+        "Mean return of the policy without exploration, over eval_episodes fresh episodes with raw rewards. "
+        "Healthy: at or above `rollout/ep_rew_mean`, near what the preset promises in the end. If not: far below "
+        "it, the policy needs its noise (a stuck argmax) or training normalises what evaluation does not; more "
+        "eval_episodes make it less noisy."
+    ),
+    "eval/std_reward": (
+        "Standard deviation of the return over the evaluation's episodes. Healthy: small beside "
+        "`eval/mean_reward` once solved; 0 in deterministic environments. If not: large, some starts are solved "
+        "and others are not: train longer, or judge by more eval_episodes."
+    ),
+    "eval/mean_ep_length": (
+        "Mean length of the evaluation's episodes, in steps. Healthy: as the goal asks, long for balancing, short "
+        "for reaching. If not: at the time limit with a low return, the greedy policy walks in circles: explore "
+        "longer in training."
+    ),
+    "eval/success_rate": (
+        "Share of the evaluation's episodes that the environment calls a success, from 0 to 1. Healthy: towards "
+        "1. If not: compare `rollout/success_rate`; both at 0, the reward is too rare to be met by chance."
+    ),
+}

@@ -57,3 +57,50 @@ class Agent(NamedTuple):
         std = {} if self.model.log_std is None else {"std": float(self.model.log_std.detach().exp().mean())}
         learning = {**info, **more, **std}
         return {**self.rollout.metrics(), **{f"train/{name}": value for name, value in learning.items()}}
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "train/learning_rate": (
+        "Step size of the (policy's) optimiser at this iteration, dimensionless. Healthy: algo.lr, or falling "
+        "linearly to 0 with algo.anneal_lr=true. If not: a run that goes to pieces has too large a one; one that "
+        "hardly moves has too small a one: change algo.lr by factors of 3."
+    ),
+    "train/n_updates": (
+        "Gradient steps so far. Healthy: grows by epochs times minibatches an iteration. If not: a run of few "
+        "updates has learnt little, whatever its step count says: more epochs or smaller batches."
+    ),
+    "train/grad_norm": (
+        "Global L2 norm of the gradient before clipping, mean over the iteration. Healthy: of one order of "
+        "magnitude through the run, around or below algo.max_grad_norm. If not: far above it in every step, "
+        "clipping sets the step size: lower algo.lr or scale the rewards (env.normalize_reward=true); near 0, "
+        "nothing is learnt any more."
+    ),
+    "train/std": (
+        "Standard deviation of the Gaussian policy, mean over action dimensions, in units of the action. Healthy: "
+        "begins at exp(model.log_std_init) and shrinks slowly. If not: below .1 early, exploration is over: raise "
+        "algo.ent_coef; growing without end, lower algo.ent_coef or algo.lr."
+    ),
+    "train/entropy_loss": (
+        "Minus the policy's mean entropy, in nats: -ln(number of actions) for a uniform policy, 0 for one without "
+        "chance; positive is possible for a Gaussian. Healthy: rises slowly towards 0 while the return rises. If "
+        "not: near 0 before the return is good, exploration is over (entropy collapse): raise algo.ent_coef or "
+        "lower algo.lr; unchanged at the end, nothing was learnt."
+    ),
+    "train/explained_variance": (
+        "Share of the variance of returns that the critic predicts: 1 - Var(R - V) / Var(R). Healthy: from 0 "
+        "towards 1, above .5 by mid-run. If not: around 0, the critic knows no more than a constant and "
+        "advantages are noise: raise the critic's learning rate or epochs (algo.vf_coef, algo.critic_lr); below "
+        "0, it is worse than a constant: lower algo.lr, or normalise (env.normalize_obs, env.normalize_reward)."
+    ),
+    "train/value_loss": (
+        "Mean of .5 (V - R)^2, the critic's squared error, in squared units of return. Healthy: falls relative to "
+        "the returns' square; it may rise while returns grow. If not: read `train/explained_variance`, which has "
+        "no unit; rewards in the thousands want env.normalize_reward=true."
+    ),
+    "train/policy_loss": (
+        "Mean of -log pi(a|s) times the weight of the action: its gradient is the policy gradient, its value "
+        "means little. Healthy: around 0 with normalised advantages, of either sign. If not: growing by orders of "
+        "magnitude, log-probabilities run away: lower algo.lr; do not read it as an error that should fall."
+    ),
+}

@@ -306,3 +306,28 @@ def minibatches(rng: np.random.Generator, size: int, count: int, device: torch.d
     if count == 1:
         return (None,)
     return torch.from_numpy(rng.permutation(size)).to(device).split(-(-size // count))
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "rollout/ep_rew_mean": (
+        "Mean return of the last 100 finished training episodes: the sum of raw rewards, undiscounted. Healthy: "
+        "rises, and ends near what the preset promises (`expect.score`). If not: watch `rollout/ep_len_mean` and "
+        "the entropy; another seed, a lower algo.lr or more total_steps are the first things to try."
+    ),
+    "rollout/ep_len_mean": (
+        "Mean length of the last 100 finished training episodes, in steps. Healthy: grows where surviving pays "
+        "(CartPole), falls where every step costs (MountainCar, mazes). If not: at the time limit throughout, the "
+        "goal is never reached: explore more (algo.ent_coef, algo.exploration_fraction)."
+    ),
+    "rollout/success_rate": (
+        "Share of the last 100 finished training episodes that the environment calls a success, from 0 to 1. "
+        "Healthy: rises towards 1. If not: at 0 from the start there is no reward to learn from; explore more, or "
+        "begin with an easier variant of the environment."
+    ),
+    "rollout/batch_rew_mean": (
+        "Mean return of the episodes of this iteration alone, the number that a textbook's log shows; only with "
+        "whole episodes of one environment. Healthy: rises, with more noise than `rollout/ep_rew_mean`. If not: "
+        "more steps an iteration (algo.num_steps) make it, and the gradient, less noisy."
+    ),
+}

@@ -241,3 +241,33 @@ def sample(
     )
     rows = [{"text": one.text, "logprob": one.logprob, "ended": one.ended} for one in completions]
     return [{"prompt": prompt, "completions": rows[i * count : (i + 1) * count]} for i, prompt in enumerate(prompts)]
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "eval/greedy_accuracy": (
+        "Share of held-out prompts whose most probable completion is right, from 0 to 1. Healthy: rises towards "
+        "1. If not: flat while `reward` rises, training prompts are learnt by heart or the reward is partial: "
+        "task.reward=exact."
+    ),
+    "eval/sampled_accuracy": (
+        "Share of held-out prompts whose sampled completion is right, at the run's temperature. Healthy: rises, "
+        "at most `eval/greedy_accuracy`. If not: far below it, the policy is still unsure: train longer."
+    ),
+    "eval/reward": (
+        "Mean reward of one sampled completion of each held-out prompt. Healthy: rises as `reward` does. If not: "
+        "falling while the training reward rises, training prompts are over-fitted."
+    ),
+    "eval/format": (
+        "Share of sampled completions that have the form of an answer, right or wrong. Healthy: near 1 after sft. "
+        "If not: start from sft (init=latest:sft)."
+    ),
+    "eval/mean_length": (
+        "Mean tokens of a sampled completion, the end token included. Healthy: the answers' length. If not: at "
+        "task.max_new, completions do not end (see `eval/ended`)."
+    ),
+    "eval/ended": (
+        "Share of sampled completions that ended by the end token. Healthy: near 1. If not: a larger "
+        "task.max_new, or a start from sft; missing ends can be made to cost (algo.overlong, algo.missing_end)."
+    ),
+}

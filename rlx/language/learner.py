@@ -128,3 +128,22 @@ def parts(rows: slice, most: int) -> Iterator[slice]:
     size = rows.stop - rows.start
     for start in range(rows.start, rows.stop, most or size):
         yield slice(start, min(start + (most or size), rows.stop))
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "loss": (
+        "The objective of the optimiser's step, mean over the iteration. Healthy: falls for sft, pretrain, "
+        "reward_model and dpo; around 0, and without meaning, for grpo and rlhf_ppo. If not: rising for a "
+        "supervised one, lower algo.lr; for the others read `reward` instead."
+    ),
+    "grad_norm": (
+        "Global L2 norm of the gradient before clipping, mean over the iteration. Healthy: of one order of "
+        "magnitude, around algo.max_grad_norm. If not: far above it in every step, clipping sets the step size: "
+        "lower algo.lr; 0, there is no advantage to learn from."
+    ),
+    "learning_rate": (
+        "Step size of the optimiser. Healthy: algo.lr, or falling linearly to 0 with algo.anneal_lr=true. If not: "
+        "change algo.lr by factors of 3."
+    ),
+}

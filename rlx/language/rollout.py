@@ -158,3 +158,59 @@ def completion_metrics(groups: Groups) -> dict[str, float]:
         "completions/clipped_ratio": float(1 - ended.mean()),
         "completions/mean_terminated_length": float(masked_mean(lengths, groups.ended)),
     }
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "reward": (
+        "Mean reward of the iteration's completions, by the task, before any KL penalty. Healthy: rises. If not: "
+        "flat, see `frac_reward_zero_std`; falling while `objective/scores` rises, the reward model is being "
+        "gamed."
+    ),
+    "reward_std": (
+        "Standard deviation of rewards within a group, mean over groups, in units of reward. Healthy: well above "
+        "0 while learning. If not: 0, a prompt's completions all earn the same and the advantage is 0: "
+        "algo.dynamic_sampling, a larger algo.group_size or temperature."
+    ),
+    "frac_reward_zero_std": (
+        "Share of groups whose rewards are all equal, which teach nothing, from 0 to 1. Healthy: below .5; rises "
+        "towards 1 as the task is solved. If not: high from the start, the task is too hard (start from a better "
+        "policy) or too easy: algo.dynamic_sampling=3 draws other prompts."
+    ),
+    "accuracy": (
+        "Share of the iteration's completions that are right, from 0 to 1. Healthy: rises with `reward`. If not: "
+        "flat while the reward rises, partial credit is collected: task.reward=exact."
+    ),
+    "completions/mean_length": (
+        "Mean tokens of a completion, the end token included. Healthy: settles at the answers' length. If not: "
+        "growing to task.max_new, length pays: algo.reduction=dr_grpo removes the length bias, algo.overlong=soft "
+        "makes length cost."
+    ),
+    "completions/min_length": (
+        "Tokens of the shortest completion of the iteration. Healthy: at least the shortest answer. If not: 1, "
+        "the policy ends at once: the reward pays for nothing."
+    ),
+    "completions/max_length": (
+        "Tokens of the longest completion of the iteration. Healthy: below task.max_new. If not: at task.max_new, "
+        "see `completions/clipped_ratio`."
+    ),
+    "completions/clipped_ratio": (
+        "Share of completions cut at task.max_new before their end token, from 0 to 1. Healthy: near 0. If not: "
+        "above .5, answers do not fit or never end: a larger task.max_new, a start from sft, "
+        "algo.overlong=filter."
+    ),
+    "completions/mean_terminated_length": (
+        "Mean tokens of the completions that ended. Healthy: close to `completions/mean_length`. If not: far "
+        "below it, most completions are cut."
+    ),
+    "entropy": (
+        "Mean entropy of the policy's next-token distribution, in nats a token: 0 without chance, ln(vocabulary) "
+        "if uniform. Healthy: falls slowly while the reward rises. If not: near 0 with a low accuracy (entropy "
+        "collapse), nothing is explored any more: algo.ent_coef=0.01, a lower algo.lr, a larger algo.clip_high."
+    ),
+    "sampling/sampling_logp_difference/max": (
+        "Largest gap between a token's log-probability when it was sampled and when it is first learnt from, in "
+        "nats. Healthy: below .001 in float32, .1 in bfloat16. If not: sampling and learning are two policies: "
+        "model.dtype=float32 tells whether rounding is the cause."
+    ),
+}

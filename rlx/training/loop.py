@@ -347,3 +347,43 @@ class _NoDashboard:
 
     def __getattr__(self, _name: str) -> Callable[..., None]:
         return lambda *_, **__: None
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "step": (
+        "The clock of a run: environment steps over all environments, or optimiser steps of a language model. "
+        "Healthy: ends at total_steps. If not: a run ends earlier where its algorithm says it is done (sft at "
+        "task.sft_stop) or was interrupted; rlx resume goes on."
+    ),
+    "time/fps": (
+        "Steps a second since the run (or its resumption) began, evaluation included. Healthy: thousands for "
+        "CartPole on one core; see docs/performance.md. If not: device=cpu and threads=1 for small networks; "
+        "env.backend=async for slow environments."
+    ),
+    "time/time_elapsed": (
+        "Seconds of computing so far, over all resumptions. Healthy: about `expect.seconds` in the end. If not: "
+        "read `time/fps`; other processes on the machine, frequent evaluations (eval_every) or films (video) take "
+        "the rest."
+    ),
+    "time/env": (
+        "Seconds in the environments so far. Healthy: the largest part for slow simulators, a small one for "
+        "CartPole. If not: env.backend=async steps them in processes, more algo.num_envs steps them together."
+    ),
+    "time/act": (
+        "Seconds of choosing actions or sampling tokens so far. Healthy: below the time of learning. If not: more "
+        "algo.num_envs share one forward pass."
+    ),
+    "time/learn": (
+        "Seconds of gradient steps so far. Healthy: the largest part of a small environment's run. If not: fewer "
+        "epochs or larger minibatches; engine=auto replays a recorded step."
+    ),
+    "time/eval": (
+        "Seconds of evaluation, films included, so far. Healthy: below a tenth of the run. If not: a larger "
+        "eval_every, fewer eval_episodes, video=false."
+    ),
+    "time/log": (
+        "Seconds of writing metrics and checkpoints so far. Healthy: below a twentieth of the run. If not: a "
+        "larger log_every or checkpoint_every; tensorboard=false."
+    ),
+}

@@ -1,0 +1,33 @@
+"""`rlx explain WORDS`, as fast as a <TAB>: without Typer."""
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+
+WIDTH = 100  # columns at most
+
+
+def explain(words: Sequence[str]) -> int:
+    """Print the page of what the words name; returns the exit code."""
+    from rlx.base.errors import UserError
+    from rlx.explain.answer import answer
+
+    try:
+        lines = answer(words)
+    except UserError as error:
+        from rlx.cli import exit_codes
+
+        return exit_codes.code_of(error)
+    width = min(WIDTH, shutil.get_terminal_size().columns)
+    for line in lines:
+        print(line if line.startswith("    ") else _wrapped(line, width))
+    sys.stdout.flush()
+    return 0
+
+
+def _wrapped(line: str, width: int) -> str:
+    """With what follows a short heading, `what: ...`, hanging behind it."""
+    heading, colon, _ = line.partition(": ")
+    indent = 2 + len(line) - len(line.lstrip()) if colon and len(heading) < 20 else 0
+    return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from rlx.base.errors import UserError, choices_hint
-from rlx.explain import metrics
+from rlx.explain import keys, metrics
 
 
 def answer(words: Sequence[str]) -> list[str]:
@@ -11,4 +11,6 @@ def answer(words: Sequence[str]) -> list[str]:
     name = " ".join(words)
     if name in metrics.meanings():
         return metrics.explain(name)
-    raise UserError(f"explain {name}: nothing of that name{choices_hint(name, metrics.meanings())}")
+    if key := keys.find(name):
+        return keys.explain(key)
+    raise UserError(f"explain {name}: nothing of that name{choices_hint(name, [*metrics.meanings(), *keys.every()])}")

@@ -1,5 +1,8 @@
 """rlx train, rlx resume."""
 
+import contextlib
+import io
+import shutil
 import sys
 from typing import Annotated
 
@@ -16,9 +19,13 @@ def train(ctx: typer.Context, overrides: Overrides = None) -> None:
     """Train an agent: rlx train algo=ppo env=cartpole."""
     from rlx.launch import launch
 
+    words = _argv_after("train", [*(overrides or []), *ctx.args])
+    if {"-h", "--help"} & {*words}:
+        _help(words)
+        return
     live = printing.Live()
     try:
-        outcome = launch.train(_argv_after("train", [*(overrides or []), *ctx.args]), live)
+        outcome = launch.train(words, live)
     finally:
         live.finish()
     if grid := outcome.grid:
@@ -27,6 +34,17 @@ def train(ctx: typer.Context, overrides: Overrides = None) -> None:
         return
     for path, result in outcome.runs:
         printing.finished(path, result)
+
+
+def _help(words: list[str]) -> None:
+    """Hydra's help, with the comment of each key beside its value."""
+    from rlx.explain.help import annotated
+    from rlx.launch import launch
+
+    page = io.StringIO()
+    with contextlib.redirect_stdout(page):
+        launch.train(words)
+    print(annotated(page.getvalue(), shutil.get_terminal_size().columns), end="")
 
 
 def _argv_after(verb: str, fallback: list[str]) -> list[str]:

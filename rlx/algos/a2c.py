@@ -123,6 +123,31 @@ def metrics(
     return agent.metrics(info, explained_variance=float(explained), n_updates=n_updates)
 
 
+# What rlx explain says of the algorithm.
+LESSON = {
+    "what": (
+        "A2C is an actor-critic method that makes one gradient step on each short rollout and throws it away. "
+        "The critic's estimate says how much better an action was than expected; that advantage weighs the "
+        "policy gradient. It is the synchronous form of A3C, simple and fast, and less economical with "
+        "experience than PPO."
+    ),
+    "kind": "on-policy, model-free",
+    "watch": ("rollout/ep_rew_mean", "train/entropy_loss", "train/explained_variance", "train/grad_norm"),
+    "wrong": (
+        (
+            "the return is noisy and falls back: five steps give noisy gradients: a larger algo.num_envs or "
+            "algo.num_steps, a lower algo.lr"
+        ),
+        "the entropy is gone early: algo.ent_coef=0.01, the paper's value for Atari",
+        "train/grad_norm is far above algo.max_grad_norm: clipping sets the step size: lower algo.lr",
+    ),
+    "try": (
+        "rlx train algo=a2c env=cartpole",
+        "rlx train -m algo=a2c env=cartpole algo.num_steps=1,5,32 seed=1,2,3",
+        "rlx train -m algo=a2c,ppo env=acrobot seed=1,2,3",
+    ),
+}
+
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
     "train/loss": (

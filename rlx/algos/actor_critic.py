@@ -161,6 +161,27 @@ def metrics(agent: Agent, info: Mapping[str, float], weight: Tensor, lr: float, 
     return agent.metrics(info, weight_mean=float(weight.mean()), learning_rate=lr, n_updates=n_updates)
 
 
+# What rlx explain says of the algorithm.
+LESSON = {
+    "what": (
+        "This is the textbook's online actor-critic: the critic's error after a step, or after n steps, says "
+        "at once how good the action was. Actor and critic are two networks with a learning rate each, and "
+        "each takes one gradient step on what just happened. It shows the idea that A2C and PPO build on, and "
+        "is noisier than both."
+    ),
+    "kind": "on-policy, model-free",
+    "watch": ("rollout/ep_rew_mean", "train/value_loss", "train/weight_mean", "train/entropy_loss"),
+    "wrong": (
+        "the actor follows an untrained critic: raise algo.critic_lr above algo.lr",
+        "one-step targets are biased while V is wrong: algo=actor_critic_nstep",
+        "single steps are noisy: more algo.num_envs",
+    ),
+    "try": (
+        "rlx train algo=actor_critic env=cartpole",
+        "rlx train -m algo=actor_critic,actor_critic_nstep,actor_critic_q env=cartpole seed=1,2,3",
+    ),
+}
+
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
     "train/weight_mean": (

@@ -107,6 +107,28 @@ def summed(model: Any, groups: Groups, temperature: float) -> Tensor:
     return logprob.masked_fill(~groups.mask, 0.0).sum(-1)
 
 
+# What rlx explain says of the algorithm.
+LESSON = {
+    "what": (
+        "DPO trains the policy on pairs of a better and a worse completion, without a reward model and "
+        "without sampling while it learns. The log-ratio to the reference is the reward that the policy "
+        "itself stands for, and the loss is that of a classifier of pairs. It is the closed form of what RLHF "
+        "by PPO maximises, as far as the pairs tell."
+    ),
+    "kind": "off-policy (fixed pairs), model-free",
+    "watch": ("rewards/accuracies", "rewards/margins", "logps/chosen", "eval/reward"),
+    "wrong": (
+        "both sides become improbable (logps/chosen falls): a larger algo.beta, a lower algo.lr",
+        "pairs are learnt by heart (rewards/accuracies 1, eval falls): more algo.num_pairs, fewer steps",
+        "nothing moves (rewards/accuracies .5): raise algo.lr, clearer pairs (algo.candidates=8)",
+    ),
+    "try": (
+        "rlx train algo=pretrain task=names",
+        "rlx train algo=dpo task=names init=latest:pretrain",
+        "rlx train -m algo=dpo task=names init=latest:pretrain algo.beta=0.03,0.1,0.3",
+    ),
+}
+
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
     "rewards/chosen": (

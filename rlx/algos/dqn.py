@@ -196,6 +196,37 @@ def load_policy(cfg: ControlConfig[Config], run: Run) -> QPolicy:
     return QPolicy.restore(cfg, run, make_network)
 
 
+# What rlx explain says of the algorithm.
+LESSON = {
+    "what": (
+        "DQN learns the value of every action with a network, from transitions that a replay buffer keeps and "
+        "mixes. A second network, updated rarely, gives the targets, so that they do not run away from the "
+        "network that chases them. It serves discrete actions, and reuses old experience, which methods that "
+        "learn on-policy cannot."
+    ),
+    "kind": "off-policy, model-free",
+    "watch": ("rollout/ep_rew_mean", "rollout/exploration_rate", "train/q_value", "train/loss"),
+    "wrong": (
+        (
+            "Q-values grow beyond any possible return: the max over-estimates and targets chase themselves: "
+            "algo.double=true, a lower algo.lr, a rarer algo.target_update_every"
+        ),
+        (
+            "nothing is learnt: learning_starts is not over, or epsilon is still high: look at "
+            "train/n_updates and rollout/exploration_rate"
+        ),
+        (
+            "the return falls back after a good time: the buffer forgot early experience: a larger "
+            "algo.buffer_size, a lower algo.lr"
+        ),
+    ),
+    "try": (
+        "rlx train algo=dqn env=cartpole",
+        "rlx train -m algo=dqn,double_dqn,dueling_dqn,prioritized_dqn env=cartpole seed=1,2,3",
+        "rlx train -m algo=dqn env=cartpole algo.target_update_every=1,100,1000 seed=1,2,3",
+    ),
+}
+
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
     "rollout/exploration_rate": (

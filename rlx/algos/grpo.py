@@ -187,6 +187,31 @@ def loss(
     return total, {**diagnostics, GAP: gap.max()}
 
 
+# What rlx explain says of the algorithm.
+LESSON = {
+    "what": (
+        "GRPO trains a language model by reward without a critic: several completions of one prompt are "
+        "sampled, and each is judged against the mean of its group. The ratio to the policy that sampled is "
+        "clipped as in PPO, and a KL term may hold the policy near its start. Its relatives (Dr. GRPO, RLOO, "
+        "DAPO, GSPO, CISPO, REINFORCE++) each change one key."
+    ),
+    "kind": "on-policy, model-free",
+    "watch": ("reward", "frac_reward_zero_std", "entropy", "completions/clipped_ratio", "kl"),
+    "wrong": (
+        (
+            "all completions of a prompt earn the same (frac_reward_zero_std near 1): too hard or too easy: "
+            "start from a better sft run, or algo.dynamic_sampling=3"
+        ),
+        ("the entropy collapses and the reward stands still: algo.ent_coef=0.01, algo.clip_high=0.28, a lower algo.lr"),
+        "completions grow and are cut: algo.reduction=dr_grpo, algo.overlong=soft, a larger task.max_new",
+    ),
+    "try": (
+        "rlx train algo=sft task=add2",
+        "rlx train algo=grpo task=add2 init=latest:sft",
+        "rlx train -m algo=grpo,dr_grpo,rloo task=add2 init=latest:sft seed=1,2,3",
+    ),
+}
+
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
     "clip_ratio/low_mean": (

@@ -178,6 +178,41 @@ def divergence(model: ActorCritic, head: Head, data: Mapping[str, Tensor]) -> fl
     return float(head.kl(data["params"], model.policy(data["obs"])).mean())
 
 
+# What rlx explain says of the algorithm.
+LESSON = {
+    "what": (
+        "PPO is an actor-critic method that learns several times from each batch of fresh experience. The "
+        "ratio of the new to the old probability of an action is clipped, so that an update has no reason to "
+        "move the policy far from the one that acted. It is the usual first choice where simulation is cheap, "
+        "for continuous and for discrete actions."
+    ),
+    "kind": "on-policy, model-free",
+    "watch": (
+        "rollout/ep_rew_mean",
+        "train/approx_kl",
+        "train/clip_fraction",
+        "train/entropy_loss",
+        "train/explained_variance",
+    ),
+    "wrong": (
+        (
+            "the return rises and falls back: updates are too large (train/approx_kl above .03): lower "
+            "algo.lr, fewer algo.num_epochs, or algo.anneal_lr=true"
+        ),
+        "the return stands still and the entropy is near 0: exploration is over: algo.ent_coef=0.01",
+        (
+            "the critic explains nothing (train/explained_variance around 0): normalise observations and "
+            "rewards (env.normalize_obs=true env.normalize_reward=true), or raise algo.vf_coef"
+        ),
+        "nothing moves (train/clip_fraction 0): raise algo.lr or algo.num_epochs",
+    ),
+    "try": (
+        "rlx train algo=ppo env=cartpole",
+        "rlx train -m algo=ppo env=cartpole algo.clip_coef=0.05,0.2,0.8 seed=1,2,3",
+        "rlx train -m algo=ppo,ppo_penalty,a2c env=cartpole seed=1,2,3",
+    ),
+}
+
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
     "train/approx_kl": (

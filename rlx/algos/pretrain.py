@@ -64,6 +64,25 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
         yield run.step, {**info, "learning_rate": lr, "num_tokens": num_tokens}
 
 
+# What rlx explain says of the algorithm.
+LESSON = {
+    "what": (
+        "Pretraining teaches a language model to predict the next token of a corpus. What it has learnt is a "
+        "distribution over texts, from which others can start: sampling from it writes new texts. Everything "
+        "later (reward model, RLHF, DPO) begins with such a model."
+    ),
+    "kind": "supervised: it learns from text and no reward",
+    "watch": ("loss", "mean_token_accuracy", "eval/reward"),
+    "wrong": (
+        (
+            "the loss stands still far above the corpus's entropy: a higher algo.lr, a larger model "
+            "(model.d_model, model.num_layers)"
+        ),
+        "the loss jumps: a lower algo.lr",
+    ),
+    "try": ("rlx train algo=pretrain task=names", "rlx sample latest", "rlx train experiment=rlhf_names"),
+}
+
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
     "mean_token_accuracy": (

@@ -172,6 +172,31 @@ def drawing(cfg: ControlConfig[Config], run: Run) -> str | None:
     return arrows(mdp, table["q"].numpy().argmax(-1), table["visits"].numpy().any(-1))
 
 
+# What rlx explain says of the algorithm.
+LESSON = {
+    "what": (
+        "Tabular Q-learning keeps one number for every state and action, and after each step moves it towards "
+        "the reward plus the discounted value of the best next action. It learns the optimal values whatever "
+        "policy acts, as long as that one tries everything. With states that can be counted the table is "
+        "exact: nothing is approximated."
+    ),
+    "kind": "off-policy, model-free",
+    "watch": ("exact/regret", "rollout/ep_rew_mean", "rollout/exploration_rate", "train/loss"),
+    "wrong": (
+        (
+            "the goal is never found: explore longer (algo.exploration_fraction), or start optimistic "
+            "(algo.initial_value=1)"
+        ),
+        "values jump about in a random environment: a step size that falls, algo.lr_power=0.77",
+        "learning takes too many steps: algo=dyna_q plans with a model between them",
+    ),
+    "try": (
+        "rlx train algo=q_learning env=grid",
+        "rlx train -m algo=q_learning,sarsa,expected_sarsa env=cliffwalking seed=1,2,3",
+        "rlx show latest",
+    ),
+}
+
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
     "rollout/exploration_rate": (

@@ -159,6 +159,27 @@ def load_policy(cfg: LanguageConfig[Config], run: Run) -> TokenPolicy:
     raise UserError(f"{run.dir}: a reward model writes no completions (rlx eval shows how it ranks them)")
 
 
+# What rlx explain says of the algorithm.
+LESSON = {
+    "what": (
+        "A reward model learns to score completions from comparisons: of each pair or ranking the better one "
+        "shall have the higher score. It is the policy's body with one output, trained as a classifier of "
+        "pairs (Bradley-Terry). Its scores then stand for the people who compared, in rlhf_ppo."
+    ),
+    "kind": "supervised: it learns from rankings and no policy",
+    "watch": ("eval/accuracy", "accuracy", "eval/correlation"),
+    "wrong": (
+        "eval/accuracy stays near .5: more algo.num_rankings, a higher algo.lr",
+        ("accuracy is far above eval/accuracy: rankings are learnt by heart: more algo.num_rankings, fewer steps"),
+        "the policy trained on it is worse: it was gamed: compare objective/scores and reward there",
+    ),
+    "try": (
+        "rlx train algo=pretrain task=names",
+        "rlx train algo=reward_model task=names init=latest:pretrain",
+        "rlx eval latest",
+    ),
+}
+
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
     "accuracy": (

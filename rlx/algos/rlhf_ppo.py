@@ -243,6 +243,34 @@ class AdaptiveKLController:
         self.coef = state["coef"]
 
 
+# What rlx explain says of the algorithm.
+LESSON = {
+    "what": (
+        "This is PPO as it was first used to learn from human feedback: a reward model scores each "
+        "completion, and every token pays a KL penalty for leaving the reference policy. A critic gives per- "
+        "token advantages; the penalty's weight adapts to a target KL. What the policy gains beyond what the "
+        "reward model knows is over-optimisation, which the task's own reward shows."
+    ),
+    "kind": "on-policy, model-free",
+    "watch": ("objective/scores", "reward", "objective/kl", "kl_coef", "val/explained_variance"),
+    "wrong": (
+        (
+            "objective/scores rises and reward falls: the reward model is gamed: raise algo.kl_coef, stop "
+            "earlier, train it on newer samples"
+        ),
+        "objective/kl runs away: raise algo.kl_coef, lower algo.lr",
+        ("nothing is gained: the KL costs more than the score pays: lower algo.kl_coef or raise algo.kl_target"),
+    ),
+    "try": (
+        "rlx train experiment=rlhf_names",
+        "rlx train algo=rlhf_ppo task=names init=latest:pretrain algo.reward_model=latest:reward_model",
+        (
+            "rlx train -m algo=rlhf_ppo task=names init=latest:pretrain algo.reward_model=latest:reward_model "
+            "algo.kl_coef=0.01,0.15"
+        ),
+    ),
+}
+
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
     "objective/scores": (

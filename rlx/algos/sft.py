@@ -99,6 +99,27 @@ def sampled_accuracy(policy: TokenPolicy, rng: np.random.Generator, num: int, te
     return float(score(policy.task, prompts, texts, completions.ended.tolist())["correct"].mean())
 
 
+# What rlx explain says of the algorithm.
+LESSON = {
+    "what": (
+        "Supervised fine-tuning imitates demonstrations: the model is trained to predict the right answer's "
+        "tokens after the prompt. The loss counts the answer only. It stops at a chosen sampled accuracy, so "
+        "that something is left for reinforcement learning."
+    ),
+    "kind": "supervised: it learns from demonstrations and no reward",
+    "watch": ("loss", "mean_token_accuracy", "sampled_accuracy", "eval/greedy_accuracy"),
+    "wrong": (
+        "sampled_accuracy stays 0: more total_steps, a higher algo.lr",
+        "it is right at once and grpo has nothing to learn: a lower task.sft_stop",
+        "the loss jumps: a lower algo.lr",
+    ),
+    "try": (
+        "rlx train algo=sft task=add2",
+        'rlx sample latest "37+58="',
+        "rlx train algo=grpo task=add2 init=latest:sft",
+    ),
+}
+
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
     "mean_token_accuracy": (

@@ -194,6 +194,36 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
     envs.close()
 
 
+# What rlx explain says of the algorithm.
+LESSON = {
+    "what": (
+        "TRPO takes the largest step in the direction of the natural gradient that keeps the mean KL between "
+        "the old and the new policy below a bound. Conjugate gradient finds the direction without the Fisher "
+        "matrix, a line search makes sure that the objective improves and the bound holds. Its updates are "
+        "safe and few; PPO is the cheaper idea that followed."
+    ),
+    "kind": "on-policy, model-free",
+    "watch": (
+        "rollout/ep_rew_mean",
+        "train/kl_divergence_loss",
+        "train/is_line_search_success",
+        "train/explained_variance",
+    ),
+    "wrong": (
+        (
+            "the line search refuses (train/is_line_search_success 0): raise algo.cg_damping, more steps an "
+            "iteration (algo.num_steps)"
+        ),
+        "learning is slow: a larger algo.target_kl, or smaller batches for more updates",
+        "the critic explains nothing: more algo.num_epochs, a higher algo.lr (of the critic)",
+    ),
+    "try": (
+        "rlx train algo=trpo env=cartpole",
+        "rlx train -m algo=trpo env=cartpole algo.target_kl=0.001,0.01,0.1 seed=1,2,3",
+        "rlx train -m algo=trpo,ppo env=pendulum seed=1,2,3",
+    ),
+}
+
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
     "train/policy_objective": (

@@ -130,6 +130,31 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
     envs.close()
 
 
+# What rlx explain says of the algorithm.
+LESSON = {
+    "what": (
+        "The vanilla policy gradient plays whole episodes and makes one gradient step: actions that came "
+        "before a high return become more probable. What weighs an action is a choice (whole return, reward- "
+        "to-go, a baseline, generalised advantages), each with the same mean and less variance than the one "
+        "before. It is the method to understand first, and the least economical one."
+    ),
+    "kind": "on-policy, model-free",
+    "watch": ("rollout/ep_rew_mean", "train/batch_size", "train/entropy_loss", "train/explained_variance"),
+    "wrong": (
+        (
+            "the return hardly moves: one step an iteration is little: raise algo.lr, or smaller batches "
+            "(algo.num_steps)"
+        ),
+        "the gradient is noise: algo.weight=gae, larger batches, algo.normalize_advantage=true",
+        "the policy collapses onto one action: lower algo.lr, algo.ent_coef=0.01",
+    ),
+    "try": (
+        "rlx train algo=vpg env=cartpole",
+        "rlx train -m algo=vpg env=cartpole algo.weight=whole_return,reward_to_go,baseline,gae seed=1,2,3",
+        "rlx train experiment=simplest_pg",
+    ),
+}
+
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
     "train/batch_size": (

@@ -27,7 +27,9 @@ def explain(words: Sequence[str]) -> int:
 
 
 def _wrapped(line: str, width: int) -> str:
-    """With what follows a short heading, `what: ...`, hanging behind it."""
+    """Items of a list, and what follows a short heading (`what: ...`), hang behind their beginning."""
+    indent = len(line) - len(line.lstrip())
     heading, colon, _ = line.partition(": ")
-    indent = 2 + len(line) - len(line.lstrip()) if colon and len(heading) < 20 else 0
+    if indent or line.startswith("- ") or (colon and len(heading) < 20):
+        indent += 2
     return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)

@@ -31,7 +31,7 @@ class Meaning(NamedTuple):
     def place(self) -> str:
         """Where it is made, else where it is explained."""
         text, last = source.text_of(self.path), re.escape(self.name.rpartition("/")[2])
-        code, table = source.without(text, "MEANINGS"), text.find(f'"{self.name}"')
+        code, table = source.without(source.without(text, "MEANINGS"), "LESSON"), text.rfind(f'"{self.name}"')
         forms = (rf'"{re.escape(self.name)}"', rf'["/]{last}"|\b{last}=(?!=)')
         made = next(filter(None, (re.search(form, code) for form in forms)), None)
         return source.near(self.path, source.line_of(text, made.start() if made else table))

@@ -74,6 +74,10 @@ def candidates(words: list[str]) -> list[str]:
         return _starting(current, FLAGS.get(verb, ()))
     if len(words) == 2 and verb in ("list", "completion"):
         return _starting(current, LISTS if verb == "list" else SCRIPTS)
+    if verb == "explain" and len(words) == 2:
+        from rlx.explain.answer import names
+
+        return _starting(current, [name for name in names() if " " not in name])
     if verb in RUN_VERBS and (len(words) == 2 or verb in SEVERAL):
         from rlx.rundir import reader
 

@@ -1,32 +1,68 @@
-"""The answer to `rlx explain WORDS`: the page of what the words name."""
+"""The answer to `rlx explain WORDS`: the page of what the words name, else the page that answers them best."""
 
+import difflib
 from collections.abc import Callable, Iterator, Sequence
 
-from rlx.base.errors import UserError, choices_hint
-from rlx.explain import algorithms, functions, keys, metrics
+from rlx.base.errors import UserError
+from rlx.explain import algorithms, functions, glossary, keys, metrics
 
 Page = Callable[[], list[str]]
+INDEX = """rlx explain ppo                      an algorithm: equations, keys, code, what to watch, what goes wrong
+rlx explain algo.clip_coef           a key of the configuration
+rlx explain train/approx_kl          a metric
+rlx explain gae                      an equation
+rlx explain bellman                  a term
+rlx explain why is my entropy gone   a question"""
 
 
 def answer(words: Sequence[str]) -> list[str]:
     """Lines for people; those that begin with four blanks are laid out already. Raises UserError."""
-    name = " ".join(words)
-    if page := next(_named(name), None):
-        return page()
-    known = [*algorithms.names(), *metrics.meanings(), *functions.equations(), *keys.every()]
-    hint = choices_hint(name, known, where="rlx explain lists what there is")
-    raise UserError(f"explain {name}: nothing of that name{hint}")
+    name = " ".join(words).strip()
+    if not name:
+        return index()
+    if pages := [*named(name)]:
+        return [line for i, page in enumerate(pages) for line in ([""] * bool(i) + page())]
+    near = difflib.get_close_matches(name.lower(), names(), n=3, cutoff=0.75)
+    if not near and (len(words) > 1 or name.isalpha()):  # and not algo.something
+        from rlx.explain.search import search
+
+        if hits := search(words):
+            also = [f"also: {', '.join(f'rlx explain {hit}' for hit in hits[1:])}"] if hits[1:] else []
+            return [*answer([hits[0]]), "", *also]
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "rlx explain lists what there is"
+    raise UserError(f"explain {name}: nothing of that name; {hint}")
 
 
-def _named(name: str) -> Iterator[Page]:
-    """The pages of that name, what is meant most probably first."""
+def names() -> list[str]:
+    """Everything that has a page."""
+    lists = (algorithms.names(), metrics.meanings(), functions.equations(), keys.texts(), glossary.names())
+    return [*dict.fromkeys(name for listed in lists for name in listed)]
+
+
+def named(name: str) -> Iterator[Page]:
+    """The pages of that name."""
     if name in algorithms.names():
         yield lambda: algorithms.explain(name)
-    if name in metrics.meanings():
-        yield lambda: metrics.explain(name)
-    if name.rpartition(".")[2] in functions.equations():
-        yield lambda: functions.explain(name.rpartition(".")[2])
+    if term := glossary.find(name):
+        yield lambda: glossary.explain(term)
+    listed = metrics.meanings()
+    if metric := name if name in listed else next((each for each in listed if each.endswith(f"/{name}")), None):
+        yield lambda: metrics.explain(metric)
+    equation = name.rpartition(".")[2]
+    if equation in functions.equations():
+        yield lambda: functions.explain(equation)
     if key := keys.find(name):
         yield lambda: keys.explain(key)
-    if whole := next((metric for metric in metrics.meanings() if metric.endswith(f"/{name}")), None):
-        yield lambda: metrics.explain(whole)
+
+
+def index() -> list[str]:
+    """What there is to ask for."""
+    groups = {
+        "algorithms": algorithms.names(),
+        "equations": [*functions.equations()],
+        "metrics": [*metrics.meanings()],
+        "terms": [*glossary.terms()],
+        "keys": [*keys.texts()],
+    }
+    lines = [*(f"    {line}" for line in INDEX.splitlines()), ""]
+    return lines + [line for title, listed in groups.items() for line in (f"{title}: {', '.join(listed)}", "")][:-1]

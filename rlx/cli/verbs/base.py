@@ -24,7 +24,7 @@ TOUR = f"""rlx {__version__}: reinforcement learning you can start, trust, compa
   rlx train algo=sft task=add2           or a small language model, to add two numbers
   rlx train -m env=cartpole,acrobot seed=1,2,3        a grid
   rlx ls ; rlx show latest ; rlx plot ; rlx dash      what ran, how it went, learning curves, TensorBoard
-  rlx list algos | envs | tasks | presets ; rlx --help ; rlx train --help
+  rlx list algos | envs | tasks | presets ; rlx explain ppo ; rlx --help ; rlx train --help
 """
 
 

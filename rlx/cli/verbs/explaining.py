@@ -1,4 +1,4 @@
-"""rlx explain: what a name means."""
+"""rlx explain: what a name means, or which page answers a question."""
 
 from typing import Annotated
 
@@ -6,12 +6,19 @@ import typer
 
 from rlx.cli.verbs.base import app
 
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[WORD]...", help="A name, or a question. Without one: what there is to ask for."),
+]
+
 
 @app.command()
-def explain(
-    words: Annotated[list[str] | None, typer.Argument(metavar="[WORD]...", help="A metric, or several words.")] = None,
-) -> None:
-    """What a metric means: rlx explain train/approx_kl."""
+def explain(words: Words = None) -> None:
+    """What a name means, from the equation to the run: rlx explain ppo.
+
+    An algorithm, a key (algo.clip_coef), a metric (train/approx_kl), an equation (gae), a term (bellman), or a
+    question: rlx explain why did my entropy collapse.
+    """
     from rlx.cli.explaining import explain
 
     if code := explain(words or []):

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Iterator, Sequence
 
 from rlx.base.errors import UserError
-from rlx.explain import algorithms, functions, glossary, keys, metrics
+from rlx.explain import algorithms, functions, glossary, keys, metrics, story
 
 Page = Callable[[], list[str]]
 INDEX = """rlx explain ppo                      an algorithm: equations, keys, code, what to watch, what goes wrong
@@ -12,7 +12,8 @@ rlx explain algo.clip_coef           a key of the configuration
 rlx explain train/approx_kl          a metric
 rlx explain gae                      an equation
 rlx explain bellman                  a term
-rlx explain why is my entropy gone   a question"""
+rlx explain why is my entropy gone   a question
+rlx explain latest                   a run: what happened, what held it back, what to try next"""
 
 
 def answer(words: Sequence[str]) -> list[str]:
@@ -20,6 +21,8 @@ def answer(words: Sequence[str]) -> list[str]:
     name = " ".join(words).strip()
     if not name:
         return index()
+    if len(words) == 1 and (run := story.path_of(name)):
+        return story.explain(run)
     if pages := [*named(name)]:
         return [line for i, page in enumerate(pages) for line in ([""] * bool(i) + page())]
     near = difflib.get_close_matches(name.lower(), names(), n=3, cutoff=0.75)

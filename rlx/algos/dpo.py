@@ -119,7 +119,7 @@ LESSON = {
     "watch": ("rewards/accuracies", "rewards/margins", "logps/chosen", "eval/reward"),
     "wrong": (
         "both sides become improbable (logps/chosen falls): a larger algo.beta, a lower algo.lr",
-        "pairs are learnt by heart (rewards/accuracies 1, eval falls): more algo.num_pairs, fewer steps",
+        "pairs are learned by heart (rewards/accuracies 1, eval falls): more algo.num_pairs, fewer steps",
         "nothing moves (rewards/accuracies .5): raise algo.lr, clearer pairs (algo.candidates=8)",
     ),
     "try": (
@@ -138,16 +138,16 @@ MEANINGS = {
     ),
     "rewards/rejected": (
         "Mean implicit reward of the rejected completions: beta (log pi - log pi_ref). Healthy: falls. If not: "
-        "rising with the chosen one's, the pairs do not differ in what is learnt."
+        "rising with the chosen one's, the pairs do not differ in what is learned."
     ),
     "rewards/margins": (
         "`rewards/chosen` - `rewards/rejected`, mean. Healthy: grows from 0. If not: 0, raise algo.lr; growing "
-        "without end, pairs are learnt by heart: fewer steps, more algo.num_pairs."
+        "without end, pairs are learned by heart: fewer steps, more algo.num_pairs."
     ),
     "rewards/accuracies": (
         "Share of pairs whose chosen completion has the larger implicit reward. Healthy: from .5 towards 1. If "
-        "not: at .5, nothing is learnt: raise algo.lr or draw more different pairs (algo.candidates); 1 within an "
-        "epoch, pairs are learnt by heart."
+        "not: at .5, nothing is learned: raise algo.lr or draw more different pairs (algo.candidates); 1 within an "
+        "epoch, pairs are learned by heart."
     ),
     "logps/chosen": (
         "Mean log-probability of a chosen completion, summed over its tokens, in nats. Healthy: steady. If not: "
@@ -158,7 +158,7 @@ MEANINGS = {
         "see `rewards/margins`."
     ),
     "epoch": (
-        "Times that each pair has been learnt from, on average. Healthy: 1 to 3. If not: many, pairs are learnt "
+        "Times that each pair has been learned from, on average. Healthy: 1 to 3. If not: many, pairs are learned "
         "by heart: more algo.num_pairs."
     ),
 }

@@ -212,7 +212,7 @@ LESSON = {
             "algo.double=true, a lower algo.lr, a rarer algo.target_update_every"
         ),
         (
-            "nothing is learnt: learning_starts is not over, or epsilon is still high: look at "
+            "nothing is learned: learning_starts is not over, or epsilon is still high: look at "
             "train/n_updates and rollout/exploration_rate"
         ),
         (
@@ -232,7 +232,7 @@ MEANINGS = {
     "rollout/exploration_rate": (
         "epsilon: the probability that an action is random. Healthy: 1 at the start, algo.final_epsilon after "
         "algo.exploration_fraction of the run. If not: still high at the end, the agent never acts on what it has "
-        "learnt: a smaller algo.exploration_fraction or algo.final_epsilon."
+        "learned: a smaller algo.exploration_fraction or algo.final_epsilon."
     ),
     "train/q_value": (
         "Mean Q(s, a) of the minibatches, in units of discounted return. Healthy: grows to what is really earned "

@@ -67,7 +67,7 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
 # What rlx explain says of the algorithm.
 LESSON = {
     "what": (
-        "Pretraining teaches a language model to predict the next token of a corpus. What it has learnt is a "
+        "Pretraining teaches a language model to predict the next token of a corpus. What it has learned is a "
         "distribution over texts, from which others can start: sampling from it writes new texts. Everything "
         "later (reward model, RLHF, DPO) begins with such a model."
     ),

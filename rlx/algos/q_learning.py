@@ -202,7 +202,7 @@ MEANINGS = {
     "rollout/exploration_rate": (
         "epsilon: the probability that an action is random. Healthy: 1 at the start, algo.final_epsilon after "
         "algo.exploration_fraction of the run. If not: still high at the end, the agent never acts on what it has "
-        "learnt: a smaller algo.exploration_fraction or algo.final_epsilon."
+        "learned: a smaller algo.exploration_fraction or algo.final_epsilon."
     ),
     "train/loss": (
         "Mean of .5 (y - Q(s, a))^2, half the squared temporal-difference error. Healthy: falls to 0 where the "

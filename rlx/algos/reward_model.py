@@ -170,7 +170,7 @@ LESSON = {
     "watch": ("eval/accuracy", "accuracy", "eval/correlation"),
     "wrong": (
         "eval/accuracy stays near .5: more algo.num_rankings, a higher algo.lr",
-        ("accuracy is far above eval/accuracy: rankings are learnt by heart: more algo.num_rankings, fewer steps"),
+        ("accuracy is far above eval/accuracy: rankings are learned by heart: more algo.num_rankings, fewer steps"),
         "the policy trained on it is worse: it was gamed: compare objective/scores and reward there",
     ),
     "try": (
@@ -184,12 +184,12 @@ LESSON = {
 MEANINGS = {
     "accuracy": (
         "Share of the batch's pairs of different reward that the scores put in order. Healthy: from .5 towards 1. "
-        "If not: at .5, raise algo.lr or algo.num_rankings; far above `eval/accuracy`, rankings are learnt by "
+        "If not: at .5, raise algo.lr or algo.num_rankings; far above `eval/accuracy`, rankings are learned by "
         "heart."
     ),
     "margin": (
         "Score of the best completion of a ranking less that of its worst, mean, in units of score. Healthy: "
-        "grows and settles. If not: growing without end, rankings are learnt by heart: fewer steps."
+        "grows and settles. If not: growing without end, rankings are learned by heart: fewer steps."
     ),
     "eval/accuracy": (
         "Share of the pairs of fresh rankings that the scores put in order. Healthy: above .7; .5 is chance. If "
@@ -208,7 +208,7 @@ MEANINGS = {
         "order within a prompt may still be right (`eval/accuracy`); more rankings."
     ),
     "epoch": (
-        "Times that each ranking has been learnt from, on average. Healthy: a few. If not: many, with `accuracy` "
+        "Times that each ranking has been learned from, on average. Healthy: a few. If not: many, with `accuracy` "
         "far above `eval/accuracy`: more algo.num_rankings."
     ),
 }

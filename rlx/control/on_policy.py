@@ -68,13 +68,13 @@ MEANINGS = {
     ),
     "train/n_updates": (
         "Gradient steps so far. Healthy: grows by epochs times minibatches an iteration. If not: a run of few "
-        "updates has learnt little, whatever its step count says: more epochs or smaller batches."
+        "updates has learned little, whatever its step count says: more epochs or smaller batches."
     ),
     "train/grad_norm": (
         "Global L2 norm of the gradient before clipping, mean over the iteration. Healthy: of one order of "
         "magnitude through the run, around or below algo.max_grad_norm. If not: far above it in every step, "
         "clipping sets the step size: lower algo.lr or scale the rewards (env.normalize_reward=true); near 0, "
-        "nothing is learnt any more."
+        "nothing is learned any more."
     ),
     "train/std": (
         "Standard deviation of the Gaussian policy, mean over action dimensions, in units of the action. Healthy: "
@@ -85,7 +85,7 @@ MEANINGS = {
         "Minus the policy's mean entropy, in nats: -ln(number of actions) for a uniform policy, 0 for one without "
         "chance; positive is possible for a Gaussian. Healthy: rises slowly towards 0 while the return rises. If "
         "not: near 0 before the return is good, exploration is over (entropy collapse): raise algo.ent_coef or "
-        "lower algo.lr; unchanged at the end, nothing was learnt."
+        "lower algo.lr; unchanged at the end, nothing was learned."
     ),
     "train/explained_variance": (
         "Share of the variance of returns that the critic predicts: 1 - Var(R - V) / Var(R). Healthy: from 0 "

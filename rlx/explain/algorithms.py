@@ -148,13 +148,13 @@ def _strings(said: Mapping[str, Any], name: str) -> list[str]:
 
 
 def commands(name: str, base: str, said: Mapping[str, Any]) -> list[str]:
-    """Lines to try: a variant's are those of what it is a variant of, and the two compared."""
+    """Lines to try: those of its file; a variant's are those of what it is a variant of, and the two compared."""
     lines = _strings(said, "try")
-    if not lines:
+    if base == name and any(re.search(rf"\balgo={name}(?= |$)", line) for line in lines):
+        return lines
+    if base == name:  # a copy, or a file that names none
         place = "task=add2" if registry.world_name(keys.implementation(name)) == "language" else "env=cartpole"
         return [f"rlx train algo={name} {place}"]
-    if base == name:
-        return lines
     chosen = re.compile(rf"\balgo={base}(?= |$)")
     first = next((line for line in lines if chosen.search(line)), lines[0])
     both = chosen.sub(f"algo={base},{name}", first).replace("rlx train ", "rlx train -m ")

@@ -125,7 +125,7 @@ class Record:
 
     @cached_property
     def _scored(self) -> tuple[str, Series]:
-        """How good it was at each evaluation; while it learnt, where there were fewer than two. And that metric."""
+        """How good it was at each evaluation; while it learned, where there were fewer than two. And that metric."""
         known = {name: series for name in self.facts.metrics if (series := self.series(name))}
         evaluated = [name for name in known if name.startswith("eval/")]
         telling = [name for name in evaluated if any(known[name].values)]  # nothing is ever right where none can be

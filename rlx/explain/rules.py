@@ -157,7 +157,9 @@ def replay_too_small(record: Record) -> Finding | None:
     size, batch = record.number("algo.buffer_size"), record.number("algo.batch_size") or 32
     if record.solved or size is None or size >= max(32 * batch, 0.01 * record.steps):
         return None
-    text = f"algo.buffer_size={size:.0f} holds {size / batch:.3g} batches: steps are learnt from in a row and forgotten"
+    text = (
+        f"algo.buffer_size={size:.0f} holds {size / batch:.3g} batches: steps are learned from in a row and forgotten"
+    )
     return Finding(text, (f"algo.buffer_size={max(10_000, record.steps // 2)}",))
 
 

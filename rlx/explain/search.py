@@ -13,10 +13,13 @@ from typing import NamedTuple
 
 from rlx.explain import algorithms, comments, functions, glossary, keys, metrics
 
-IDLE = """a about all am an and any are as at be been but by can could did do does done explain for from get go goes got
-happen happens had has have how i if in is it its just let look looks me mean means my need no not of on or our rlx say
-says should so something tell than that the their them then there these they thing this to up use used want was we were
-what when where which who whose why will with work works would you your"""
+IDLE = """
+a about all am an and any are as at be been but by can could did do does done explain for from get go goes got had
+happen happens has have how i if in is it its just learn learned learns learnt let look looks me mean means my need no
+not of on or our rlx say says should so something suddenly tell than that the their them then there these they thing
+this to train training up use used want was we were what when where which while who whose why will with work works
+would you your
+"""
 STOP = frozenset(IDLE.split())
 ENDINGS = ("isation", "ization", "ising", "izing", "ations", "ation", "ings", "ing", "ies", "ed", "es", "ly", "e", "s")
 TITLE, TEXT, WHOLE = 3.0, 1.0, 2.0
@@ -38,7 +41,8 @@ def stem(word: str) -> str:
 
 def words(text: str) -> list[str]:
     """The stems of a text, without what says nothing."""
-    return [stem(word) for word in re.findall(r"[a-z0-9]+", text.lower()) if word not in STOP]
+    text = re.sub(r"\b(on|off)[ -]?policy\b", r"\1policy", text.lower())  # neither is about policies as such
+    return [stem(word) for word in re.findall(r"[a-z0-9]+", text) if word not in STOP]
 
 
 def _document(name: str, titles: Iterable[str], text: str) -> Document:

@@ -247,7 +247,7 @@ def sample(
 MEANINGS = {
     "eval/greedy_accuracy": (
         "Share of held-out prompts whose most probable completion is right, from 0 to 1. Healthy: rises towards "
-        "1. If not: flat while `reward` rises, training prompts are learnt by heart or the reward is partial: "
+        "1. If not: flat while `reward` rises, training prompts are learned by heart or the reward is partial: "
         "task.reward=exact."
     ),
     "eval/sampled_accuracy": (

@@ -209,7 +209,7 @@ MEANINGS = {
         "collapse), nothing is explored any more: algo.ent_coef=0.01, a lower algo.lr, a larger algo.clip_high."
     ),
     "sampling/sampling_logp_difference/max": (
-        "Largest gap between a token's log-probability when it was sampled and when it is first learnt from, in "
+        "Largest gap between a token's log-probability when it was sampled and when it is first learned from, in "
         "nats. Healthy: below .001 in float32, .1 in bfloat16. If not: sampling and learning are two policies: "
         "model.dtype=float32 tells whether rounding is the cause."
     ),

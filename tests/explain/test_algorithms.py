@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, imported
+from command_line import ROOT, Forks, imported
 
 from rlx.config import registry
 from rlx.explain import algorithms, functions, keys, metrics, source
@@ -160,3 +160,12 @@ def test_a_strangers_file_has_a_page_without_being_imported(tmp_path: Path, monk
 @pytest.mark.parametrize("word", ["ppo", "gae", "double_dqn"])
 def test_a_page_imports_nothing_slow(word: str, tmp_path: Path) -> None:
     assert imported("explain", word, cwd=tmp_path)[0] == set()
+
+
+def test_a_copy_made_by_rlx_new_is_explained_as_ones_own(tmp_path: Path, forks: Forks) -> None:
+    assert forks("new", "algo", "my_ppo", "--from", "ppo", cwd=tmp_path).code == 0
+    page = forks("explain", "my_ppo", cwd=tmp_path).out
+    assert "kind: on-policy, model-free" in page and "eps: algo.clip_coef=0.2" in page
+    assert "train: ./algos/my_ppo.py:" in page and "\n    rlx train algo=my_ppo env=cartpole\n" in page
+    key = forks("explain", "algo.clip_coef", cwd=tmp_path).out
+    assert "my_ppo" in key.partition("what: ")[0]

@@ -151,6 +151,7 @@ def test_a_run_is_explained_by_its_path_and_as_the_latest(tmp_path: Path, forks:
         assert done.code == 0 and "ppo on env=cartpole, seed 1: finished after 320 steps" in done.out
     missing = forks("explain", "latest:dqn", cwd=tmp_path)
     assert missing.code == 2 and "there is no run of dqn" in missing.err
+    assert imported("explain", "latest", cwd=tmp_path)[0] == set()
     (run / "config.yaml").write_text("a: [")
     broken = forks("explain", str(run), cwd=tmp_path)
     assert broken.code == 2 and len(broken.err.splitlines()) == 1

@@ -33,6 +33,7 @@ from rlx.control.config import ControlConfig
 from rlx.control.noise import Gaussian, Held
 from rlx.control.off_policy import check_buffer, make_replay, tensors
 from rlx.engine.learner import Learner
+from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
 from rlx.envs.make import make_envs
 from rlx.functional import continuous, schedules, value as vf
@@ -72,7 +73,7 @@ class Config:
     noise_every: Whole  # steps for which sde holds its noise; 0: between two bursts of gradient steps
     max_grad_norm: NonNegative  # 0: no clipping
     adam_eps: Positive
-    engine: Literal["auto", "tape", "torch"]
+    engine: Engine
 
     def __post_init__(self) -> None:
         if self.gradient_steps == 0:
@@ -211,3 +212,81 @@ def make_noise(algo: Config, actor: SquashedGaussian) -> Gaussian | Held:
 def load_policy(cfg: ControlConfig[Config], run: Run) -> BoxPolicy:
     """The policy that a checkpoint holds, with its frozen observation statistics."""
     return BoxPolicy.restore(cfg, run, make_actor)
+
+
+# What rlx explain says of the algorithm.
+LESSON = {
+    "what": (
+        "SAC learns a random policy for continuous actions that is paid for its entropy as well as for reward, so "
+        "that it goes on exploring. Two critics value its actions and the smaller value counts, which keeps "
+        "over-estimation down. It learns from a replay buffer, and finds the price of entropy itself."
+    ),
+    "kind": "off-policy, model-free",
+    "watch": ("rollout/ep_rew_mean", "train/entropy", "train/ent_coef", "train/q_value"),
+    "wrong": (
+        (
+            "the return stays where it was and alpha grows: the target entropy cannot be reached: a lower "
+            "algo.target_entropy, or a limit, algo.alpha_max"
+        ),
+        (
+            "entropy is gone early and the return stands still: a higher algo.target_entropy, or a larger "
+            "algo.alpha with algo.tune_alpha=false"
+        ),
+        ("Q-values grow beyond any possible return: a lower algo.lr, a smaller algo.tau, env.normalize_reward=true"),
+    ),
+    "try": (
+        "rlx train algo=sac env=pendulum",
+        "rlx train -m algo=sac,td3,ddpg env=pendulum seed=1,2,3",
+        "rlx train algo=sac env=mountaincar_continuous algo.noise=sde",
+    ),
+}
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "train/ent_coef": (
+        "alpha: the price of entropy, in units of reward. Healthy: falls from algo.alpha to where `train/entropy` meets its "
+        "target. If not: growing without end, the target cannot be reached: a lower algo.target_entropy; 0 early, the "
+        "policy is paid for reward alone: a higher one."
+    ),
+    "train/ent_coef_loss": (
+        "-log alpha (log pi + target entropy), mean. Healthy: near 0 when entropy meets its target. If not: far from 0 "
+        "for long, look at `train/entropy` and `train/ent_coef`."
+    ),
+    "train/entropy": (
+        "Minus the mean log-density of actions, of actions in [-1, 1], in nats. Healthy: falls towards "
+        "algo.target_entropy (null: minus the number of action dimensions). If not: far below it, the policy has lost "
+        "its randomness: a higher algo.target_entropy."
+    ),
+    "train/critic_loss": (
+        "Sum over the critics of the mean .5 (Q(s, a) - y)^2, in squared units of return. Healthy: small beside the "
+        "square of `train/q_value`; it rises when the policy reaches new states. If not: growing without end, the "
+        "critics diverge: a lower algo.lr, a smaller algo.tau, env.normalize_reward=true."
+    ),
+    "train/actor_loss": (
+        "Mean alpha log pi(a|s) - min Q(s, a) of the policy's own actions, in units of return. Healthy: about minus "
+        "`train/q_value`. If not: rising while the return falls, the critics mislead it: a lower algo.lr, more "
+        "algo.num_critics."
+    ),
+    "train/q_value": (
+        "Mean Q(s, a) of the minibatches over the critics, in units of discounted return. Healthy: grows to what is "
+        "really earned from such states, and stays there. If not: above any possible return (max reward / "
+        "(1 - gamma)), it over-estimates: more algo.num_critics, a smaller algo.tau."
+    ),
+    "train/target_value": (
+        "Mean of the targets y, in units of discounted return. Healthy: close to `train/q_value`. If not: running "
+        "ahead of it without end, targets chase themselves: a smaller algo.tau, a lower algo.lr."
+    ),
+    "train/grad_norm": (
+        "Global L2 norm of the critics' gradient before clipping, mean over the iteration. Healthy: of one order of "
+        "magnitude. If not: growing with `train/critic_loss`, the critics diverge: env.normalize_reward=true or a "
+        "lower algo.lr."
+    ),
+    "train/learning_rate": (
+        "Step size of the optimisers. Healthy: algo.lr, or falling linearly to 0 with algo.anneal_lr=true. If not: "
+        "change algo.lr by factors of 3."
+    ),
+    "train/n_updates": (
+        "Gradient steps of the critics so far. Healthy: algo.gradient_steps for each algo.train_freq steps after "
+        "algo.learning_starts. If not: 0, learning has not started: lower algo.learning_starts."
+    ),
+}

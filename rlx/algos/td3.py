@@ -32,6 +32,7 @@ from rlx.control.box_acting import BoxExplorer, BoxPolicy, num_dimensions
 from rlx.control.config import ControlConfig
 from rlx.control.off_policy import check_buffer, make_replay, tensors
 from rlx.engine.learner import Learner
+from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
 from rlx.envs.make import make_envs
 from rlx.functional import continuous, schedules, value as vf
@@ -65,11 +66,11 @@ class Config:
     policy_delay: Count  # d: gradient steps of the critics for one of the policy and the targets
     target_noise: NonNegative  # standard deviation, of actions in [-1, 1]
     target_noise_clip: NonNegative  # c
-    noise: noise.Kind  # of exploration: gaussian, or ou, which remembers itself
+    noise: Literal["gaussian", "ou"]  # of exploration: gaussian, or ou, which remembers itself
     noise_std: NonNegative
     max_grad_norm: NonNegative  # 0: no clipping
     adam_eps: Positive
-    engine: Literal["auto", "tape", "torch"]
+    engine: Engine
 
     def __post_init__(self) -> None:
         if self.gradient_steps == 0:
@@ -174,3 +175,65 @@ def make_critics(cfg: ControlConfig[Config], envs: Envs, run: Run) -> Critics:
 def load_policy(cfg: ControlConfig[Config], run: Run) -> BoxPolicy:
     """The policy that a checkpoint holds, with its frozen observation statistics."""
     return BoxPolicy.restore(cfg, run, make_actor)
+
+
+# What rlx explain says of the algorithm.
+LESSON = {
+    "what": (
+        "TD3 learns a deterministic policy for continuous actions by the gradient of a critic through its action. "
+        "Of two critics the smaller value counts, target actions are smoothed by noise, and the policy is updated "
+        "half as often: three cures of DDPG's over-estimation. It learns from a replay buffer, and explores by "
+        "noise on its actions."
+    ),
+    "kind": "off-policy, model-free",
+    "watch": ("rollout/ep_rew_mean", "train/q_value", "train/actor_loss", "train/critic_loss"),
+    "wrong": (
+        (
+            "the actions stand at the bounds of the space from the start: the critic was wrong early: a larger "
+            "algo.learning_starts, a lower algo.lr"
+        ),
+        ("Q-values grow beyond any possible return: algo.num_critics=2, algo.target_noise=0.2, a smaller algo.tau"),
+        ("a sparse reward is never found: noise of single steps goes nowhere: algo.noise=ou, a larger algo.noise_std"),
+    ),
+    "try": (
+        "rlx train algo=td3 env=pendulum",
+        "rlx train algo=ddpg env=pendulum",
+        "rlx train -m algo=sac,td3,ddpg env=pendulum seed=1,2,3",
+    ),
+}
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "train/critic_loss": (
+        "Sum over the critics of the mean .5 (Q(s, a) - y)^2, in squared units of return. Healthy: small beside the "
+        "square of `train/q_value`; it rises when the policy reaches new states. If not: growing without end, the "
+        "critics diverge: a lower algo.lr, a smaller algo.tau, env.normalize_reward=true."
+    ),
+    "train/actor_loss": (
+        "Minus the mean Q_1(s, pi(s)), in units of return. Healthy: falls as the policy improves, to about minus "
+        "`train/q_value`. If not: falling while the return does not rise, the policy exploits errors of the critic: "
+        "a larger algo.policy_delay, a lower algo.lr."
+    ),
+    "train/q_value": (
+        "Mean Q(s, a) of the minibatches over the critics, in units of discounted return. Healthy: grows to what is "
+        "really earned from such states, and stays there. If not: above any possible return (max reward / "
+        "(1 - gamma)), it over-estimates: algo.num_critics=2, algo.target_noise=0.2."
+    ),
+    "train/target_value": (
+        "Mean of the targets y, in units of discounted return. Healthy: close to `train/q_value`. If not: running "
+        "ahead of it without end, targets chase themselves: a smaller algo.tau, a lower algo.lr."
+    ),
+    "train/grad_norm": (
+        "Global L2 norm of the critics' gradient before clipping, mean over the iteration. Healthy: of one order of "
+        "magnitude. If not: growing with `train/critic_loss`, the critics diverge: env.normalize_reward=true or a "
+        "lower algo.lr."
+    ),
+    "train/learning_rate": (
+        "Step size of the optimisers. Healthy: algo.lr, or falling linearly to 0 with algo.anneal_lr=true. If not: "
+        "change algo.lr by factors of 3."
+    ),
+    "train/n_updates": (
+        "Gradient steps of the critics so far. Healthy: algo.gradient_steps for each algo.train_freq steps after "
+        "algo.learning_starts. If not: 0, learning has not started: lower algo.learning_starts."
+    ),
+}

@@ -23,8 +23,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 SIGNS = {"env": "gym", "env.name": "signs", "env.id": "probe_envs:Signs-v0"}
 SHORT = {"total_steps": 96, "eval_every": 96, "eval_episodes": 1, "checkpoint_every": 0}
+CONTINUOUS = ("sac", "td3", "ddpg")
 CONTROL: dict[str, dict[str, Any]] = {  # an algorithm, and switches that add metrics
     **{name: {**SIGNS, "algo": name} for name in registry.algorithms_of("control")},
+    **{name: {"env": "pendulum", "algo": name, "algo.learning_starts": 8, "algo.rounds": 16} for name in CONTINUOUS},
     "ppo in a Box": {"env": "pendulum", "algo": "ppo"},
     "ppo with success": {"env": "frozenlake", "algo": "ppo"},
     "reinforce in one environment": {**SIGNS, "algo": "reinforce", "algo.num_envs": 1},

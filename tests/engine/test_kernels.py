@@ -16,6 +16,7 @@ from rlx.engine import kernels as kernels_module
 from rlx.engine.learner import Learner
 from rlx.engine.native_ops import Table
 from rlx.engine.optim import OPTIMIZERS
+from rlx.engine.program import Operation, Program
 from rlx.engine.tape import Forward, Tape
 
 torch.set_num_threads(1)
@@ -309,19 +310,20 @@ def test_replays_of_the_kernels_are_bitwise_equal() -> None:
 
 def test_a_product_that_is_read_elsewhere_is_still_there() -> None:
     """Its copy may be written at once into the gradient only where nothing else reads it."""
-    weight = torch.randn(4, 4, requires_grad=True)
-    x = torch.randn(4, 4)
-
-    def function(given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        product = given["x"] @ given["x"]
-        return (product * weight).sum(), product.exp()
-
-    grads = [torch.empty(4, 4)]
-    tape = Tape(function, {"x": torch.randn(4, 4)}, [weight], grads, KERNELS)
-    tape.inputs["x"].copy_(x)
-    tape.replay()
-    torch.testing.assert_close(grads[0], x @ x)
-    torch.testing.assert_close(tape.outputs[1], (x @ x).exp(), rtol=1e-4, atol=1e-5)
+    assert KERNELS is not None
+    x, product, grad, read = (torch.randn(4, 4) for _ in range(4))
+    program = Program({})
+    program.append(Operation("mm", (product,), (x, x)))
+    program.append(Operation("copy", (grad,), (product,)))
+    alone = Table(program, KERNELS)
+    assert len(alone.array) == 1
+    alone.replay()
+    torch.testing.assert_close(grad, x @ x)
+    program.append(Operation("exp", (read,), (product,)))
+    product.zero_()
+    Table(program, KERNELS).replay()
+    torch.testing.assert_close(read, (x @ x).exp(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(grad, x @ x)
 
 
 # -- building them ---------------------------------------------------------------------------------------------

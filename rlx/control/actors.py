@@ -17,7 +17,7 @@ from rlx.control.networks import ACTIVATIONS, ModelConfig, Network, mlp, orthogo
 from rlx.engine.learner import Learner
 from rlx.engine.optim import Flat
 from rlx.envs.batch import Envs
-from rlx.functional.continuous import squashed_logprob
+from rlx.functional.continuous import squash, squashed_logprob
 
 M = TypeVar("M", bound=nn.Module)
 LOG_STD = (-20.0, 2.0)  # bounds of a squashed policy's log standard deviation (Haarnoja et al. 2018, their code)
@@ -62,7 +62,7 @@ class DeterministicActor(Actor):
         self.std = std
 
     def forward(self, obs: Tensor) -> Tensor:
-        return torch.tanh(self.actor(self.encode(obs)))
+        return squash(self.actor(self.encode(obs)))
 
     mode = forward
 
@@ -88,15 +88,15 @@ class SquashedGaussian(Actor):
         """Actions [..., A] and their log-probabilities [...]."""
         mean, log_std = self.params(obs)
         before = mean + log_std.exp() * noise
-        return torch.tanh(before), squashed_logprob(before, noise, log_std).sum(-1)
+        return squash(before), squashed_logprob(before, noise, log_std).sum(-1)
 
     def mode(self, obs: Tensor) -> Tensor:
         """The squashed mean."""
-        return torch.tanh(self.params(obs)[0])
+        return squash(self.params(obs)[0])
 
     def sample(self, obs: Tensor, noise: Tensor) -> Tensor:
         mean, log_std = self.params(obs)
-        return torch.tanh(mean + log_std.exp() * noise)
+        return squash(mean + log_std.exp() * noise)
 
     def explore(self, obs: Tensor, noise: Tensor) -> Tensor:
         return self.sample(obs, noise)
@@ -125,12 +125,12 @@ class StateDependent(SquashedGaussian):
         return self._mean(features), 0.5 * torch.log(variance + 1e-6)
 
     def mode(self, obs: Tensor) -> Tensor:
-        return torch.tanh(self._mean(self.actor[:-1](self.encode(obs))))
+        return squash(self._mean(self.actor[:-1](self.encode(obs))))
 
     def explore(self, obs: Tensor, noise: Tensor) -> Tensor:
         """With noise [N, F, A]."""
         features = self.actor[:-1](self.encode(obs))
-        return torch.tanh(self._mean(features) + (features[:, None] @ (self.log_std.exp() * noise))[:, 0])
+        return squash(self._mean(features) + (features[:, None] @ (self.log_std.exp() * noise))[:, 0])
 
 
 class Stacked(nn.Module):

@@ -199,6 +199,16 @@ def test_an_actor_whose_critic_is_replaced_between_calls_follows_it(algo: str, e
     assert not learner.notice
 
 
+@pytest.mark.parametrize("algo", NAMES)
+def test_a_policy_at_its_bounds_everywhere_is_still_recorded_and_can_come_back(algo: str) -> None:
+    """tanh(10) is 1 in float32, and torch's derivative of it 0."""
+    learner, _, loss = actor_learner(algo, "tape")
+    loss.args[0].actor[-1].bias.data[:2] = 10.0  # of the mean
+    for _ in range(12):
+        learner.step({"obs": torch.randn(64, 3), "noise": 0.1 * torch.randn(64, 2)}, None, 1e-9)
+    assert not learner.notice and learner.flat.grad.norm() > 0
+
+
 def minibatch(rows: int = 32) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(2)
 

@@ -8,6 +8,7 @@ from rlx.functional.continuous import (
     sac_policy,
     smoothed_action,
     soft_target,
+    squash,
     squashed_logprob,
     temperature,
 )
@@ -75,6 +76,22 @@ def test_a_smoothed_action_is_near_and_inside_the_bounds():
     assert_close(near[inside], (action + noise)[inside])
     assert_close(smoothed_action(action, torch.zeros(5000), 0.5), action)
     assert smoothed_action(torch.tensor([3.0]), torch.tensor([9.0]), 0.5, 0.0, 4.0).tolist() == [3.5]
+
+
+def test_squash_is_tanh_and_its_gradient_is_right_where_torchs_has_lost_its_digits():
+    u = torch.linspace(-19, 19, 2001, dtype=torch.float32, requires_grad=True)
+    (grad,) = torch.autograd.grad(squash(u).sum(), u)
+    exact = u.detach().double()
+    assert_close(squash(u).double(), exact.tanh(), rtol=0, atol=3e-7)  # three units in the last place of a float32
+    assert_close(grad.double(), 1 / exact.cosh() ** 2, rtol=1e-5, atol=0)
+    (torchs,) = torch.autograd.grad(u.tanh().sum(), u)
+    assert torchs[-1] == 0 < grad[-1]
+
+
+def test_squash_is_finite_with_no_gradient_far_outside():
+    u = torch.tensor([-1e30, -50.0, 50.0, 1e30], dtype=torch.float32, requires_grad=True)
+    (grad,) = torch.autograd.grad(squash(u).sum(), u)
+    assert squash(u).tolist() == [-1.0, -1.0, 1.0, 1.0] and grad.tolist() == [0.0] * 4
 
 
 def test_a_squashed_log_probability_is_that_of_torch_distributions():

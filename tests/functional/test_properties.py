@@ -57,6 +57,7 @@ CALLS = {
     continuous.sac_policy: ("logprob q", (T, N), {"alpha": 0.2}, {}),
     continuous.temperature: ("logprob", (T, N), {"log_alpha": 0.5, "target_entropy": -1.0}, {}),
     continuous.smoothed_action: ("action noise", (T, N), {"clip": 0.5, "low": -1.0, "high": 2.0}, {}),
+    continuous.squash: ("before", (T, N), {}, {}),
     continuous.squashed_logprob: ("before noise log_std", (T, N), {}, {}),
     kl.k1: ("logprob ref_logprob", (T, N), {}, {}),
     kl.k2: ("logprob ref_logprob", (T, N), {}, {}),

@@ -244,9 +244,9 @@ LESSON = {
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
     "train/ent_coef": (
-        "alpha: the price of entropy, in units of reward. Healthy: falls from algo.alpha to where `train/entropy` meets "
-        "its target. If not: growing without end, the target cannot be reached: a lower algo.target_entropy; 0 early, the "
-        "policy is paid for reward alone: a higher one."
+        "alpha: the price of entropy, in units of reward. Healthy: falls from algo.alpha to where `train/entropy` "
+        "meets its target. If not: growing without end, the target cannot be reached: a lower algo.target_entropy; 0 "
+        "early, the policy is paid for reward alone: a higher one."
     ),
     "train/ent_coef_loss": (
         "-log alpha (log pi + target entropy), mean. Healthy: near 0 when entropy meets its target. If not: far from 0 "

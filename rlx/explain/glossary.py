@@ -1,12 +1,13 @@
-"""Terms, from glossary.yaml: what each means, what more there is about it, a command that shows it."""
+"""Terms, from conf/glossary.yaml: what each means, what more there is about it, a command that shows it."""
 
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-FILE = Path(__file__).with_suffix(".yaml")
+from rlx.config import registry
+
+FILE = registry.conf_dir() / "glossary.yaml"
 
 
 class Term(NamedTuple):

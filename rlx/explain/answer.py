@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Iterator, Sequence
 
 from rlx.base.errors import UserError
-from rlx.explain import algorithms, functions, glossary, keys, metrics, story
+from rlx.explain import algorithms, choices, functions, glossary, keys, metrics, story
 
 Page = Callable[[], list[str]]
 INDEX = """rlx explain ppo                      an algorithm: equations, keys, code, what to watch, what goes wrong
@@ -12,6 +12,7 @@ rlx explain algo.clip_coef           a key of the configuration
 rlx explain train/approx_kl          a metric
 rlx explain gae                      an equation
 rlx explain bellman                  a term
+rlx explain cartpole                 an environment, a task or a preset
 rlx explain why is my entropy gone   a question
 rlx explain latest                   a run: what happened, what held it back, what to try next"""
 
@@ -39,7 +40,7 @@ def answer(words: Sequence[str]) -> list[str]:
 def names() -> list[str]:
     """Everything that has a page."""
     lists = (algorithms.names(), metrics.meanings(), functions.equations(), keys.texts(), glossary.names())
-    return [*dict.fromkeys(name for listed in lists for name in listed)]
+    return [*dict.fromkeys(name for listed in (*lists, choices.names()) for name in listed)]
 
 
 def named(name: str) -> Iterator[Page]:
@@ -56,6 +57,8 @@ def named(name: str) -> Iterator[Page]:
         yield lambda: functions.explain(equation)
     if key := keys.find(name):
         yield lambda: keys.explain(key)
+    if choice := choices.find(name):
+        yield lambda: choices.explain(*choice)
 
 
 def index() -> list[str]:

@@ -16,8 +16,8 @@ Words = Annotated[
 def explain(words: Words = None) -> None:
     """What a name means, from the equation to the run: rlx explain ppo.
 
-    An algorithm, a key (algo.clip_coef), a metric (train/approx_kl), an equation (gae), a term (bellman), or a
-    question: rlx explain why did my entropy collapse.
+    An algorithm, a key (algo.clip_coef), a metric (train/approx_kl), an equation (gae), a term (bellman), a run
+    (latest), or a question: rlx explain why did my entropy collapse.
     """
     from rlx.cli.explaining import explain
 

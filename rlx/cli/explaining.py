@@ -1,5 +1,6 @@
 """`rlx explain WORDS`, as fast as a <TAB>: without Typer."""
 
+import os
 import shutil
 import sys
 import textwrap
@@ -10,14 +11,15 @@ WIDTH = 100  # columns at most
 
 def explain(words: Sequence[str]) -> int:
     """Print the page of what the words name; returns the exit code."""
-    from rlx.base.errors import UserError
     from rlx.explain.answer import answer
 
     try:
         lines = answer(words)
-    except UserError as error:
+    except (Exception, KeyboardInterrupt) as error:
         from rlx.cli import exit_codes
 
+        if os.environ.get("RLX_DEBUG"):
+            raise
         return exit_codes.code_of(error)
     width = min(WIDTH, shutil.get_terminal_size().columns)
     for line in lines:

@@ -70,12 +70,15 @@ def symbols(name: str) -> dict[str, Key]:
     text = source.docstring(path) if path else ""
     known: dict[str, Key] = {}
     for short, key in keys.of("algo", name).items():
-        if short in ("name", "implementation"):
-            continue
+        choices = re.split(", | or ", key.field.range) if key.field else []
         for symbol in (comments.symbol_of(key.text)[0], short):
-            if symbol and re.search(rf"(?<![\w.]){re.escape(symbol)}(?!\w)", text):
+            if symbol not in ("", "name", "implementation", *choices) and _stands_in(text, symbol):
                 known.setdefault(symbol, key)
     return known
+
+
+def _stands_in(text: str, symbol: str) -> bool:
+    return re.search(rf"(?<![\w.]){re.escape(symbol)}(?!\w)", text) is not None
 
 
 def explain(name: str) -> list[str]:

@@ -73,6 +73,8 @@ def test_the_symbols_of_ppo_are_those_of_its_equations() -> None:
         "N": "algo.num_envs", "T": "algo.num_steps", "K": "algo.num_epochs", "eps": "algo.clip_coef",
         "c_v": "algo.vf_coef", "c_e": "algo.ent_coef", "beta": "algo.kl_coef",
     }  # fmt: skip
+    assert {key.name for symbol, key in algorithms.symbols("trpo").items() if symbol == "lambda"} == {"algo.cg_damping"}
+    assert not {"v", "clip", "group"} & {*algorithms.symbols("actor_critic"), *algorithms.symbols("grpo")}  # choices
     called = {call.function.name for call in functions.calls(ROOT / "rlx" / "algos" / "ppo.py")}
     assert {"gae", "ppo_clip", "ppo_penalty", "value_loss", "approx_kl", "explained_variance"} <= called
 

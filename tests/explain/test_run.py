@@ -152,6 +152,9 @@ def test_a_run_is_explained_by_its_path_and_as_the_latest(tmp_path: Path, forks:
     missing = forks("explain", "latest:dqn", cwd=tmp_path)
     assert missing.code == 2 and "there is no run of dqn" in missing.err
     assert imported("explain", "latest", cwd=tmp_path)[0] == set()
+    (run / "metrics.jsonl").write_bytes(b'{"step": 1, "train/approx_kl": "x"}\n[]\n{"step": null}\n\xff\n{"st')
+    torn = forks("explain", str(run), cwd=tmp_path)
+    assert torn.code == 0 and "no score yet" in torn.out
     (run / "config.yaml").write_text("a: [")
     broken = forks("explain", str(run), cwd=tmp_path)
     assert broken.code == 2 and len(broken.err.splitlines()) == 1

@@ -85,11 +85,13 @@ def explain(name: str) -> list[str]:
     """The page of an algorithm."""
     path, said, base = file_of(name), lesson(name), keys.base_of("algo", name) if name in keys.options("algo") else name
     top = head(name)
-    lines = [f"{name}: {top[0]}" if top else name, *[" ".join(top[1:])] * (len(top) > 1), ""]
-    if base != name:
-        lines += [f"it is {base} with: {_changes(name, base)}", ""]
     doc = source.docstring(path) if path else ""
-    lines.append(f"what: {said.get('what') or doc.partition(chr(10) * 2)[0].replace(chr(10), ' ') or UNTOLD}")
+    what = said.get("what") or doc.partition("\n\n")[0].replace("\n", " ") or UNTOLD
+    lines = [f"{name}: {top[0]}" if top else name, ""]
+    if base == name:
+        lines.append(f"what: {what}")
+    else:
+        lines += [f"what: {base} with {_changes(name)}. {' '.join(top[1:])}", f"{base}: {what}"]
     lines += [f"kind: {kind(name)}", f"where it learns: {spaces(name)}", ""]
     if path:
         lines += [f"equations ({source.near(path, 1)})", "", *laid_out(doc), ""]
@@ -100,12 +102,12 @@ def explain(name: str) -> list[str]:
     return lines[:-1]
 
 
-def _changes(name: str, base: str) -> str:
+def _changes(name: str) -> str:
     own = comments.comments(keys.options("algo")[name])
     values = [
         f"algo.{key}={one.value}" for key, one in own.items() if key.partition(".")[0] not in ("defaults", "name")
     ]
-    return f"{' '.join(values)} (rlx explain {base})"
+    return " ".join(values)
 
 
 def _tied(name: str, path: Path) -> list[str]:

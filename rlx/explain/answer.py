@@ -45,8 +45,8 @@ def names() -> list[str]:
 
 def named(name: str) -> Iterator[Page]:
     """The pages of that name."""
-    if name in algorithms.names():
-        yield lambda: algorithms.explain(name)
+    if (algo := name.removeprefix("algo=")) in algorithms.names():
+        yield lambda: algorithms.explain(algo)
     if term := glossary.find(name):
         yield lambda: glossary.explain(term)
     listed = metrics.meanings()

@@ -33,6 +33,7 @@ def test_every_algorithm_has_a_page() -> None:
 def test_a_page_says_what_it_is_where_it_learns_and_what_to_do(name: str) -> None:
     page = answer([name])
     text = "\n".join(page)
+    assert answer([f"algo={name}"]) == algorithms.explain(name) == page[: len(algorithms.explain(name))]
     assert page[0].startswith(f"{name}: ") and re.search(r"arXiv|(19|20)\d\d", text)
     for title in (
         "what: ",
@@ -46,10 +47,13 @@ def test_a_page_says_what_it_is_where_it_learns_and_what_to_do(name: str) -> Non
         assert f"\n{title}" in text, title
     kind = next(line for line in page if line.startswith("kind: "))
     assert any(one in kind for one in KINDS) and ("model-" in kind or "supervised" in kind)
-    what = next(line for line in page if line.startswith("what: "))
+    base = keys.base_of("algo", name)
+    what = next(line for line in page if line.startswith("what: " if base == name else f"{base}: "))
     assert len(re.findall(r"[.)] |\.$", what)) >= 3 and "untold" not in what
-    if keys.base_of("algo", name) != name:
-        assert len(algorithms.head(name)) > 1, "a variant says why"
+    if base != name:  # a variant says what it changes, and why
+        assert any(
+            line.startswith(f"what: {base} with algo.") and line.endswith(algorithms.head(name)[-1]) for line in page
+        )
 
 
 @pytest.mark.parametrize("name", BASES)

@@ -33,6 +33,19 @@ def test_every_key_of_every_file_of_conf_has_an_explanation(group: str) -> None:
     assert expected <= {*known} and len(expected) > 10
 
 
+def test_each_file_that_is_no_variant_explains_its_own_keys() -> None:
+    """(The files of single environments are explained by gym.yaml, which lists the same keys.)"""
+    algos = [path for name, path in registry.options("algo").items() if not keys.is_variant(name)]
+    files = [
+        *algos,
+        registry.options("env")["gym"],
+        *(registry.conf_dir() / f"{it}.yaml" for it in ("config", "language")),
+    ]
+    for path in files:
+        for name, one in comments.comments(path).items():
+            assert one.text or name.partition(".")[0] in ("defaults", "hydra"), f"{path.name}: {name}"
+
+
 def test_what_a_preset_or_an_experiment_sets_has_an_explanation() -> None:
     known = keys.every()
     for group in ("preset", "experiment"):

@@ -9,7 +9,7 @@ environments nor tokens:
     ORIGINS, PATHS                      the keys that name other runs, and files
     sections(raw)                       the types of its sections
     check(cfg, module)                  what can only be seen by trying
-    inherit(raw, saved, key, ...)       what a run takes over from the one that its `key` names
+    inherit(raw, source, key, ...)      what a run takes over from the one that its `key` names (a Saved)
     evaluation(cfg, module, run)        at eval_every: rlx.run.Evaluation
     load_policy(cfg, module, run)       the policy that a checkpoint holds, as the algorithm restores it or most do
     report(policy, cfg, count, seed)    rlx eval; then play (rlx play) or sample (rlx sample)

@@ -16,7 +16,8 @@ from rlx.language.model.gpt import GPTConfig
 from rlx.language.policy import TokenPolicy, needed
 from rlx.language.tasks import task_module
 from rlx.language.tasks.base import Task, TaskConfig
-from rlx.run import Evaluation, Run
+from rlx.language.vocabulary import NAME as VOCABULARY, Vocabulary
+from rlx.run import Evaluation, Run, Saved
 
 Config = LanguageConfig
 NAME = LanguageConfig.PLACE
@@ -103,11 +104,12 @@ def _tasks_with(need: str) -> list[str]:
     return names
 
 
-def inherit(raw: dict[str, Any], saved: Mapping[str, Any], key: str, where: str, words: Sequence[str]) -> None:
+def inherit(raw: dict[str, Any], source: Saved, key: str, where: str, words: Sequence[str]) -> None:
     """Give a configuration what it takes over from that of the run that its `key` names: with init the network.
 
     `words`: the command, where another network may have been asked for. Raises ConfigError if the two do not fit.
     """
+    saved, vocabulary = source.config, source.tracked.get(VOCABULARY)
     scores = registry.facts(str(saved["algo"].get("implementation"))).scores
     if scores != (key == "algo.reward_model"):
         kind = "scores completions and writes none" if scores else f"is a policy of {saved['algo'].get('name')}"
@@ -116,15 +118,20 @@ def inherit(raw: dict[str, Any], saved: Mapping[str, Any], key: str, where: str,
         _same_network(raw["model"], saved["model"], where, words)
         raw["model"] = {**saved["model"]}
     _same_shape(raw["model"], saved["model"], where)
+    task = _of(raw, where)
     if saved["model"]["path"] is not None:  # its tokenizer is its own, and reads any text
+        if vocabulary:
+            Vocabulary(task, huggingface.HFTokenizer(saved["model"]["path"]), None).changes(vocabulary)
         return
-    task, other = (_of(part, where) for part in (raw, saved))
-    if task.alphabet != other.alphabet:
+    if vocabulary is None:  # of a run from before it was saved: as its files are now
+        other = _of(saved, where)
+        vocabulary = {"alphabet": other.alphabet, "context": saved["model"]["context"] or needed(other)}
+    if task.alphabet != vocabulary["alphabet"]:
         raise ConfigError(
-            f"{where}: its alphabet {shown(other.alphabet)} (task={saved['task']['name']}) is not that of "
+            f"{where}: its alphabet {shown(vocabulary['alphabet'])} (task={saved['task']['name']}) is not that of "
             f"task={raw['task']['name']}, {shown(task.alphabet)}"
         )
-    reach = saved["model"]["context"] or needed(other)
+    reach = vocabulary["context"]
     if reach < needed(task):
         raise ConfigError(
             f"{where}: its network reads {reach} tokens; task={raw['task']['name']} needs {needed(task)} "

@@ -1,7 +1,7 @@
 """A language model with the tokenizer and the task it belongs to: made new, taken from another run, or restored."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlx.base.errors import ConfigError
 from rlx.config.schema import Algo
 from rlx.language.config import LanguageConfig
 from rlx.language.model.gpt import GPT, GPTConfig
@@ -17,6 +18,7 @@ from rlx.language.model.sample import Completions, generate, noise
 from rlx.language.model.tokenizer import Tokenizer
 from rlx.language.tasks import make_task
 from rlx.language.tasks.base import Task
+from rlx.language.vocabulary import NAME, Vocabulary, saved_in
 from rlx.run import Run
 
 
@@ -29,22 +31,42 @@ class Completion:
     ended: bool
 
 
-def make_tokenizer(cfg: GPTConfig, task: Task) -> Any:
-    """The task's characters, or the tokenizer of the Hugging Face model."""
-    return HFTokenizer(cfg.path) if cfg.path else Tokenizer(task.alphabet)
+def make_tokenizer(cfg: GPTConfig, task: Task, alphabet: str | None = None) -> Any:
+    """The characters of a checkpoint's alphabet or of the task's, or the tokenizer of the Hugging Face model."""
+    return HFTokenizer(cfg.path) if cfg.path else Tokenizer(alphabet or task.alphabet)
+
+
+def make_vocabulary(cfg: LanguageConfig[Algo], run: Run, saved: Mapping[str, Any] | None) -> Vocabulary:
+    """Task and tokenizer of a run, `saved` what its weights were trained with. Gives notice of files that have changed;
+    raises ConfigError where the weights cannot read them any more."""
+    if isinstance(live := run.tracked.get(NAME), Vocabulary):
+        return live
+    task = make_task(cfg.task)
+    tokenizer = make_tokenizer(cfg.model, task, (saved or {}).get("alphabet"))
+    context = None if cfg.model.path else (saved or {}).get("context") or cfg.model.context or needed(task)
+    vocabulary = Vocabulary(task, tokenizer, context)
+    for line in vocabulary.changes(saved) if saved else ():
+        run.notice(line)
+    if context is not None and context < needed(task):
+        raise ConfigError(
+            f"task={task.name}: needs {needed(task)} tokens (the beginning, a prompt of {task.prompt_length} and a "
+            f"completion of {task.max_new}); the network of these weights reads {context}"
+        )
+    return vocabulary
 
 
 def make_model(
-    cfg: GPTConfig, task: Task, tokenizer: Any, generator: torch.Generator, outputs: int = 0, weights: bool = False
-) -> Any:
+    cfg: GPTConfig, task: Task, tokenizer: Any, generator: torch.Generator, outputs: int = 0, weights: bool = False,
+    context: int | None = None,
+) -> Any:  # fmt: skip
     """A new model that can read the task; `outputs` numbers instead of a token's logits (1: a score). That of a
-    directory has its own `weights` where they are asked for."""
+    directory has its own `weights` where they are asked for. `context`: what it reads where that is not the task's."""
     torch.set_float32_matmul_precision(cfg.matmul)
     if cfg.path:
         with torch.random.fork_rng(devices=[]):  # what is not loaded is drawn from torch's own generator
             torch.manual_seed(generator.initial_seed())
             return HFModel(cfg.path, outputs, weights, cfg.dtype)
-    context = cfg.context or needed(task)
+    context = context or cfg.context or needed(task)
     return GPT(cfg, outputs or tokenizer.num_outputs, tokenizer.num_inputs, context, generator)
 
 
@@ -62,22 +84,26 @@ class TokenPolicy:
     @classmethod
     def new(cls, cfg: LanguageConfig[Algo], run: Run) -> "TokenPolicy":
         """The policy a run starts with: that of the run cfg.init, or a new one. (Tracked, it is what was saved.)"""
-        task = make_task(cfg.task)
-        tokenizer = make_tokenizer(cfg.model, task)
-        given = cfg.init or run.resumed
-        model = make_model(cfg.model, task, tokenizer, run.generator("model"), weights=not given)
-        if cfg.init and not run.resumed:
-            model.load_state_dict(run.saved(cfg.init).tracked["policy"])
-        return cls(model.to(run.device), tokenizer, task, run.device)
+        start = run.saved(cfg.init).tracked if cfg.init and not run.resumed else None
+        saved = saved_in(run) if run.resumed else (start or {}).get(NAME)
+        words = make_vocabulary(cfg, run, saved)
+        model = cls._empty(cfg, words, run.generator("model"), weights=not (cfg.init or run.resumed))
+        if start:
+            model.load_state_dict(start["policy"])
+        run.track(**{NAME: words})
+        return cls(model.to(run.device), words.tokenizer, words.task, run.device)
 
     @classmethod
     def restore(cls, cfg: LanguageConfig[Algo], run: Run, name: str = "policy") -> "TokenPolicy":
         """The policy of a run in progress or of a checkpoint, where it is tracked by that name."""
-        task = make_task(cfg.task)
-        tokenizer = make_tokenizer(cfg.model, task)
-        model = make_model(cfg.model, task, tokenizer, torch.Generator())
+        words = make_vocabulary(cfg, run, saved_in(run))
+        model = cls._empty(cfg, words, torch.Generator())
         model.load_state_dict(run.state(name))
-        return cls(model.to(run.device), tokenizer, task, run.device)
+        return cls(model.to(run.device), words.tokenizer, words.task, run.device)
+
+    @staticmethod
+    def _empty(cfg: LanguageConfig[Algo], words: Vocabulary, generator: torch.Generator, weights: bool = False) -> Any:
+        return make_model(cfg.model, words.task, words.tokenizer, generator, weights=weights, context=words.context)
 
     def frozen(self) -> Any:
         """A copy of the model as it is now, which learns nothing: the reference."""

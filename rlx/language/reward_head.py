@@ -31,7 +31,7 @@ class Scorer(nn.Module):
     @classmethod
     def new(cls, cfg: LanguageConfig[Algo], policy: TokenPolicy, generator: torch.Generator) -> "Scorer":
         """With the policy's body, and an output drawn from N(0, 1 / (D + 1)) (Ziegler et al. 2019, section 2.1)."""
-        model = make_model(cfg.model, policy.task, policy.tokenizer, generator, outputs=1)
+        model = _like(cfg, policy, generator)
         take_body(model, policy.model.state_dict())
         nn.init.normal_(model.unembed, std=(model.d + 1) ** -0.5, generator=generator)
         return cls(model.to(policy.device))
@@ -56,13 +56,19 @@ class Scorer(nn.Module):
 def make_critic(cfg: LanguageConfig[Algo], policy: TokenPolicy, body: Mapping[str, Tensor] | None = None) -> nn.Module:
     """V(s) before each token: `model.logits(model.features(...))[..., 0]`. With the policy's body and a zero output
     (the values start at 0), or all of another scorer's model."""
-    model = make_model(cfg.model, policy.task, policy.tokenizer, torch.Generator(), outputs=1)
+    model = _like(cfg, policy, torch.Generator())
     if body is None:
         take_body(model, policy.model.state_dict())
         nn.init.zeros_(model.unembed)
     else:
         model.load_state_dict(body)
     return model.to(policy.device)
+
+
+def _like(cfg: LanguageConfig[Algo], policy: TokenPolicy, generator: torch.Generator) -> Any:
+    """A model of the policy's shape with one output."""
+    context = policy.model.context
+    return make_model(cfg.model, policy.task, policy.tokenizer, generator, outputs=1, context=context)
 
 
 def take_body(model: nn.Module, state: Mapping[str, Tensor]) -> None:

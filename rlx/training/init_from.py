@@ -39,10 +39,10 @@ def resolve(raw: Mapping[str, Any], world: ModuleType, command: list[str]) -> tu
         if value is None or str(value).startswith(PLANNED):
             continue
         where = f"{key}={shown(value)}"
-        path = _find(str(value), where, name, config, world.NAME)
+        path = _find(str(value), where, name, config, world)
         source = _open(path, where, world.NAME)
         part[name] = str(path)
-        world.inherit(config, source.config, key, where, command)
+        world.inherit(config, source, key, where, command)
         origins[name] = {
             "run": str(path),
             "algo": source.config["algo"]["name"],
@@ -68,7 +68,8 @@ def saved(path: str) -> Saved:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _find(value: str, where: str, name: str, raw: Mapping[str, Any], place: str) -> Path:
+def _find(value: str, where: str, name: str, raw: Mapping[str, Any], world: ModuleType) -> Path:
+    place = world.NAME
     word, _, algo = value.partition(":")
     if word != "latest":
         try:
@@ -78,19 +79,27 @@ def _find(value: str, where: str, name: str, raw: Mapping[str, Any], place: str)
     algos = registry.algorithms_of("language")
     if not algo and name in algos:  # reward_model=latest
         algo = name
-    root = Path(raw["runs_dir"])
+    root, files = Path(raw["runs_dir"]), _files(raw, world)
     for path in reader.newest_first(root):
         provenance = Provenance.read(path)
         if (
             getattr(provenance, place) == raw[place]["name"]
             and algo in ("", provenance.algo)
             and reader.state(path) == "finished"
+            and (not files or _files(read_config(path), world) == files)
         ):
             return path.resolve()
     of = f"of {algo} " if algo else ""
-    make = f"rlx train {f'algo={algo} ' if algo else ''}{place}={raw[place]['name']}"
+    on = " ".join([f"{place}={raw[place]['name']}", *(f"{key}={shown(file)}" for key, file in files.items())])
+    make = f"rlx train {f'algo={algo} ' if algo else ''}{on}"
     hint = did_you_mean(algo, algos, "latest:") if algo and algo not in algos else f" ({make} makes one)"
-    raise ConfigError(f"{where}: no finished run {of}on {place}={raw[place]['name']} under {root}{hint}")
+    raise ConfigError(f"{where}: no finished run {of}on {on} under {root}{hint}")
+
+
+def _files(raw: Mapping[str, Any], world: ModuleType) -> dict[str, str]:
+    """The files of the place that a configuration learns in: a run on another one is not `latest`."""
+    place, keys = world.NAME, (key.partition(".")[2] for key in world.PATHS if key.startswith(f"{world.NAME}."))
+    return {f"{place}.{key}": str(raw[place][key]) for key in keys if raw[place].get(key) is not None}
 
 
 def _open(path: Path, where: str, place: str) -> Saved:

@@ -239,7 +239,9 @@ def open_policy(
 ) -> tuple[Config, Any]:
     """The configuration and the policy of a run's checkpoint, for evaluation and play."""
     cfg, module, run = open_run(path, which, device, trust)
-    return cfg, world_of(cfg).load_policy(cfg, module, run)
+    policy = world_of(cfg).load_policy(cfg, module, run)
+    _warn(run)
+    return cfg, policy
 
 
 def world_of(cfg: Config) -> ModuleType:
@@ -255,8 +257,17 @@ def evaluate_policy(policy: Any, cfg: Config, count: int, seed: int, *args: Any,
 def report(cfg: Config, module: ModuleType, run: Run, count: int, seed: int, **how: Any) -> dict[str, Any]:
     """The same of a run's checkpoint, by the algorithm's own measure where it has one."""
     if own := getattr(module, "evaluate", None):
-        return own(cfg, run, count, seed)
-    return evaluate_policy(world_of(cfg).load_policy(cfg, module, run), cfg, count, seed, **how)
+        evaluation = own(cfg, run, count, seed)
+    else:
+        evaluation = evaluate_policy(world_of(cfg).load_policy(cfg, module, run), cfg, count, seed, **how)
+    _warn(run)
+    return evaluation
+
+
+def _warn(run: Run) -> None:
+    """What opening a checkpoint has found out, for the terminal."""
+    for notice in run.notices:
+        say(f"warning: {notice}")
 
 
 __all__ = ["Interrupted", "Loop", "RunFailed", "open_policy", "open_run", "read_config", "resume", "start"]

@@ -29,7 +29,8 @@ def train(
 ) -> Path:
     """A tiny run. parity of 6 bits serves every algorithm: it has answers, a corpus, pairs and step rewards, and enough
     prompts to hold some out."""
-    raw = composed(f"algo={algo}", f"task={task}", "preset=none")
+    files = [f"task.file={changes['task.file']}"] if "task.file" in changes else []  # without it nothing is composed
+    raw = composed(f"algo={algo}", f"task={task}", *files, "preset=none")
     tiny = {f"algo.{key}": value for key, value in TINY_ALGO.get(raw["algo"]["implementation"], {}).items()}
     own = PARITY if task == "parity" else {}
     for key, value in {**TINY, **tiny, **own, "runs_dir": str(root / "runs"), **changes}.items():

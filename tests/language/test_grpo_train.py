@@ -257,7 +257,7 @@ def test_the_reference_becomes_the_policy_every_so_many_steps():
 
 def test_without_a_kl_there_is_no_reference():
     run, _ = train(algo(**SMALL), **PARITY)
-    assert run.tracked.keys() == {"policy", "optimizer"}
+    assert run.tracked.keys() == {"policy", "optimizer", "vocabulary"}
 
 
 def test_a_resumed_run_equals_one_never_stopped():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +85,40 @@ def test_the_tokenizer_goes_there_and_back(tmp_path):
         words.prompts(["0x"])
 
 
+def spoil(path: Path, key: str, value: Any) -> None:
+    """Another tokenizer in a model's directory."""
+    whole = json.loads((path / "tokenizer.json").read_text())
+    whole[key] = value(whole[key])
+    (path / "tokenizer.json").write_text(json.dumps(whole))
+
+
+def test_a_tokenizer_that_has_changed_is_named(tmp_path, monkeypatch):
+    path, lines = make(tmp_path / "model"), []
+    run = train(tmp_path, "sft", path)
+    monkeypatch.setattr(runner, "say", lines.append)
+    runner.open_policy(run)
+    assert not lines
+    spoil(path, "normalizer", lambda _: {"type": "Lowercase"})
+    runner.open_policy(run)
+    assert [line.partition(": ")[0] for line in lines] == ["warning"] and "its tokenizer has changed since" in lines[0]
+
+    def swap(model):
+        words = {word: i for i, word in enumerate(model["vocab"])}
+        return {**model, "vocab": {**words, "0": words["1"], "1": words["0"]}}
+
+    spoil(path, "model", swap)
+    again = runner.read_config(run)
+    for act in (
+        lambda: runner.open_policy(run),
+        lambda: runner.resume(run, {**again, "total_steps": 6}, ["rlx"], lambda *_: None),
+        lambda: train(tmp_path, "grpo", path, f"init={run}"),
+    ):
+        with pytest.raises(
+            UserError, match=f"^model.path={path}: its tokenizer has changed .*: ids have other meanings"
+        ):
+            act()
+
+
 TINY = [
     "task=parity", "task.length=6", "task.reward=dense", "preset=none", "total_steps=4", "eval_prompts=8", "samples=2",
     "tensorboard=false", "model=hf",
@@ -95,8 +131,8 @@ SMALL = {
 }
 
 
-def train(place: Path, algo: str, path: Path) -> Path:
-    words = [f"algo={algo}", *TINY, *SMALL[algo], f"model.path={path}", f"runs_dir={place / 'runs'}"]
+def train(place: Path, algo: str, path: Path, *more: str) -> Path:
+    words = [f"algo={algo}", *TINY, *SMALL[algo], *more, f"model.path={path}", f"runs_dir={place / 'runs'}"]
     return runner.start(composed(*words), ["rlx", "train"], lambda *_: None)[0]
 
 

@@ -5,7 +5,9 @@ Nothing is downloaded and no code of the model's directory is run: config.json, 
 are read. Prompts are repeated for their group when learning and read once when sampling.
 """
 
+import hashlib
 import inspect
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -183,6 +185,7 @@ class HFTokenizer:
             self._own = _transformers().AutoTokenizer.from_pretrained(path, **options)
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"model.path={path}: no tokenizer: {' '.join(str(error).split())[:300]}") from None
+        self.path, self.digests = path, _digests(self._own)
         if self._own.eos_token_id is None:
             raise ConfigError(f"model.path={path}: its tokenizer has no end token (eos_token)")
         self.end = int(self._own.eos_token_id)
@@ -223,6 +226,14 @@ class HFTokenizer:
         if self._own.unk_token_id is not None and self._own.unk_token_id in tokens:
             raise UserError(f"{shown(text)}: has a character that the model's tokenizer does not know")
         return tokens
+
+
+def _digests(own: Any) -> dict[str, str]:
+    """sha256 of the ids of a tokenizer's tokens, and of all that it does."""
+    ids = json.dumps([sorted(own.get_vocab().items()), own.bos_token_id, own.eos_token_id])
+    backend = getattr(own, "backend_tokenizer", None)
+    whole = ids + (backend.to_str() if backend else type(own).__name__)
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in (("ids", ids), ("whole", whole))}
 
 
 def _all(tokens: Tensor) -> Tensor:

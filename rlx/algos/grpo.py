@@ -77,7 +77,7 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
         ref_logprob = groups.logprob
         if reference:
             ref_logprob = forward_logprobs(reference, groups, algo.temperature, algo.micro_batch)
-        advantage, mask = advantages(algo, policy.task, groups, ref_logprob)
+        advantage, mask = advantages(algo, policy.task, groups, ref_logprob, policy.tokenizer)
 
         # Learn
         batch = {"logprob": groups.logprob, "ref_logprob": ref_logprob, "advantage": advantage, "mask": mask}
@@ -126,7 +126,9 @@ def sample(algo: Config, policy: TokenPolicy, ask: Generator, draw: Generator, r
     return whole.select(kept), rounds * algo.num_prompts * algo.group_size
 
 
-def advantages(algo: Config, task: Any, groups: Groups, ref_logprob: Tensor) -> tuple[Tensor, Tensor]:
+def advantages(
+    algo: Config, task: Any, groups: Groups, ref_logprob: Tensor, tokenizer: Any = None
+) -> tuple[Tensor, Tensor]:
     """The advantage of each token [P, G, L], and the mask of the tokens that are learnt from."""
     mask, reward = groups.mask, groups.reward
     if algo.overlong == "soft":
@@ -136,7 +138,7 @@ def advantages(algo: Config, task: Any, groups: Groups, ref_logprob: Tensor) -> 
         penalty = algo.kl_coef * kl.k1(groups.logprob, ref_logprob).masked_fill(~mask, 0.0)
 
     if algo.supervision == "process":
-        reward, ends = step_rewards(task, groups)
+        reward, ends = step_rewards(task, groups, tokenizer)
         advantage = returns.process_advantage(reward, ends, algo.std_ddof, algo.std_eps)
     elif algo.baseline == "group":
         advantage = returns.group_advantage(reward - penalty.sum(-1), algo.scale, algo.std_ddof, algo.std_eps)

@@ -55,9 +55,9 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
         lr = algo.rate(run.step / cfg.total_steps)
 
         # Demonstrations
-        prompts = policy.task.prompts(rng, algo.batch_size)
+        prompts, answers = zip(*policy.task.demonstrations(rng, algo.batch_size))
         prompt, prompt_mask = policy.prompts(prompts)
-        answer, mask = policy.completions([policy.task.answer(prompt) for prompt in prompts])
+        answer, mask = policy.completions(answers)
 
         # Learn
         num_tokens, share = int(mask.sum()), ranks.part(algo.batch_size)

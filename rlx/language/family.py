@@ -14,7 +14,7 @@ from rlx.language.config import LanguageConfig
 from rlx.language.model import huggingface
 from rlx.language.model.gpt import GPTConfig
 from rlx.language.policy import TokenPolicy, needed
-from rlx.language.tasks import task_module
+from rlx.language.tasks import make_task, task_module
 from rlx.language.tasks.base import Task, TaskConfig
 from rlx.language.vocabulary import NAME as VOCABULARY, Vocabulary
 from rlx.run import Evaluation, Run, Saved
@@ -60,7 +60,8 @@ def large(cfg: LanguageConfig[Algo]) -> bool:
 
 def check(cfg: LanguageConfig[Algo], module: ModuleType) -> None:
     """What can only be seen by trying: the task, and whether it has what the algorithm needs. Raises ConfigError."""
-    task = _task(cfg.task)
+    tokenizer, context = huggingface.check(cfg.model.path) if cfg.model.path else (None, 0)
+    task = _task(cfg.task, tokenizer)
     for need in registry.facts(cfg.algo.implementation).needs:
         if not hasattr(task, need):
             tasks = ", ".join(_tasks_with(need)) or "none"
@@ -68,8 +69,8 @@ def check(cfg: LanguageConfig[Algo], module: ModuleType) -> None:
                 f"task={cfg.task.name} has no {GIVES.get(need, need)} ({need}); {cfg.algo.name} needs them "
                 f"(tasks that have them: {tasks})"
             )
-    if cfg.model.path is not None:
-        huggingface.check(cfg.model.path)
+    if tokenizer:
+        tokenizer.check(task, context)
     elif cfg.model.context is not None and cfg.model.context < needed(task):
         raise ConfigError(
             f"model.context={cfg.model.context}: task={cfg.task.name} needs {needed(task)} (the beginning, a prompt of "
@@ -82,9 +83,9 @@ def check(cfg: LanguageConfig[Algo], module: ModuleType) -> None:
             raise (error if isinstance(error, ConfigError) else ConfigError(str(error))) from None
 
 
-def _task(cfg: TaskConfig) -> Task:
+def _task(cfg: TaskConfig, tokenizer: huggingface.HFTokenizer | None = None) -> Task:
     try:
-        return task_module(cfg.implementation).Task(cfg)
+        return make_task(cfg, tokenizer.sizes if tokenizer else None)
     except UserError:
         raise
     except Exception as error:  # a third party's task may do anything
@@ -118,11 +119,12 @@ def inherit(raw: dict[str, Any], source: Saved, key: str, where: str, words: Seq
         _same_network(raw["model"], saved["model"], where, words)
         raw["model"] = {**saved["model"]}
     _same_shape(raw["model"], saved["model"], where)
-    task = _of(raw, where)
-    if saved["model"]["path"] is not None:  # its tokenizer is its own, and reads any text
+    if (path := saved["model"]["path"]) is not None:  # its tokenizer is its own, and reads any text
         if vocabulary:
-            Vocabulary(task, huggingface.HFTokenizer(saved["model"]["path"]), None).changes(vocabulary)
+            tokenizer = huggingface.HFTokenizer(path)
+            Vocabulary(_of(raw, where, tokenizer), tokenizer, None).changes(vocabulary)
         return
+    task = _of(raw, where)
     if vocabulary is None:  # of a run from before it was saved: as its files are now
         other = _of(saved, where)
         vocabulary = {"alphabet": other.alphabet, "context": saved["model"]["context"] or needed(other)}
@@ -144,11 +146,11 @@ def inherit(raw: dict[str, Any], source: Saved, key: str, where: str, words: Seq
         raise ConfigError(f"{where}: its network reads {reach} tokens, this run's {own}; they share their weights")
 
 
-def _of(raw: Mapping[str, Any], where: str) -> Task:
+def _of(raw: Mapping[str, Any], where: str, tokenizer: huggingface.HFTokenizer | None = None) -> Task:
     """The task of a configuration."""
     kind = sections(raw)["task"]
     try:
-        return _task(schema.section(kind, raw["task"], "task"))
+        return _task(schema.section(kind, raw["task"], "task"), tokenizer)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 
@@ -238,9 +240,14 @@ def sample(
     """
     rng = np.random.default_rng([seed, 5])
     prompts = list(prompts) or policy.task.prompts(rng, 4, held_out=True)
-    most = policy.model.context - policy.task.max_new - 1
-    if cfg.model.path is None and (long := next((prompt for prompt in prompts if len(prompt) > most), None)):
-        raise UserError(f"{shown(long)}: a prompt of {len(long)} characters; this run's network reads {most} at most")
+    start, unit = (1, "characters") if cfg.model.path is None else (0, "tokens")  # the beginning is no character
+    most = policy.model.context - policy.task.max_new - start
+    for prompt, size in zip(prompts, policy.tokenizer.prompts(prompts)[1].sum(-1).tolist()):
+        if size - start > most:
+            raise UserError(
+                f"{shown(prompt)}: a prompt of {size - start} {unit}; this run's network reads {most} at most, "
+                f"beside a completion of {policy.task.max_new}"
+            )
     completions = policy.complete(
         [prompt for prompt in prompts for _ in range(count)],
         None if greedy else rng,

@@ -1,10 +1,7 @@
 """The switches of GRPO and its relatives (rlx/algos/grpo.py), and which of them do not go together."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
-
-import numpy as np
 
 from rlx.base.errors import ConfigError
 from rlx.config.ranges import Count, NonNegative, Positive, Whole
@@ -97,9 +94,8 @@ def check(cfg: LanguageConfig[Config], task: Task) -> None:
         )
     if algo.overlong == "soft":
         free = task.max_new - algo.overlong_cache
-        answer: Callable[[str], str] | None = getattr(task, "answer", None)
-        prompts = task.prompts(np.random.default_rng(0), 64) if answer else []
-        longest = max((len(answer(prompt)) + 1 for prompt in prompts if answer), default=0)
+        answers = task.answers() if hasattr(task, "answer") else []
+        longest = max((size + 1 for size in task.tokens(answers)), default=0)
         if free < longest:
             raise ConfigError(
                 f"algo.overlong=soft: overlong_cache={algo.overlong_cache} is too large at task.max_new={task.max_new}:"

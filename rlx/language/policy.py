@@ -31,9 +31,13 @@ class Completion:
     ended: bool
 
 
-def make_tokenizer(cfg: GPTConfig, task: Task, alphabet: str | None = None) -> Any:
-    """The characters of a checkpoint's alphabet or of the task's, or the tokenizer of the Hugging Face model."""
-    return HFTokenizer(cfg.path) if cfg.path else Tokenizer(alphabet or task.alphabet)
+def make_words(cfg: LanguageConfig[Algo], alphabet: str | None = None) -> tuple[Task, Any]:
+    """Task and tokenizer: the Hugging Face model's, or characters, of a checkpoint's alphabet or of the task's."""
+    if cfg.model.path:
+        tokenizer = HFTokenizer(cfg.model.path)
+        return make_task(cfg.task, tokenizer.sizes), tokenizer
+    task = make_task(cfg.task)
+    return task, Tokenizer(alphabet or task.alphabet)
 
 
 def make_vocabulary(cfg: LanguageConfig[Algo], run: Run, saved: Mapping[str, Any] | None) -> Vocabulary:
@@ -41,8 +45,7 @@ def make_vocabulary(cfg: LanguageConfig[Algo], run: Run, saved: Mapping[str, Any
     raises ConfigError where the weights cannot read them any more."""
     if isinstance(live := run.tracked.get(NAME), Vocabulary):
         return live
-    task = make_task(cfg.task)
-    tokenizer = make_tokenizer(cfg.model, task, (saved or {}).get("alphabet"))
+    task, tokenizer = make_words(cfg, (saved or {}).get("alphabet"))
     context = None if cfg.model.path else (saved or {}).get("context") or cfg.model.context or needed(task)
     vocabulary = Vocabulary(task, tokenizer, context)
     for line in vocabulary.changes(saved) if saved else ():
@@ -65,7 +68,7 @@ def make_model(
     if cfg.path:
         with torch.random.fork_rng(devices=[]):  # what is not loaded is drawn from torch's own generator
             torch.manual_seed(generator.initial_seed())
-            return HFModel(cfg.path, outputs, weights, cfg.dtype)
+            return HFModel(cfg.path, outputs, weights, cfg.dtype, tokenizer.known)
     context = context or cfg.context or needed(task)
     return GPT(cfg, outputs or tokenizer.num_outputs, tokenizer.num_inputs, context, generator)
 
@@ -90,6 +93,8 @@ class TokenPolicy:
         model = cls._empty(cfg, words, run.generator("model"), weights=not (cfg.init or run.resumed))
         if start:
             model.load_state_dict(start["policy"])
+        for line in () if run.resumed else words.task.notices:
+            run.notice(line)
         run.track(**{NAME: words})
         return cls(model.to(run.device), words.tokenizer, words.task, run.device)
 
@@ -127,7 +132,7 @@ class TokenPolicy:
         uniform = None if rng is None else noise(rng, len(prompts) * size, self.task.max_new)
         ids, mask = self.prompts(prompts)
         completions = generate(
-            self.model, ids, mask, size=size, max_new=self.task.max_new, end=self.tokenizer.end,
+            self.model, ids, mask, size=size, max_new=self.task.max_new, end=self.tokenizer.ends,
             uniform=uniform, temperature=temperature,
         )  # fmt: skip
         return completions, self.decode(completions)

@@ -15,7 +15,6 @@ from rlx.language.config import Sampling
 from rlx.language.policy import TokenPolicy
 from rlx.language.ranks import Ranks
 from rlx.language.rollout import Groups, collect, join
-from rlx.language.tasks.base import Task
 
 TRIES = 100  # collections, each as large as what is wanted
 FIELDS = ("prompt", "prompt_mask", "tokens", "mask", "reward")
@@ -99,10 +98,12 @@ class Compared(Sampling, Protocol):
     data: Literal["policy", "task"]
 
 
-def check(algo: Compared, task: Task) -> None:
-    """Raises ConfigError for data=task with a task that has no pairs."""
+def check(algo: Compared, task: Any) -> None:
+    """Raises UserError for data=task with a task that has no pairs."""
     if algo.data == "task" and not hasattr(task, "pairs"):
         raise ConfigError(f"algo.data=task: task={task.name} has no pairs of its own (algo.data=policy ranks samples)")
+    if algo.data == "task":
+        task.pairs(np.random.default_rng(0), 1)
 
 
 def draw(

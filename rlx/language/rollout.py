@@ -77,7 +77,7 @@ def collect(
     uniform = noise(rng, len(prompts) * size, task.max_new)
     completions = generate(
         policy.model, ids[share], None if mask is None else mask[share], size=size, max_new=task.max_new,
-        end=policy.tokenizer.end, uniform=uniform[:, share.start * size : share.stop * size], temperature=temperature,
+        end=policy.tokenizer.ends, uniform=uniform[:, share.start * size : share.stop * size], temperature=temperature,
     )  # fmt: skip
     if ranks.count > 1:
         missing = task.max_new - completions.tokens.shape[1]
@@ -96,14 +96,20 @@ def collect(
     return Groups(prompts, texts, ids, mask, *map(groups, columns))
 
 
-def step_rewards(task: Any, groups: Groups) -> tuple[Tensor, Tensor]:
-    """The task's reward of each step at the step's last token, and 1 there: [P, G, L] each."""
+def step_rewards(task: Any, groups: Groups, tokenizer: Any = None) -> tuple[Tensor, Tensor]:
+    """The task's reward of each step at the step's last token, and 1 there: [P, G, L] each. Steps are of characters:
+    those that one token of the `tokenizer` writes are one step, worth their mean."""
     P, G, L = groups.tokens.shape
     reward, end = torch.zeros(P * G, L), torch.zeros(P * G, L)
-    ended = groups.ended.flatten().tolist()
+    ended, lengths, tokens = (x.flatten(0, 1).tolist() for x in (groups.ended, groups.lengths, groups.tokens))
+    writes = getattr(tokenizer, "writes", None)
     for row, (text, whole) in enumerate(zip(groups.texts, ended)):
+        at = [*writes(tokens[row][: lengths[row] - whole], text), lengths[row] - 1] if writes else range(L)
         for index, value in task.step_rewards(groups.prompts[row // G], text, whole):
-            reward[row, index], end[row, index] = value, 1.0
+            place = at[index]
+            reward[row, place] += value
+            end[row, place] += 1.0
+    reward, end = reward / end.clamp(min=1.0), end.clamp(max=1.0)
     return (x.view(P, G, L).to(groups.tokens.device) for x in (reward, end))  # type: ignore[return-value]
 
 

@@ -24,12 +24,14 @@ P, S, G, L = 3, 4, 2, 5
 
 
 def make(path: Path, tied: bool = False, begin: bool = True) -> Path:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
     words = {word: i for i, word in enumerate([*CHARACTERS, "</s>", "<s>", "<unk>"])}
     own = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     own.pre_tokenizer, own.decoder = pre_tokenizers.Split("", "isolated"), decoders.Fuse()
-    special = {"eos_token": "</s>", "unk_token": "<unk>", **({"bos_token": "<s>"} if begin else {})}
+    if begin:
+        own.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", words["<s>"])])
+    special = {"eos_token": "</s>", "unk_token": "<unk>", "bos_token": "<s>"}
     transformers.PreTrainedTokenizerFast(tokenizer_object=own, **special).save_pretrained(path)
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
@@ -83,6 +85,24 @@ def test_the_tokenizer_goes_there_and_back(tmp_path):
     assert mask.tolist() == [[False, False, True], [True, True, True]] and set(ids[:, -3:][mask].tolist()) >= {4}
     with pytest.raises(UserError, match="does not know"):
         words.prompts(["0x"])
+
+
+def test_what_the_vocabulary_cannot_write_is_refused_before_the_run(tmp_path):
+    path, file = make(tmp_path / "model"), tmp_path / "a.jsonl"
+    file.write_text('{"prompt": "0", "answer": "12"}')
+    with pytest.raises(UserError, match="^12: has a character that the model's tokenizer does not know$"):
+        words = ["algo=sft", "task=jsonl", f"task.file={file}", "model=hf", f"model.path={path}"]
+        runner.start(composed(*words, f"runs_dir={tmp_path / 'runs'}"), ["rlx", "train"], lambda *_: None)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_prompt_begins_only_with_what_the_tokenizer_adds(tmp_path):
+    ids, mask = HFTokenizer(str(make(tmp_path / "a"))).prompts(["0"])
+    assert ids.tolist() == [[4, 0]] and mask.all()
+    ids, mask = HFTokenizer(str(make(tmp_path / "b", begin=False))).prompts(["0"])
+    assert ids.tolist() == [[0]] and mask.all()
+    ids, _ = HFTokenizer(str(tmp_path / "b")).prompts([""])
+    assert ids.tolist() == [[4]]  # with nothing there is nothing to go on from
 
 
 def spoil(path: Path, key: str, value: Any) -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
+from composed import composed
+from language_runs import train as start_run
+from scipy import stats
 from some_tasks import rng, task
+from tiny_runs import record
 
 from rlx.base.errors import ConfigError, UserError
 from rlx.language.tasks.base import is_held_out
+from rlx.training import runner
 
 ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(20) for b in range(20)]
 
@@ -90,6 +96,56 @@ def test_preferences_come_from_the_file_and_stand_for_answers(tmp_path: Path) ->
     assert {prompt for prompt, _, _ in pairs} == {f"{a}?" for a in range(100) if not is_held_out(f"{a}?")}
 
 
+def test_every_row_of_a_prompt_is_taught_as_often_as_the_others(tmp_path: Path) -> None:
+    names = ["emma", "olivia", "ava", "isabella", "sophia", "mia", "amelia", "harper"]
+    it = make(tmp_path, [{"prompt": "name:", "answer": name} for name in names])
+    drawn = Counter(answer for _, answer in it.demonstrations(rng(), 8_000))
+    assert set(drawn) == set(names) and stats.chisquare([*drawn.values()]).pvalue > 1e-3
+    texts = Counter(it.text(rng(), 8_000))
+    assert set(texts) == {f"name:{name}" for name in names} and min(texts.values()) > 800
+    assert {answer for _, answer, _ in it.pairs(rng(), 500)} == set(names)
+
+
+def test_demonstrations_are_of_training_prompts_and_those_of_old_where_each_has_one(tmp_path: Path) -> None:
+    it = make(tmp_path, ROWS)
+    drawn = it.demonstrations(rng(), 5_000)
+    assert drawn == [(prompt, it.answer(prompt)) for prompt in it.prompts(rng(), 5_000)]
+    assert not any(is_held_out(prompt) for prompt, _ in drawn)
+
+
+def test_preferences_that_are_all_held_out_are_not_replaced_by_invented_ones(tmp_path: Path) -> None:
+    held = [f"{a}?" for a in range(100) if is_held_out(f"{a}?")]
+    rows = [{"prompt": prompt, "chosen": "yes", "rejected": "no!"} for prompt in held]
+    rows += [{"prompt": f"{a}?", "answer": "yes"} for a in range(100) if f"{a}?" not in held]
+    it = make(tmp_path, rows)
+    with pytest.raises(UserError, match=f"the prompts of all its {len(held)} preferences are held out for evaluation"):
+        it.pairs(rng(), 1)
+    words = ["algo=dpo", "task=jsonl", f"task.file={it.file}", "algo.data=task", f"runs_dir={tmp_path / 'runs'}"]
+    with pytest.raises(ConfigError, match="preferences are held out"):
+        runner.start(composed(*words), ["rlx", "train"], lambda *_: None)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_keys_that_count_for_nothing_are_said(tmp_path: Path) -> None:
+    assert not make(tmp_path, ROWS).notices
+    odd = [OK, {**OK, "anwser": "3"}, '{"prompt": "1+2=", "answer": "4", "answer": "3"}', {**OK, "id": "7"}]
+    it = make(tmp_path, odd)
+    file = f"task.file={tmp_path / 'mine.jsonl'}"
+    assert it.notices == [
+        f"{file}: line 2 (and 1 other lines): the unknown key 'anwser', 'id' is not read",
+        f"{file}: line 3: the duplicate key 'answer' counts with its last value",
+    ]
+    assert it.answer("1+2=") == "3"
+
+
+def test_a_run_says_so_once(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text(json.dumps({**OK, "id": "7"}))
+    path = start_run(tmp_path, "sft", "jsonl", **{"task.file": str(file), "task.sft_stop": 0.0, "total_steps": 2})
+    assert [line for line in record(path)["notices"] if "unknown key 'id' is not read" in line]
+    assert not runner.open_policy(path)[1].task.reward("1+1=", "3", True)
+
+
 def test_without_preferences_a_rejected_answer_is_a_changed_one(tmp_path: Path) -> None:
     for prompt, chosen, rejected in make(tmp_path, ROWS).pairs(rng(), 200):
         assert chosen == str(eval(prompt[:-1])) != rejected
@@ -118,6 +174,15 @@ OK = {"prompt": "1+1=", "answer": "2"}
         ([{"prompt": "x", "answer": 2}], {}, "line 1: answer=2: must be a string in quotes"),
         ([{"prompt": None, "answer": "2"}], {}, "line 1: prompt=null: must be a string"),
         ([{**OK, "chosen": "2"}], {}, "line 1: has chosen alone"),
+        ([{**OK, "chosen": "2", "rejected": "2"}], {}, "line 1: chosen and rejected are both 2"),
+        ([OK, {**OK, "answer": "\ud83d"}], {}, "line 2: answer has '\\ud83d', half of a character"),
+        ([{**OK, "prompt": "a\udc00b"}], {}, "line 1: prompt has '\\udc00', half of a character"),
+        ([{**OK, "answer": ""}], {"verifier": "contains"}, "line 1: answer='': every completion contains that"),
+        (
+            [{"prompt": "x", "anwser": "y"}],
+            {},
+            "line 1: no answer (task.verifier=exact needs prompt, answer; it has 'anw",
+        ),
         (
             [OK, {**OK, "prompt": "10+1="}],
             {"prompt_length": 4},

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from rlx.base import extras
 from rlx.base.errors import ConfigError, UserError, shown
 
+NEVER = -1e9  # the logit of a token that has no text; finite, for entropies
+
 
 def _transformers() -> Any:
     try:
@@ -31,27 +33,45 @@ def _transformers() -> Any:
     return transformers
 
 
-def check(path: str) -> None:
-    """Raises ConfigError where there is no model to read."""
-    directory = Path(path)
-    if not (directory / "config.json").is_file():
+def check(path: str) -> tuple["HFTokenizer", int]:
+    """The tokenizer of a directory, and how many tokens its model reads. Raises ConfigError where there is no model to
+    read, or not one of that tokenizer."""
+    if not (Path(path) / "config.json").is_file():
         raise ConfigError(f"model.path={path}: not the directory of a Hugging Face model (no config.json)")
-    HFTokenizer(path)
+    tokenizer, config = HFTokenizer(path), _config(path)
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    if size is not None and tokenizer.known[-1] >= size:
+        raise ConfigError(
+            f"model.path={path}: its tokenizer has ids up to {tokenizer.known[-1]}, its model only {size} embeddings"
+        )
+    return tokenizer, _context(config)
+
+
+def _config(path: str) -> Any:
+    try:
+        return _transformers().AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"model.path={path}: {' '.join(str(error).split())[:300]}") from None
 
 
 class HFModel(nn.Module):
     """The model of a directory; `outputs` numbers instead of a token's logits where that is given. Without `weights`
-    it is only as large as those, which are loaded later.
+    it is only as large as those, which are loaded later. Tokens but the `known` ones are never sampled (None: all are).
 
     Logits are those of the model's own forward pass, whatever it does to them: `features` and what sampling goes on
     with are then logits already.
     """
 
-    def __init__(self, path: str, outputs: int = 0, weights: bool = True, dtype: str = "float32") -> None:
+    unknown: Tensor | None
+
+    def __init__(
+        self, path: str, outputs: int = 0, weights: bool = True, dtype: str = "float32",
+        known: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         auto, options = _transformers(), {"trust_remote_code": False, "attn_implementation": "eager"}
+        config = _config(path)
         try:
-            config = auto.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
             if weights:
                 self.lm = auto.AutoModelForCausalLM.from_pretrained(
                     path, local_files_only=True, use_safetensors=True, dtype=torch.float32, **options
@@ -61,7 +81,9 @@ class HFModel(nn.Module):
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"model.path={path}: {' '.join(str(error).split())[:300]}") from None
         self.lm.eval()  # no dropout: sampling and learning must agree
-        if not _is_causal(self.lm):
+        with torch.no_grad():
+            two = self.lm(input_ids=torch.tensor([[0, 0], [0, 1]])).logits
+        if not _is_causal(*two[:, 0]):
             raise ConfigError(f"model.path={path}: its tokens see those behind them (is_decoder in its config.json?)")
         self.context, self.dtype = _context(config), getattr(torch, dtype)
         self.unembed: nn.Parameter | None = None
@@ -70,6 +92,9 @@ class HFModel(nn.Module):
                 one = self.lm.base_model(input_ids=torch.zeros(1, 1, dtype=torch.long))
             self.d = one.last_hidden_state.shape[-1]  # what a configuration calls it differs
             self.unembed = nn.Parameter(torch.zeros(outputs, self.d))
+        unknown = torch.ones(two.shape[-1], dtype=torch.bool)
+        unknown[[*range(len(unknown))] if known is None else [i for i in known if i < len(unknown)]] = False
+        self.register_buffer("unknown", unknown if unknown.any() else None, persistent=False)
         self._takes = frozenset(inspect.signature(self.lm.forward).parameters)
         self._caches: bool | None = None  # does what it keeps of a prompt serve padded prompts? None: not tried yet
 
@@ -93,7 +118,9 @@ class HFModel(nn.Module):
         return every.gather(1, index).unflatten(0, (num, size))
 
     def logits(self, features: Tensor) -> Tensor:
-        return features.float() if self.unembed is None else F.linear(features.float(), self.unembed)
+        if self.unembed is not None:
+            return F.linear(features.float(), self.unembed)
+        return features.float() if self.unknown is None else features.float().masked_fill(self.unknown, NEVER)
 
     def forward(self, prompt: Tensor, mask: Tensor | None, completion: Tensor) -> Tensor:
         return self.logits(self.features(prompt, mask, completion))
@@ -176,8 +203,12 @@ class HFModel(nn.Module):
 
 
 class HFTokenizer:
-    """The tokenizer of a directory, as `tokenizer.Tokenizer`. A prompt begins with its begin token where it has one;
-    an empty prompt is that token, or the end token."""
+    """The tokenizer of a directory, as `tokenizer.Tokenizer`. A prompt begins with what the tokenizer puts before a
+    text; an empty prompt for which that is nothing is the begin token, or the end token.
+
+    `ends` are the tokens that end a completion, those of generation_config.json too; `end` is the one that is learnt.
+    `known` are the ids that it has a text for.
+    """
 
     def __init__(self, path: str) -> None:
         options = {"local_files_only": True, "trust_remote_code": False}
@@ -188,14 +219,18 @@ class HFTokenizer:
         self.path, self.digests = path, _digests(self._own)
         if self._own.eos_token_id is None:
             raise ConfigError(f"model.path={path}: its tokenizer has no end token (eos_token)")
+        self.known = sorted(self._own.get_vocab().values())
         self.end = int(self._own.eos_token_id)
+        self.ends = tuple(dict.fromkeys([self.end, *_further_ends(path)]))
         begin = self._own.bos_token_id
         self.begin = self.end if begin is None else int(begin)
-        self._prefix = [] if begin is None else [self.begin]
+        plain, whole = self._rows(["a"])[0], self._own("a")["input_ids"]
+        starts = [i for i in range(len(whole)) if whole[i : i + len(plain)] == plain]
+        self._prefix: list[int] = whole[: starts[0]] if starts else []
 
     def prompts(self, prompts: Sequence[str], length: int | None = None) -> tuple[Tensor, Tensor]:
         """Ids [P, S] padded on the left, and their mask."""
-        rows = [[*self._prefix, *self._encode(prompt)] or [self.begin] for prompt in prompts]
+        rows = [[*self._prefix, *row] or [self.begin] for row in self._encode(prompts)]
         width = max(map(len, rows), default=1)
         ids = torch.full((len(rows), width), self.begin)
         mask = torch.zeros(len(rows), width, dtype=torch.bool)
@@ -209,23 +244,72 @@ class HFTokenizer:
         """Ids [B, L] padded on the right, end tokens inside, and their mask. L is what the longest needs: `length`
         counts characters, and a token may be more than one or less."""
         ends = [True] * len(completions) if ended is None else ended
-        rows = [self._encode(text) + [self.end] * bool(end) for text, end in zip(completions, ends)]
+        rows = [row + [self.end] * bool(end) for row, end in zip(self._encode(completions), ends)]
         width = max(map(len, rows), default=1)
         ids = torch.full((len(rows), width), self.end)
         mask = torch.zeros(len(rows), width, dtype=torch.bool)
         for i, row in enumerate(rows):
-            ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), True
+            ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row, dtype=torch.long), True
         return ids, mask
 
     def decode(self, ids: Any, lengths: Any) -> list[str]:
-        rows = [row[:n].tolist() for row, n in zip(np.asarray(ids), np.asarray(lengths))]
+        return self._text([row[:n].tolist() for row, n in zip(np.asarray(ids), np.asarray(lengths))])
+
+    def sizes(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of each text, without beginning and end."""
+        return list(map(len, self._rows(texts)))
+
+    def writes(self, ids: Sequence[int], text: str) -> list[int]:
+        """Of each character of the text of these ids: the place of the token with which it is there."""
+        places: list[int] = []
+        for place, whole in enumerate(self._text([list(ids[: n + 1]) for n in range(len(ids))])):
+            while len(places) < len(text) and whole.startswith(text[: len(places) + 1]):
+                places.append(place)
+        return places + [max(0, len(ids) - 1)] * (len(text) - len(places))
+
+    def check(self, task: Any, context: int) -> None:
+        """Raises ConfigError for a task that cannot be read or written with these tokens."""
+        prompts, answers = task.some_prompts(), task.answers()
+        longest = max(map(len, (self._prefix + row for row in self._encode(prompts))), default=0)
+        if longest + task.max_new > context:
+            raise ConfigError(
+                f"model.path={self.path}: reads {context} tokens; task={task.name} needs {longest + task.max_new} "
+                f"(a prompt of {longest} and a completion of task.max_new={task.max_new})"
+            )
+        rows = self._encode(answers)
+        for answer, row, again in zip(answers, rows, self._text(rows)):
+            if again != answer:
+                raise ConfigError(
+                    f"model.path={self.path}: its tokenizer makes {again!r} of the answer {answer!r}, which could "
+                    f"never be written (task={task.name})"
+                )
+            if (end := next((token for token in row if token in self.ends), None)) is not None:
+                raise ConfigError(
+                    f"model.path={self.path}: the answer {answer!r} has the end token "
+                    f"{self._own.convert_ids_to_tokens(end)!r} inside (task={task.name})"
+                )
+
+    def _text(self, rows: Sequence[list[int]]) -> list[str]:
         return self._own.batch_decode(rows, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
-    def _encode(self, text: str) -> list[int]:
-        tokens: list[int] = self._own(text, add_special_tokens=False)["input_ids"]
-        if self._own.unk_token_id is not None and self._own.unk_token_id in tokens:
-            raise UserError(f"{shown(text)}: has a character that the model's tokenizer does not know")
-        return tokens
+    def _rows(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._own(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        rows, unknown = self._rows(texts), self._own.unk_token_id
+        for text, row in zip(texts, rows):
+            if unknown is not None and unknown in row:
+                raise UserError(f"{shown(text)}: has a character that the model's tokenizer does not know")
+        return rows
+
+
+def _further_ends(path: str) -> list[int]:
+    """The end tokens of generation_config.json."""
+    try:
+        ends = json.loads((Path(path) / "generation_config.json").read_text("utf-8")).get("eos_token_id")
+    except (OSError, ValueError, AttributeError):
+        return []
+    return [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)]
 
 
 def _digests(own: Any) -> dict[str, str]:
@@ -244,10 +328,8 @@ def _positions(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
-@torch.no_grad()
-def _is_causal(lm: Any) -> bool:
-    """Does a token leave the logits before it as they are?"""
-    one, other = lm(input_ids=torch.tensor([[0, 0], [0, 1]])).logits[:, 0]
+def _is_causal(one: Tensor, other: Tensor) -> bool:
+    """Are these the same logits, before tokens that differ?"""
     return bool((one - other).abs().amax() <= 1e-3 * (one.amax() - one.amin()))
 
 

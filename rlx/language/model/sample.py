@@ -1,5 +1,6 @@
 """Completions of prompts, drawn from the model with the log-probs they were drawn with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,11 +38,11 @@ def generate(
     *,
     size: int,
     max_new: int,
-    end: int,
+    end: int | Sequence[int],
     uniform: Tensor | None = None,
     temperature: float = 1.0,
 ) -> Completions:
-    """`size` completions of each prompt [P, S], of at most `max_new` tokens.
+    """`size` completions of each prompt [P, S], of at most `max_new` tokens, which `end`, or any of those, ends.
 
     uniform [max_new, P size] from `noise`: token t is drawn by inverting the distribution function at uniform[t];
     None: the most likely token each time. The logits are divided by `temperature`, and so are the log-probs given.
@@ -50,6 +51,7 @@ def generate(
     features, cache = model.begin(prompt, mask, size, max_new)
     alive = torch.ones(num, size, dtype=torch.bool, device=prompt.device)
     tokens, masks, logprobs = [], [], []
+    ends = (end,) if isinstance(end, int) else end
     for t in range(max_new):
         logits = model.logits(features) / temperature
         token, logprob = _draw(logits, None if uniform is None else uniform[t].view(num, size).to(logits.device))
@@ -57,7 +59,8 @@ def generate(
         tokens.append(token)
         masks.append(alive)
         logprobs.append(logprob.masked_fill(~alive, 0.0))
-        alive = alive & (token != end)
+        for one in ends:
+            alive = alive & (token != one)
         if t + 1 == max_new or not alive.any():
             break
         features = model.extend(cache, token, t)

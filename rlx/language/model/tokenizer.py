@@ -29,6 +29,7 @@ class Tokenizer:
         self.alphabet = alphabet
         self.end = len(alphabet)
         self.begin = len(alphabet) + 1
+        self.ends = (self.end,)
         self.num_outputs = len(alphabet) + 1
         self.num_inputs = len(alphabet) + 2
         self._code = _codes(alphabet)  # id -> code point

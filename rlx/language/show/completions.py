@@ -102,7 +102,7 @@ def rows(
     for i, member in enumerate(members.tolist()):
         length = int(groups.mask[group, member].sum())
         ids = groups.tokens[group, member, :length].cpu()
-        ended = bool(length) and int(ids[-1]) == policy.tokenizer.end
+        ended = bool(length) and int(ids[-1]) in policy.tokenizer.ends
         tokens = policy.tokenizer.decode(ids[:, None], [1] * length)
         (text,) = policy.tokenizer.decode(ids[None], [length - ended])
         facts = {name: values[i] for name, values in columns.items()}

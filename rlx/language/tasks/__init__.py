@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rlx.config import plugins
 
 if TYPE_CHECKING:
-    from rlx.language.tasks.base import Task, TaskConfig
+    from rlx.language.tasks.base import Sizes, Task, TaskConfig
 
 
 def task_module(implementation: str) -> ModuleType:
@@ -15,6 +15,8 @@ def task_module(implementation: str) -> ModuleType:
     return plugins.load("tasks", implementation)
 
 
-def make_task(cfg: "TaskConfig") -> "Task":
-    """The task that a task module's `Config` describes."""
-    return task_module(cfg.implementation).Task(cfg)
+def make_task(cfg: "TaskConfig", tokens: "Sizes | None" = None) -> "Task":
+    """The task that a task module's `Config` describes, its lengths in `tokens` (None: characters)."""
+    task: Task = task_module(cfg.implementation).Task(cfg)
+    task.measure(*([tokens] if tokens else []))
+    return task

@@ -25,11 +25,11 @@ module) and a YAML file task/NAME.yaml (see rlx.config.registry).
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from numbers import Real
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -38,11 +38,15 @@ from pydantic import Field
 from rlx.base.errors import ConfigError, UserError, shown
 from rlx.config.ranges import Unit
 
+T = TypeVar("T")
 HELD_OUT = 8  # one prompt in so many
 ENOUGH = 64  # different prompts from which a split is made
 TRIES = 1_000  # of anything drawn at random until it fits
 
+EXAMPLES = 256  # prompts that stand for all of a task's
+
 Tokens = Annotated[int, Field(ge=1, le=4096)]
+Sizes = Callable[[Sequence[str]], list[int]]  # the tokens of each text
 
 
 @dataclass
@@ -54,27 +58,67 @@ class TaskConfig:
     sft_stop: Unit  # sampled accuracy at which sft stops; 0: never
 
 
+def characters(texts: Sequence[str]) -> list[int]:
+    """The tokens of each text where a token is a character."""
+    return list(map(len, texts))
+
+
 def is_held_out(prompt: str) -> bool:
     return crc32(prompt.encode("utf-8", "surrogatepass")) % HELD_OUT == 0
 
 
 class Task(ABC):
     """Prompts with a reward. `symbols` are the characters a completion is made of, `longest` the most of them that
-    are needed, `num_prompts` how many different prompts there are."""
+    are needed, `num_prompts` how many different prompts there are. `notices`: what a new run should say of it."""
+
+    notices: Sequence[str] = ()
 
     def __init__(
         self, cfg: TaskConfig, *, alphabet: str, symbols: str, prompt_length: int, longest: int, num_prompts: int
     ) -> None:
-        if cfg.max_new is not None and cfg.max_new <= longest:
-            raise ConfigError(
-                f"task.max_new={cfg.max_new}: must be at least {longest + 1}, what task={cfg.name} needs, "
-                "the end token included"
-            )
         self.cfg, self.name = cfg, cfg.name
         self.alphabet, self.symbols = alphabet, symbols
         self.prompt_length = prompt_length  # of the longest prompt, in characters
-        self.max_new = cfg.max_new or longest + 1
+        self.longest, self.max_new = longest, cfg.max_new or longest + 1
+        self.tokens: Sizes = characters
         self.splits = num_prompts >= ENOUGH
+
+    def measure(self, tokens: Sizes = characters) -> None:
+        """Count in a model's tokens. Raises ConfigError where max_new has no room for an answer."""
+        self.tokens = tokens
+        if tokens is characters:
+            least = most = self.longest
+        else:  # a token may be more than a character or less
+            sizes = tokens([*self.symbols])
+            start = min(sizes) - 1  # what some tokenizers put before any text
+            least = max(tokens(self.answers()), default=0)
+            most = max(least, start + self.longest * (max(sizes) - start))
+        self.check_room(least)
+        self.max_new = self.cfg.max_new or most + 1
+
+    def check_room(self, least: int) -> None:
+        """Raises ConfigError where max_new is too small for `least` tokens and the end."""
+        if self.cfg.max_new is not None and self.cfg.max_new <= least:
+            raise ConfigError(
+                f"task.max_new={self.cfg.max_new}: must be at least {least + 1}, what task={self.name} needs, "
+                "the end token included"
+            )
+
+    def some_prompts(self) -> list[str]:
+        """All prompts there are, or some of them."""
+        return self.draw(np.random.default_rng(0), EXAMPLES)
+
+    def answers(self) -> list[str]:
+        """All completions that the task itself writes, or some of them."""
+        it: Any = self  # with what only some tasks have
+        if hasattr(self, "answer"):
+            return [it.answer(prompt) for prompt in self.some_prompts()]
+        return list(it.text(np.random.default_rng(0), EXAMPLES)) if hasattr(self, "text") else []
+
+    def demonstrations(self, rng: np.random.Generator, n: int) -> list[tuple[str, str]]:
+        """n training prompts, drawn with replacement, with an answer each; of a task that has answers."""
+        it: Any = self
+        return [(prompt, it.answer(prompt)) for prompt in self.prompts(rng, n)]
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, n: int) -> list[str]:
@@ -100,14 +144,18 @@ class Task(ABC):
 
     def prompts(self, rng: np.random.Generator, n: int, held_out: bool = False) -> list[str]:
         """n prompts, drawn with replacement, of the side of the split that is asked for."""
+        return self.of_side(partial(self.draw, rng), n, held_out, lambda prompt: prompt)
+
+    def of_side(self, draw: Callable[[int], list[T]], n: int, held_out: bool, prompt: Callable[[T], str]) -> list[T]:
+        """n of what `draw` draws, whose prompts are of the side of the split that is asked for."""
         if not self.splits:
-            return self.draw(rng, n)
-        prompts: list[str] = []
+            return draw(n)
+        kept: list[T] = []
         for _ in range(TRIES):
-            prompts += [prompt for prompt in self.draw(rng, max(n, HELD_OUT)) if is_held_out(prompt) == held_out]
-            if len(prompts) >= n:
-                return prompts[:n]
-        raise UserError(f"task={self.name}: one side of its split has too few prompts ({len(prompts)} of {n})")
+            kept += [one for one in draw(max(n, HELD_OUT)) if is_held_out(prompt(one)) == held_out]
+            if len(kept) >= n:
+                return kept[:n]
+        raise UserError(f"task={self.name}: one side of its split has too few prompts ({len(kept)} of {n})")
 
 
 class AnswerTask(Task):
@@ -137,19 +185,17 @@ class AnswerTask(Task):
 
     def text(self, rng: np.random.Generator, n: int) -> list[str]:
         """A corpus for pretraining: training prompts with their answers."""
-        return [prompt + self.answer(prompt) for prompt in self.prompts(rng, n)]
+        return [prompt + answer for prompt, answer in self.demonstrations(rng, n)]
 
     def pairs(self, rng: np.random.Generator, n: int) -> list[tuple[str, str, str]]:
         """(prompt, chosen, rejected): the answer, and the answer with one character changed; both ended."""
-        return [
-            (prompt, answer := self.answer(prompt), self._wrong(rng, prompt, answer)) for prompt in self.prompts(rng, n)
-        ]
+        return [(prompt, answer, self._wrong(rng, prompt, answer)) for prompt, answer in self.demonstrations(rng, n)]
 
     def _wrong(self, rng: np.random.Generator, prompt: str, answer: str) -> str:
         best = self.reward(prompt, answer, True)
         for _ in range(TRIES):
             changed = _change(rng, answer, self.symbols)
-            if len(changed) < self.max_new and self.reward(prompt, changed, True) < best:
+            if self.tokens([changed])[0] < self.max_new and self.reward(prompt, changed, True) < best:
                 return changed
         raise UserError(f"task={self.name}: no wrong answer found by changing one character of {shown(answer)}")
 

@@ -15,7 +15,7 @@ from rlx.language.model import huggingface
 from rlx.language.model.gpt import GPTConfig
 from rlx.language.policy import TokenPolicy, needed
 from rlx.language.tasks import make_task, task_module
-from rlx.language.tasks.base import Task, TaskConfig
+from rlx.language.tasks.base import Task, TaskConfig, score
 from rlx.language.vocabulary import NAME as VOCABULARY, Vocabulary
 from rlx.run import Evaluation, Run, Saved
 
@@ -192,8 +192,8 @@ def evaluation(cfg: LanguageConfig[Algo], module: ModuleType, run: Run) -> Evalu
         return Evaluation(_metrics(values), summary)
     policy = load_policy(cfg, module, run)
     values = _numbers(evaluate.report(policy, cfg, cfg.eval_prompts, cfg.seed, k=1))
-    score = values["greedy_accuracy" if hasattr(policy.task, "answer") else "reward"]
-    return Evaluation(_metrics(values), {"score": score, **values}, text=_samples(policy, cfg) if cfg.samples else None)
+    best = values["greedy_accuracy" if hasattr(policy.task, "answer") else "reward"]
+    return Evaluation(_metrics(values), {"score": best, **values}, text=_samples(policy, cfg) if cfg.samples else None)
 
 
 def _metrics(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,8 +209,9 @@ def _samples(policy: Any, cfg: LanguageConfig[Algo]) -> str:
     rng = np.random.default_rng([cfg.seed, 4])
     prompts = policy.task.prompts(rng, cfg.samples, held_out=True)
     lines = []
-    for prompt, completion in zip(prompts, policy.complete(prompts, rng, temperature(cfg))):
-        reward = policy.task.reward(prompt, completion.text, completion.ended)
+    written = policy.complete(prompts, rng, temperature(cfg))
+    rewards = score(policy.task, prompts, [one.text for one in written], [one.ended for one in written])["reward"]
+    for prompt, completion, reward in zip(prompts, written, rewards.tolist()):
         line = f"{reward:7.3f}  {prompt}{completion.text}{'' if completion.ended else ' (cut)'}"
         lines.append(line.replace("\n", "\\n"))
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from rlx.language.learner import parts
 from rlx.language.model.sample import Completions, generate, noise
 from rlx.language.policy import TokenPolicy
 from rlx.language.ranks import Ranks
-from rlx.language.tasks.base import score
+from rlx.language.tasks.base import Judge, score
 
 
 @dataclass
@@ -103,12 +103,15 @@ def step_rewards(task: Any, groups: Groups, tokenizer: Any = None) -> tuple[Tens
     reward, end = torch.zeros(P * G, L), torch.zeros(P * G, L)
     ended, lengths, tokens = (x.flatten(0, 1).tolist() for x in (groups.ended, groups.lengths, groups.tokens))
     writes = getattr(tokenizer, "writes", None)
-    for row, (text, whole) in enumerate(zip(groups.texts, ended)):
-        at = [*writes(tokens[row][: lengths[row] - whole], text), lengths[row] - 1] if writes else range(L)
-        for index, value in task.step_rewards(groups.prompts[row // G], text, whole):
-            place = at[index]
-            reward[row, place] += value
-            end[row, place] += 1.0
+    with Judge(task) as judge:
+        steps = [
+            judge(task.step_rewards, groups.prompts[i // G], *row) for i, row in enumerate(zip(groups.texts, ended))
+        ]
+    for row, text in enumerate(groups.texts):
+        at = [*writes(tokens[row][: lengths[row] - ended[row]], text), lengths[row] - 1] if writes else range(L)
+        for index, value in steps[row]:
+            reward[row, at[index]] += value
+            end[row, at[index]] += 1.0
     reward, end = reward / end.clamp(min=1.0), end.clamp(max=1.0)
     return (x.view(P, G, L).to(groups.tokens.device) for x in (reward, end))  # type: ignore[return-value]
 

@@ -16,7 +16,8 @@ from some_tasks import rng, task
 from tiny_runs import record
 
 from rlx.base.errors import ConfigError, UserError
-from rlx.language.tasks.base import is_held_out
+from rlx.language.tasks import jsonl
+from rlx.language.tasks.base import is_held_out, score
 from rlx.training import runner
 
 ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(20) for b in range(20)]
@@ -217,3 +218,38 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=f"^task.file=.*: {fault}"):
             task("jsonl", file=str(tmp_path / name))
+
+
+# -- verifiers that do not come back, or raise -------------------------------------------------------------------
+
+ENDLESS = "(a+)+b"
+
+
+def test_a_pattern_that_never_ends_on_its_own_answer_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(jsonl, "SECONDS", 0.2)
+    row = {"prompt": "x", "answer": "a" * 40, "pattern": ENDLESS}
+    with pytest.raises(
+        ConfigError, match=r"line 1: pattern=\(a\+\)\+b: takes more than 0.2 seconds to match answer=aaa"
+    ):
+        make(tmp_path, [row], verifier="regex")
+
+
+def test_a_pattern_that_never_ends_on_a_completion_ends_the_run_and_names_both(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(jsonl.Task, "seconds", 0.2)
+    it = make(tmp_path, [{"prompt": "x", "answer": "ab", "pattern": ENDLESS}], verifier="regex")
+    assert score(it, ["x", "x"], ["aab", "c"], [True, True])["reward"].tolist() == [1, 0]
+    with pytest.raises(TimeoutError, match="^task=jsonl: judging completion a{40} to prompt x takes more than 0.2 sec"):
+        score(it, ["x", "x"], ["ab", "a" * 40], [True, True])
+
+
+@pytest.mark.parametrize("name", ["reward", "correct", "well_formed"])
+def test_a_reward_that_raises_names_prompt_and_completion(name: str, tmp_path: Path, monkeypatch: Any) -> None:
+    it = make(tmp_path, ROWS[:2])
+    monkeypatch.setattr(it, name, lambda *_: 1 // 0)
+    with pytest.raises(RuntimeError) as error:
+        score(it, ["0+0="], ["7"], [True])
+    assert str(error.value) == (
+        "task=jsonl: judging completion 7 to prompt 0+0= raises ZeroDivisionError: integer division or modulo by zero"
+    )

@@ -36,6 +36,7 @@ import numpy as np
 from pydantic import Field
 
 from rlx.base.errors import ConfigError, UserError, shown
+from rlx.base.watch import Watch
 from rlx.config.ranges import Unit
 
 T = TypeVar("T")
@@ -69,9 +70,11 @@ def is_held_out(prompt: str) -> bool:
 
 class Task(ABC):
     """Prompts with a reward. `symbols` are the characters a completion is made of, `longest` the most of them that
-    are needed, `num_prompts` how many different prompts there are. `notices`: what a new run should say of it."""
+    are needed, `num_prompts` how many different prompts there are. `notices`: what a new run should say of it;
+    `seconds`: the most that judging one completion may take."""
 
     notices: Sequence[str] = ()
+    seconds = 30.0
 
     def __init__(
         self, cfg: TaskConfig, *, alphabet: str, symbols: str, prompt_length: int, longest: int, num_prompts: int
@@ -192,11 +195,12 @@ class AnswerTask(Task):
         return [(prompt, answer, self._wrong(rng, prompt, answer)) for prompt, answer in self.demonstrations(rng, n)]
 
     def _wrong(self, rng: np.random.Generator, prompt: str, answer: str) -> str:
-        best = self.reward(prompt, answer, True)
-        for _ in range(TRIES):
-            changed = _change(rng, answer, self.symbols)
-            if self.tokens([changed])[0] < self.max_new and self.reward(prompt, changed, True) < best:
-                return changed
+        with Judge(self) as judge:
+            best = judge(self.reward, prompt, answer, True)
+            for _ in range(TRIES):
+                changed = _change(rng, answer, self.symbols)
+                if self.tokens([changed])[0] < self.max_new and judge(self.reward, prompt, changed, True) < best:
+                    return changed
         raise UserError(f"task={self.name}: no wrong answer found by changing one character of {shown(answer)}")
 
 
@@ -228,15 +232,49 @@ def _change(rng: np.random.Generator, answer: str, symbols: str) -> str:
     return longer if not answer or rng.random() < 0.5 else answer[:-1]
 
 
+class Judge:
+    """Calls what a task has to say of completions. Where that raises or takes longer than its `seconds`, RuntimeError
+    and TimeoutError name prompt and completion; a UserError stays what it is."""
+
+    def __init__(self, task: Any) -> None:
+        seconds: float = getattr(task, "seconds", Task.seconds)
+        self.task, self._asked = task, ("", "")
+        self._watch = Watch(seconds, lambda: self._fault(f"takes more than {seconds:g} seconds"))
+
+    def __enter__(self) -> "Judge":
+        self._watch.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._watch.__exit__(*error)
+
+    def __call__(self, call: Callable[..., T], prompt: str, completion: str, ended: bool) -> T:
+        self._asked = (prompt, completion)
+        self._watch.next()
+        try:
+            return call(prompt, completion, ended)
+        except UserError:
+            raise
+        except Exception as error:
+            raise RuntimeError(self._fault(f"raises {type(error).__name__}: {error}")) from error
+
+    def _fault(self, what: str) -> str:
+        prompt, completion = map(shown, self._asked)
+        return f"task={self.task.name}: judging completion {completion} to prompt {prompt} {what}"
+
+
 def score(
     task: Task, prompts: Sequence[str], completions: Sequence[str], ended: Sequence[bool]
 ) -> dict[str, np.ndarray]:
     """reward, correct and format (well_formed) of each completion, float64 [B] each.
 
-    UserError where a task's reward is not a finite number.
+    UserError where a task's reward is not a finite number; see Judge.
     """
     rows = list(zip(prompts, completions, map(bool, ended), strict=True))
-    rewards = [task.reward(*row) for row in rows]
+    with Judge(task) as judge:
+        rewards = [judge(task.reward, *row) for row in rows]
+        correct = [judge(task.correct, *row) for row in rows]
+        formed = [judge(task.well_formed, *row) for row in rows]
     for (prompt, completion, _), reward in zip(rows, rewards):
         if not isinstance(reward, Real) or not math.isfinite(reward):
             raise UserError(
@@ -245,6 +283,6 @@ def score(
             )
     return {
         "reward": np.array(rewards, np.float64),
-        "correct": np.array([task.correct(*row) for row in rows], np.float64),
-        "format": np.array([task.well_formed(*row) for row in rows], np.float64),
+        "correct": np.array(correct, np.float64),
+        "format": np.array(formed, np.float64),
     }

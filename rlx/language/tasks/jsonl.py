@@ -27,9 +27,11 @@ import numpy as np
 from pydantic import Field
 
 from rlx.base.errors import ConfigError, UserError, shown
+from rlx.base.watch import Watch
 from rlx.language.tasks import base
 
 KEYS = ("prompt", "answer", "chosen", "rejected", "pattern")
+SECONDS = 5.0  # the most that matching a pattern may take
 NUMBER = re.compile(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)\s*")
 
 
@@ -42,6 +44,8 @@ class Config(base.TaskConfig):
 
 
 class Task(base.AnswerTask):
+    seconds = SECONDS
+
     def __init__(self, cfg: Config) -> None:
         self.verifier, self.file = cfg.verifier, cfg.file
         self._rows, self.notices = _read(cfg)
@@ -240,7 +244,13 @@ def _check(cfg: Config, row: dict[str, str]) -> None:
         raise ValueError(f"answer={shown(answer)}: must be a number (task.verifier=numeric)")
     if cfg.verifier == "regex":
         try:
-            matches = re.fullmatch(row["pattern"], answer)
+            with Watch(SECONDS):
+                matches = re.fullmatch(row["pattern"], answer)
+        except TimeoutError:
+            raise ValueError(
+                f"pattern={shown(row['pattern'])}: takes more than {SECONDS:g} seconds to match answer={shown(answer)} "
+                "(nested repetitions such as (a+)+ never end)"
+            ) from None
         except re.error as error:
             raise ValueError(f"pattern={shown(row['pattern'])}: is no regular expression: {error}") from None
         if not matches:

@@ -25,7 +25,7 @@ from rlx.language import preferences
 from rlx.language.config import LanguageConfig
 from rlx.language.learner import AdamW, TokenLearner, parts
 from rlx.language.policy import TokenPolicy
-from rlx.language.ranks import Ranks
+from rlx.language.ranks import Ranks, check_batches
 from rlx.language.rollout import Groups, logprobs
 from rlx.language.show import completions
 from rlx.language.tasks.base import Task
@@ -55,7 +55,8 @@ class Config(AdamW):
 
 
 def check(cfg: LanguageConfig[Config], task: Task) -> None:
-    """Raises ConfigError where there is nothing to compare."""
+    """Raises ConfigError where there is nothing to compare, or too little for the processes of torchrun."""
+    check_batches({f"algo.batch_size={cfg.algo.batch_size}": cfg.algo.batch_size})
     if cfg.init is None and cfg.algo.data == "policy":
         raise ConfigError(
             f"init=null: {cfg.algo.name} compares samples of a policy (init=latest:sft, or algo.data=task)"

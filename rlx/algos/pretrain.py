@@ -17,8 +17,9 @@ from rlx.functional.reduce import reduce_tokens
 from rlx.language.config import LanguageConfig
 from rlx.language.learner import AdamW, TokenLearner, parts
 from rlx.language.policy import TokenPolicy
-from rlx.language.ranks import Ranks
+from rlx.language.ranks import Ranks, check_batches
 from rlx.language.rollout import logprobs
+from rlx.language.tasks.base import Task
 from rlx.run import Metrics, Run
 
 WORLD = "language"
@@ -33,6 +34,11 @@ class Config(AdamW):
     batch_size: Count  # B
     micro_batch: Whole  # rows of one backward pass; 0: all
     temperature: Positive  # of the samples that evaluation draws
+
+
+def check(cfg: LanguageConfig[Config], task: Task) -> None:
+    """Raises ConfigError where a batch has too little for the processes of torchrun."""
+    check_batches({f"algo.batch_size={cfg.algo.batch_size}": cfg.algo.batch_size})
 
 
 def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:

@@ -28,7 +28,7 @@ from rlx.language import preferences
 from rlx.language.config import LanguageConfig
 from rlx.language.learner import AdamW, TokenLearner, parts
 from rlx.language.policy import TokenPolicy
-from rlx.language.ranks import Ranks
+from rlx.language.ranks import Ranks, check_batches
 from rlx.language.reward_head import Scorer
 from rlx.language.rollout import Groups, collect
 from rlx.language.tasks.base import Task
@@ -87,7 +87,15 @@ def accuracy(score: Tensor, reward: Tensor, num_pairs: Tensor | None = None) -> 
 
 
 def check(cfg: LanguageConfig[Config], task: Task) -> None:
-    """Raises ConfigError where there is nothing to compare."""
+    """Raises ConfigError where there is nothing to compare, or too little for the processes of torchrun."""
+    algo = cfg.algo
+    prompts = -(-algo.normalise_on // algo.group_size)
+    check_batches(
+        {
+            f"algo.batch_size={algo.batch_size}": algo.batch_size,
+            f"algo.normalise_on={algo.normalise_on} algo.group_size={algo.group_size}": prompts,
+        }
+    )
     if cfg.init is None:
         raise ConfigError(
             f"init=null: {cfg.algo.name} ranks samples of a policy (init=latest:pretrain, or another run)"

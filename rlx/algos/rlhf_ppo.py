@@ -36,7 +36,7 @@ from rlx.language.config import LanguageConfig
 from rlx.language.diagnose import Diagnosis
 from rlx.language.learner import AdamW, TokenLearner, minibatches, parts
 from rlx.language.policy import TokenPolicy
-from rlx.language.ranks import Ranks
+from rlx.language.ranks import Ranks, check_batches
 from rlx.language.reward_head import Scorer, make_critic
 from rlx.language.rollout import Groups, collect, completion_metrics, forward_logprobs, logprobs_entropy
 from rlx.language.show import completions as exhibit
@@ -82,7 +82,11 @@ class Config(AdamW):
 
 
 def check(cfg: LanguageConfig[Config], task: Task) -> None:
-    """Raises ConfigError where there is no policy to hold on to."""
+    """Raises ConfigError where there is no policy to hold on to, or too little for the processes of torchrun."""
+    P, G, M = cfg.algo.num_prompts, cfg.algo.group_size, cfg.algo.num_minibatches
+    check_batches(
+        {f"algo.num_prompts={P}": P, f"algo.num_prompts={P} algo.group_size={G} algo.num_minibatches={M}": P * G // M}
+    )
     if cfg.init is None and cfg.algo.kl_coef:
         raise ConfigError(
             f"init=null: {cfg.algo.name} stays near a reference (init=latest:pretrain, or algo.kl_coef=0)"

@@ -22,9 +22,9 @@ from rlx.functional.reduce import reduce_tokens
 from rlx.language.config import LanguageConfig
 from rlx.language.learner import AdamW, TokenLearner, parts
 from rlx.language.policy import TokenPolicy
-from rlx.language.ranks import Ranks
+from rlx.language.ranks import Ranks, check_batches
 from rlx.language.rollout import logprobs
-from rlx.language.tasks.base import score
+from rlx.language.tasks.base import Task, score
 from rlx.run import Metrics, Run
 
 WORLD = "language"
@@ -41,6 +41,11 @@ class Config(AdamW):
     check_every: Count  # steps
     check_prompts: Count
     temperature: Positive  # of those samples
+
+
+def check(cfg: LanguageConfig[Config], task: Task) -> None:
+    """Raises ConfigError where a batch has too little for the processes of torchrun."""
+    check_batches({f"algo.batch_size={cfg.algo.batch_size}": cfg.algo.batch_size})
 
 
 def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
@@ -75,6 +80,8 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
             goal.check(sampled_accuracy(policy, run.rng("check"), algo.check_prompts, algo.temperature))
             info["sampled_accuracy"] = goal.accuracy
         yield run.step, info
+    if run.step >= algo.check_every and (text := goal.why(run.step, cfg.total_steps)):
+        run.notice(text)
 
 
 class Goal:
@@ -85,6 +92,13 @@ class Goal:
 
     def check(self, accuracy: float) -> None:
         self.accuracy, self.reached = accuracy, bool(self.wanted) and accuracy >= self.wanted
+
+    def why(self, step: int, total_steps: int) -> str:
+        """What ended the run, and the key that would have it go on; nothing where no accuracy was wanted."""
+        found, wanted = f"sampled_accuracy={self.accuracy:.3g}", f"task.sft_stop={self.wanted:g}"
+        if self.reached:
+            return f"stopped at step {step:,}: {found} has reached {wanted} (a new run with task.sft_stop=0 goes on)"
+        return f"stopped by total_steps={total_steps:,}: {found} is below {wanted} (more go on)" if self.wanted else ""
 
     def state_dict(self) -> dict[str, Any]:
         return {"accuracy": self.accuracy, "reached": self.reached}

@@ -1,4 +1,4 @@
-"""A run's policy for others: its tensors, an ONNX graph, or a folder that needs nothing of rlx."""
+"""A run's policy for others: its tensors, an ONNX graph, a folder that needs nothing of rlx or one for transformers."""
 
 import contextlib
 import json
@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rlx.base import atomic_files, extras
 from rlx.base.errors import UserError
+from rlx.config import registry
 from rlx.config.keys import config_hash, hparams
 from rlx.export import card
 from rlx.export.plain import Plain, plain
@@ -27,7 +28,7 @@ from rlx.training import runner
 
 
 def export(path: Path, to: str, out: Path | None = None, which: str = "latest", trust: bool = False) -> Path:
-    """Write the policy of a run's checkpoint; returns where. `to` is safetensors, onnx or folder, `trust`: see
+    """Write the policy of a run's checkpoint; returns where. `to` is one of WRITERS, `trust`: see
     runner.resume. Raises UserError, nothing is overwritten, and nothing half written stays."""
     cfg, module, run = runner.open_run(path, which, trust=trust)
     facts = card.facts(path, cfg, run.step, _hash(path, run.step), _config_hash(path))
@@ -128,20 +129,39 @@ def onnx_bytes(policy: Plain, facts: dict[str, str]) -> bytes:
     return model.SerializeToString()
 
 
-def _folder(out: Path, cfg: Any, module: Any, run: Any, facts: dict[str, str], path: Path) -> None:
-    policy = plain(cfg, module, run)
+@contextlib.contextmanager
+def _directory(out: Path) -> Iterator[Path]:
+    """A place to fill, which becomes `out` at the end."""
     place = out.with_name(f"{atomic_files.TEMPORARY}{os.getpid()}-{out.name}")
     try:
         place.mkdir()
-        (place / "weights.safetensors").write_bytes(_bytes(policy.tensors, facts))
-        (place / "config.yaml").write_text(provenance.scrub((path / "config.yaml").read_text("utf-8")), "utf-8")
-        (place / "README.md").write_text(card.readme(policy, facts), "utf-8")
-        for name, value in policy.extra.items():
-            (place / name).write_text(json.dumps(value, indent=1) + "\n", "utf-8")
+        yield place
         os.rename(place, out)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-ENDINGS = {"safetensors": ".safetensors", "onnx": ".onnx", "folder": ""}
-WRITERS: dict[str, Callable[..., None]] = {"safetensors": _safetensors, "onnx": _onnx, "folder": _folder}
+def _hf(out: Path, cfg: Any, module: Any, run: Any, facts: dict[str, str], _: Path) -> None:
+    """The model and the tokenizer of a run with model=hf, as transformers saves and loads them."""
+    if cfg.model.path is None:
+        raise UserError(f"--to=hf: needs a run with model=hf; this one's network is rlx's (model={cfg.model.name})")
+    policy = registry.world(cfg.algo.implementation).load_policy(cfg, module, run)
+    with _directory(out) as place:
+        policy.model.save(place, facts)
+        policy.tokenizer.save(place)
+
+
+def _folder(out: Path, cfg: Any, module: Any, run: Any, facts: dict[str, str], path: Path) -> None:
+    policy = plain(cfg, module, run)
+    with _directory(out) as place:
+        (place / "weights.safetensors").write_bytes(_bytes(policy.tensors, facts))
+        (place / "config.yaml").write_text(provenance.scrub((path / "config.yaml").read_text("utf-8")), "utf-8")
+        (place / "README.md").write_text(card.readme(policy, facts), "utf-8")
+        for name, value in policy.extra.items():
+            (place / name).write_text(json.dumps(value, indent=1) + "\n", "utf-8")
+
+
+ENDINGS = {"safetensors": ".safetensors", "onnx": ".onnx", "folder": "", "hf": ""}
+WRITERS: dict[str, Callable[..., None]] = {
+    "safetensors": _safetensors, "onnx": _onnx, "folder": _folder, "hf": _hf,
+}  # fmt: skip

@@ -201,7 +201,7 @@ def _speaker(policy: TokenPolicy, cfg: Any) -> Plain:
     """A language model, without padding: all prompts of a call have one length."""
     tokenizer, model = policy.tokenizer, cfg.model
     if not isinstance(tokenizer, Tokenizer):
-        raise UserError(f"model=hf: the network is that of {model.path}; --to safetensors writes its weights")
+        raise UserError("model=hf: the network is one of transformers, which --to hf writes for it")
     names = {"alphabet": tokenizer.alphabet, "end": tokenizer.end, "begin": tokenizer.begin}
     vocabulary = {**names, "max_new": policy.task.max_new, "context": policy.model.context}
     tensors = {name: tensor.detach().float() for name, tensor in policy.model.state_dict().items()}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rlx.base.errors import ConfigError, UserError, shown
+from rlx.base.text import escaped
 from rlx.config import registry, schema
 from rlx.config.schema import Algo
 from rlx.language import evaluate
@@ -212,8 +213,8 @@ def _samples(policy: Any, cfg: LanguageConfig[Algo]) -> str:
     written = policy.complete(prompts, rng, temperature(cfg))
     rewards = score(policy.task, prompts, [one.text for one in written], [one.ended for one in written])["reward"]
     for prompt, completion, reward in zip(prompts, written, rewards.tolist()):
-        line = f"{reward:7.3f}  {prompt}{completion.text}{'' if completion.ended else ' (cut)'}"
-        lines.append(line.replace("\n", "\\n"))
+        text = escaped(f"{prompt}{completion.text}")
+        lines.append(f"{reward:7.3f}  {text}{'' if completion.ended else ' (cut)'}")
     return "\n".join(lines)
 
 

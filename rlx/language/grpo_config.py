@@ -7,6 +7,7 @@ from rlx.base.errors import ConfigError
 from rlx.config.ranges import Count, NonNegative, Positive, Whole
 from rlx.language.config import LanguageConfig
 from rlx.language.learner import AdamW
+from rlx.language.ranks import check_batches
 from rlx.language.tasks.base import Task
 
 
@@ -88,6 +89,8 @@ class Config(AdamW):
 
 def check(cfg: LanguageConfig[Config], task: Task) -> None:
     algo, name = cfg.algo, cfg.task.name
+    P, M = algo.num_prompts, algo.num_minibatches
+    check_batches({f"algo.num_prompts={P} algo.num_minibatches={M}": P // M})
     if algo.supervision == "process" and not hasattr(task, "step_rewards"):
         raise ConfigError(
             f"task={name} has no step rewards; algo.supervision=process needs them (parity, copy, reverse, sort)"

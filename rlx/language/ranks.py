@@ -5,10 +5,22 @@ that rewards, advantages and shuffles are the same everywhere; gradients are sum
 the same run, up to the order of sums.
 """
 
+import os
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, distributed as dist
 
-from rlx.base.errors import UserError
+from rlx.base.errors import ConfigError, UserError
+
+
+def check_batches(batches: Mapping[str, int]) -> None:
+    """Raises ConfigError where torchrun has started more processes than one of these batches (of the keys that make
+    it) has rows: before a run begins."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    for keys, rows in batches.items():
+        if count.isdigit() and rows < int(count):
+            raise ConfigError(f"{keys}: gives batches of {rows} rows, and torchrun {count} processes to share them")
 
 
 class Ranks:

@@ -267,3 +267,11 @@ def test_a_reward_model_with_another_network_than_the_policys_is_refused(place: 
     wide = train(place, "pretrain", **{"model.d_model": 32})
     model = {"algo.reward_model": str(place / "MODEL")}
     refused(place, "d_model", "rlhf_ppo", init=str(wide), **model)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_a_batch_with_fewer_rows_than_torchrun_has_processes_is_refused(
+    algo: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "9")
+    refused(home, r"algo\.\w+=\d.*: gives batches of \d rows, and torchrun 9 proc", algo, init=str(home / "START"))

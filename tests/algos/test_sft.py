@@ -97,6 +97,22 @@ def test_a_run_that_stopped_by_itself_is_finished_and_resuming_it_changes_nothin
     assert "done at step 4, before total_steps=12" in record(path)["notices"]
 
 
+@pytest.mark.parametrize(
+    "accuracies, why",
+    [
+        (
+            [0.2, 0.4],
+            "stopped at step 4: sampled_accuracy=0.4 has reached task.sft_stop=0.3 (a new run with task.sft_sto",
+        ),
+        ([0.2] * 6, "stopped by total_steps=12: sampled_accuracy=0.2 is below task.sft_stop=0.3 (more go on)"),
+    ],
+)
+def test_a_run_says_why_it_stopped_and_which_key_to_change(accuracies, why, tmp_path, monkeypatch):
+    monkeypatch.setattr(sft, "sampled_accuracy", of(accuracies))
+    path = start_run(tmp_path, "sft", **{"task.sft_stop": 0.3, "algo.check_every": 2, "eval_every": 0})
+    assert [line for line in record(path)["notices"] if line.startswith(why)]
+
+
 def test_a_run_killed_between_its_last_step_and_its_last_checkpoint_stays_where_it_was_done(tmp_path, monkeypatch):
     goal = {"task.sft_stop": 0.3, "algo.check_every": 2, "checkpoint_every": 4, "eval_every": 3}
     monkeypatch.setattr(sft, "sampled_accuracy", lambda *_: 0.4 if accuracy.pop() else 0.2)

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from composed import composed
+from language_runs import train as start_run
 from torch.testing import assert_close
 
 transformers = pytest.importorskip("transformers")
 
 from rlx.base.errors import ConfigError, UserError  # noqa: E402
+from rlx.export import formats  # noqa: E402
 from rlx.language.model.huggingface import HFModel, HFTokenizer  # noqa: E402
 from rlx.language.model.sample import generate, noise  # noqa: E402
 from rlx.training import runner  # noqa: E402
@@ -166,6 +168,33 @@ def test_the_same_algorithms_run_and_learn_from_it(algo, tied, tmp_path):
     changed = [name for name, x in policy.model.state_dict().items() if not torch.equal(x, start[name])]
     assert any("embed" in name for name in changed) and any("layers.1" in name for name in changed)
     assert runner.evaluate_policy(policy, cfg, 8, 0)["prompts"] == 8
+
+
+def test_an_export_for_transformers_has_the_log_probs_of_the_run(tmp_path):
+    run = train(tmp_path, "sft", make(tmp_path / "model"))
+    out = formats.export(run, "hf", tmp_path / "out")
+    (tmp_path / "model").rename(tmp_path / "gone")  # it needs nothing of that
+    lm, missing = transformers.AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not any(missing.values())
+    (tmp_path / "gone").rename(tmp_path / "model")
+    policy = runner.open_policy(run)[1]
+    (prompt,) = policy.task.prompts(np.random.default_rng(0), 1)
+    ids = transformers.AutoTokenizer.from_pretrained(out)(prompt, return_tensors="pt")["input_ids"]
+    assert ids.tolist() == policy.prompts([prompt])[0].tolist()
+    tokens = torch.tensor([[[0, 1, 1, 0, 3]]])
+    with torch.no_grad():
+        theirs = lm.eval()(input_ids=torch.cat([ids, tokens[0]], 1)).logits[0, -6:-1]
+        assert_close(policy.model(ids, None, tokens)[0, 0], theirs, rtol=1e-4, atol=1e-5)
+    assert json.loads((out / "rlx.json").read_text())["task"] == "parity"
+    with pytest.raises(UserError, match="already exists"):
+        formats.export(run, "hf", out)
+
+
+def test_a_run_of_rlxs_own_network_has_no_export_for_transformers(tmp_path):
+    run = start_run(tmp_path, "sft")
+    with pytest.raises(UserError, match="--to=hf: needs a run with model=hf; this one's network is rlx's"):
+        formats.export(run, "hf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_no_model_is_refused_in_one_line(tmp_path):

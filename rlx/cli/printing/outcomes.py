@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rlx.base.paths import near
+from rlx.base.text import escaped
 from rlx.cli.printing.text import columns, quoted, score, table
 
 
@@ -50,7 +51,7 @@ def sampled(rows: Sequence[Mapping[str, Any]]) -> None:
     """`rlx sample`: log-prob, prompt and completion, one line each."""
     for row in rows:
         for completion in row["completions"]:
-            text = f"{row['prompt']}{completion['text']}".replace("\n", "\\n")
+            text = escaped(f"{row['prompt']}{completion['text']}")
             print(f"{completion['logprob']:9.3f}  {text}{'' if completion['ended'] else ' (cut)'}")
 
 

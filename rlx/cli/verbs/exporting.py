@@ -11,7 +11,7 @@ from rlx.base.errors import UserError
 from rlx.base.paths import check_out, near
 from rlx.cli.verbs.base import Checkpoint, Json, RunName, Trust, app, check_choice, optional, run_path, set_one_thread
 
-FORMS = ("safetensors", "onnx", "folder")
+FORMS = ("safetensors", "onnx", "folder", "hf")
 
 
 @app.command()
@@ -45,13 +45,14 @@ def report(
 @app.command()
 def export(
     run: RunName,
-    to: Annotated[str, typer.Option(help="safetensors, onnx or folder.")],
+    to: Annotated[str, typer.Option(help="safetensors, onnx, folder or hf.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="New file or directory to write.")] = None,
     checkpoint: Checkpoint = "latest",
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Write a run's policy for use without rlx: its tensors, an ONNX graph, or a folder with code that acts."""
+    """Write a run's policy for use without rlx: its tensors, an ONNX graph, a folder with code that acts, or (hf) a
+    directory that transformers loads."""
     check_choice("--to=", to, FORMS, "format")
     path = run_path(run)
     set_one_thread()

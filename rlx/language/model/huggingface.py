@@ -8,7 +8,7 @@ are read. Prompts are repeated for their group when learning and read once when 
 import hashlib
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,11 @@ class HFModel(nn.Module):
         cache[2] = torch.cat([cache[2], token[..., None]], -1)
         return self.features(*cache, last=True)[:, :, -1]
 
+    def save(self, place: Path, facts: Mapping[str, str]) -> None:
+        """Into a directory that transformers loads; `facts` say what it is."""
+        self.lm.save_pretrained(place)
+        (place / "rlx.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+
     # -- with what is kept of the tokens before ----------------------------------------------------------------------
 
     def _begin(self, prompt: Tensor, mask: Tensor | None, size: int) -> tuple[Tensor, Any]:
@@ -254,6 +259,9 @@ class HFTokenizer:
 
     def decode(self, ids: Any, lengths: Any) -> list[str]:
         return self._text([row[:n].tolist() for row, n in zip(np.asarray(ids), np.asarray(lengths))])
+
+    def save(self, place: Path) -> None:
+        self._own.save_pretrained(place)
 
     def sizes(self, texts: Sequence[str]) -> list[int]:
         """The tokens of each text, without beginning and end."""

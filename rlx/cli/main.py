@@ -32,9 +32,10 @@ def _quick(verb: list[str], words: list[str]) -> int:
 
 
 def _follows() -> bool:
-    """Is this one of torchrun's processes, and not the first? What is no number is said by training.distributed."""
+    """Is this one of torchrun's processes, and not the first? (Variables alone do not make it one: those that meet have
+    an address.) What is no number is said by training.distributed."""
     rank, count = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
-    return rank.isdigit() and count.isdigit() and int(rank) > 0 and int(count) > 1
+    return "MASTER_ADDR" in os.environ and rank.isdigit() and count.isdigit() and int(rank) > 0 and int(count) > 1
 
 
 def _run() -> int:

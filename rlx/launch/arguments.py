@@ -182,12 +182,15 @@ def _parse(parser: OverridesParser, word: str) -> Override:
         if not set(value) & set("()[]{}'\"$,\\"):
             with contextlib.suppress(HydraException):
                 return parser.parse_override(f'{key}="{value}"')
-    raise ConfigError(f"cannot read '{word}': {_unreadable(word)}") from None
+    raise ConfigError(f"cannot read '{word}': {_unreadable(parser, word)}") from None
 
 
-def _unreadable(word: str) -> str:
-    """Why Hydra's grammar does not take a word, or what to do about it."""
-    key, _, value = word.partition("=")
+def _unreadable(parser: OverridesParser, word: str) -> str:
+    """Why Hydra's grammar does not take a word, and one that it takes, where that is what was meant."""
+    key, equals, value = word.partition("=")
+    if re.search(r"\[\w+\]", key):
+        meant = re.sub(r"\[(\w+)\]", r".\1", key) + equals + value
+        return f"the key has brackets{_if_read(parser, meant)}"
     for opening, closing in ("[]", "{}", "()"):
         more = value.count(opening) - value.count(closing)
         if more:
@@ -195,7 +198,20 @@ def _unreadable(word: str) -> str:
     for quote in "'\"":
         if value.count(quote) % 2:
             return f"a closing {quote} is missing"
-    return f"""a value with such characters needs quotes of its own, '{key}="{value}"'"""
+    if re.search(r"(^|,)\s*(,|$)", value):
+        values = ",".join(filter(None, value.split(",")))
+        return f"a ',' is too many{_if_read(parser, f'{key}={values}')}"
+    quoted = _if_read(parser, f'{key}="{value}"')
+    return f"a value with such characters needs quotes of its own{quoted}" if quoted else "that is no key=value"
+
+
+def _if_read(parser: OverridesParser, word: str) -> str:
+    """A proposal, if Hydra can read it."""
+    try:
+        parser.parse_override(word)
+    except HydraException:
+        return ""
+    return f", '{word}'"
 
 
 def _check_choice(override: Override, word: str, config_dir: Path | None) -> None:

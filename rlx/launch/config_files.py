@@ -13,6 +13,8 @@ from rlx.config import registry
 
 MAX_BYTES, MAX_VALUES = 1_000_000, guarded.VALUES  # of one file; aliases of aliases grow without bound
 
+GLOBAL = ("experiment", "preset", "as")  # groups whose files set keys of other sections
+
 
 def check_size(config_dir: Path | None) -> None:
     """Raises ConfigError for a file that would keep YAML busy for minutes."""
@@ -56,22 +58,33 @@ def not_keys(config_dir: Path | None) -> str:
 
 
 def source(message: str, overrides: list[str], config_dir: Path | None) -> str:
-    """' [FILE]' where the key that a message begins with stands in a file of the user's or of a plug-in's."""
+    """' [FILE]' where the key that a message begins with stands in a file of the user's or of a plug-in's, or in one of
+    GLOBAL that was asked for by name."""
     match = re.match(r"[A-Za-z_][\w.]*", message)
     if match is None or any(word.lstrip("+").startswith(match[0]) for word in overrides):
         return ""
     section, _, key = match[0].rpartition(".")
     group = section.partition(".")[0]
-    chosen = dict(word.split("=", 1) for word in overrides if "=" in word).get(group or "experiment", "")
+    given = dict(word.split("=", 1) for word in overrides if "=" in word)
+    for name in GLOBAL:
+        if (file := registry.options(name, config_dir).get(given.get(name, ""))) and _sets(Path(file), key):
+            return f" [set by {name}={given[name]}]"
+    chosen = given.get(group or "experiment", "")
     begins = [f"{name}.yaml" for name in registry.PRIMARY.values()]
     files = [path for path in _files(config_dir) if path.stem == chosen or path.name in begins]
     if "no such key" in message:  # a mistyped word is rare enough to look for it everywhere
         files += _files(config_dir)
     for path in files:
-        with contextlib.suppress(UnicodeDecodeError, OSError):
-            if re.search(rf"(?m)^\s*{re.escape(key)}\s*:", path.read_text(encoding="utf-8")):
-                return f" [{near(path)}]"
+        if _sets(path, key):
+            return f" [{near(path)}]"
     return ""
+
+
+def _sets(path: Path, key: str) -> bool:
+    """Does the key stand in this file?"""
+    with contextlib.suppress(UnicodeDecodeError, OSError):
+        return re.search(rf"(?m)^\s*{re.escape(key)}\s*:", path.read_text(encoding="utf-8")) is not None
+    return False
 
 
 def _files(config_dir: Path | None) -> Iterator[Path]:

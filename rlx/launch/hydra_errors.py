@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from rlx.base import extras
@@ -33,13 +33,15 @@ def one_line(overrides: list[str], config_dir: Path | None = None) -> Iterator[N
     except ConfigError as error:
         raise ConfigError(f"{error}{source(str(error), overrides, config_dir)}") from None
     except (HydraException, OmegaConfBaseException) as error:
-        text = explain(error, overrides)
+        text = _within_a_list(error, overrides) or explain(error, overrides)
         raise ConfigError(f"{text}{source(text, overrides, config_dir)}") from None
     except yaml.YAMLError as error:
         raise ConfigError(not_yaml(error)) from None
     except UnicodeDecodeError as error:
         raise ConfigError(not_utf8(error, config_dir)) from None
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
+        if slip := _within_a_list(error, overrides):  # OmegaConf's own
+            raise ConfigError(slip) from None
         text = _first_line(error)
         if "Invalid loaded object type" in text:  # OmegaConf's, for a file with a single value
             raise ConfigError(not_keys(config_dir)) from None
@@ -69,6 +71,26 @@ def explain(error: BaseException, overrides: list[str]) -> str:
         if isinstance(link, OmegaConfBaseException) and link.key is not None and link.parent_node is not None:
             return _unknown_key(link)
     return _hydra_text(_first_line(error), overrides)
+
+
+def _within_a_list(error: BaseException, overrides: list[str]) -> str | None:
+    """For a word whose key goes on below a list, which OmegaConf answers in many ways: found where it was raised."""
+    lists: dict[str, ListConfig] = {}
+    trace = error.__traceback__
+    while trace is not None:
+        for value in list(trace.tb_frame.f_locals.values()):
+            if isinstance(value, ListConfig) and (key := value._get_full_key(None)):
+                lists[key] = value
+        trace = trace.tb_next
+    for word in overrides:
+        typed = word.lstrip("+~").partition("=")[0]
+        for key, value in lists.items():
+            if typed.startswith(f"{key}."):
+                items = ",".join(
+                    shown(OmegaConf.to_container(item) if OmegaConf.is_config(item) else item) for item in value
+                )
+                return f"{word}: {key} is a list of {len(value)}, which is set as a whole: {key}=[{items}]"
+    return None
 
 
 def _whole_key(key: str, error: BaseException) -> str:

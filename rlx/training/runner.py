@@ -228,7 +228,10 @@ def open_run(
     except (devices.DeviceError, CheckpointError) as error:
         raise ConfigError(f"{path}: {error}") from None
     if checkpoint is None:
-        raise ConfigError(f"{path}: the run has no checkpoint yet (rlx resume {path} goes on with it)")
+        if (step := Status.read(path).checkpoint) is not None:
+            raise ConfigError(f"{path}: the run has no checkpoint any more (there was one of step {step})")
+        goes_on = "it is running" if reader.state(path) == "running" else f"rlx resume {path} goes on with it"
+        raise ConfigError(f"{path}: the run has no checkpoint yet ({goes_on})")
     for warning in checkpoint.warnings:
         say(f"warning: {warning}")
     return cfg, module, Run(path, chosen, cfg.seed, checkpoint.state["run"])

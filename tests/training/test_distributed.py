@@ -105,3 +105,8 @@ def test_what_cannot_be_shared_is_one_line_and_leaves_nothing(tmp_path: Path, fo
         lines = [line for done in both for line in done.err.splitlines() if line.startswith("rlx: error")]
         assert any(done.code for done in both) and len(lines) == 1 and said in lines[0], both
     assert not list(tmp_path.rglob("config.yaml"))
+
+
+def test_variables_alone_do_not_silence_an_error(tmp_path: Path, forks: Forks) -> None:
+    done = forks("train", "algo=pppo", cwd=tmp_path, env=[{"RANK": "1", "WORLD_SIZE": "2"}])
+    assert done.code == 2 and done.err.startswith("rlx: error: algo=pppo: no such algorithm; did you mean 'ppo'?"), done

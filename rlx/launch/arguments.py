@@ -5,6 +5,7 @@ anywhere, and a wrong one is a line.
 """
 
 import contextlib
+import os
 import re
 import unicodedata
 from dataclasses import dataclass, field
@@ -135,9 +136,28 @@ OPEN = re.compile(
 )  # sections with keys that their file need not list; the schema knows them
 
 
+PATHS = ("runs_dir", "init", "algo.reward_model", "model.path", "task.file")
+TEXT = (  # keys whose values stay as they are typed, also where they look like numbers
+    *PATHS, "device", "algo.name", "algo.implementation", "model.encoder", "env.id", "env.name", "eval_env.id",
+    "eval_env.name", "task.name", "task.implementation", "task.alphabet", "expect.source",
+)  # fmt: skip
+NUMBER = re.compile(r"[-+]?((\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(e[-+]?\d[\d_]*)?|nan|inf)", re.IGNORECASE)
+
+
 def for_hydra(words: list[str]) -> list[str]:
-    """The overrides as Hydra takes them: a key of such a section is added where it is not there."""
-    return [f"++{word}" if OPEN.match(word) else word for word in words]
+    """The overrides as Hydra takes them: a key of such a section is added where it is not there, and text is text."""
+    return [f"++{word}" if OPEN.match(word) else word for word in map(_as_text, words)]
+
+
+def _as_text(word: str) -> str:
+    key, equals, value = word.partition("=")
+    name = key.lstrip("+")
+    if name in PATHS and (home := re.fullmatch(r"""(["']?)(~(?:/.*)?)\1""", value)):
+        value = os.path.expanduser(home[2])
+    elif name not in TEXT or not NUMBER.fullmatch(value):
+        return word
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{key}{equals}"{escaped}"'
 
 
 def overrides(words: list[str], multirun: bool = False, config_dir: Path | None = None) -> list[Override]:

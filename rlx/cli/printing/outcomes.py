@@ -26,7 +26,9 @@ def finished(path: Path, outcome: Mapping[str, Any]) -> None:
 
 def _numbers(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return [
-        (f"{prefix}{key}", f"{value:.6g}") for key, value in sorted(values.items()) if isinstance(value, int | float)
+        (f"{prefix}{key}", str(value) if isinstance(value, int) else f"{value:.6g}")
+        for key, value in sorted(values.items())
+        if isinstance(value, int | float)
     ]
 
 

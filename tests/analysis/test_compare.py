@@ -16,6 +16,7 @@ from fake_runs import make_run, ramp
 from rlx.analysis import statistics
 from rlx.analysis.compare import build, diff
 from rlx.analysis.compare.result import Comparison, Result
+from rlx.cli.printing import comparing
 
 
 def side(root: Path, scores: Sequence[float], **options: Any) -> str:
@@ -89,7 +90,7 @@ def test_a_difference_that_a_hundred_seeds_would_not_find_is_more_than_100(tmp_p
         ([500.0], HIGH, "one seed does not show the spread"),
         ([500.0] * 3, [500.0] * 4, "equal: every seed scored 500"),
         ([500.0] * 2, [400.0] * 2, "not distinguishable with 2 seeds, which agree"),
-        ([500.0] * 3, [400.0] * 3, "A is better than B (probability of improvement 1.00 ["),
+        ([500.0] * 3, [400.0] * 3, "A is better than B (probability of improvement 1.00)"),
         ([500.0] * 3, [400.0, 401.0, 399.0], "A is better than B"),
         ([1.0, 2.0, 3.0], [3.0, 2.0, 1.0], "not distinguishable with 3 seeds: the observed difference is 0"),
         ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 2.0, 2.1], "not distinguishable with 3 and 5 seeds; "),
@@ -193,6 +194,63 @@ def test_what_else_differs_between_the_sides_is_noted(tmp_path: Path) -> None:
     assert "A and B were trained for different steps: 100 and 200" in said
     assert "A and B differ in algo.lr, model.hidden" in said
     assert "made by different versions: " in said and "torch 2.13.0 and 2.9" in said and "git commit" in said
+
+
+def test_step_counts_are_numbers_and_all_of_them_are_said(tmp_path: Path) -> None:
+    a, b = side(tmp_path / "a", HIGH), side(tmp_path / "b", LOW)
+    for i, path in enumerate(sorted((tmp_path / "b").iterdir())):
+        edit(path, "config.yaml", total_steps=16_000 if i % 2 else 8_000)
+    for path in (tmp_path / "a").iterdir():
+        edit(path, "config.yaml", total_steps=8_000)
+    assert "A and B were trained for different steps: 8000 and 8000/16000" in notes(a, b)
+
+
+def test_each_environment_has_its_own_step_counts(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        side(tmp_path / name, HIGH, env="acrobot")
+        side(tmp_path / name, LOW)
+    for path in (tmp_path / "b").glob("acrobot*"):
+        edit(path, "config.yaml", total_steps=8_000)
+    said = notes(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert "A and B were trained for different steps on acrobot: 100 and 8000" in said and "on cartpole" not in said
+
+
+def test_keys_that_cannot_matter_are_not_blamed(tmp_path: Path) -> None:
+    a, b = side(tmp_path / "a", HIGH), side(tmp_path / "b", LOW)
+    for i, path in enumerate((tmp_path / "b").iterdir()):
+        edit(path, "config.yaml", checkpoint_every=100 + i)
+    assert notes(a, b) == ""
+
+
+def test_a_pattern_that_pools_sweeps_says_so(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        side(tmp_path / "sweeps" / name, HIGH[:5])
+        (tmp_path / "sweeps" / name / "sweep.json").write_text("{}")
+    b = side(tmp_path / "b", LOW)
+    said = notes(f"{tmp_path}/sweeps/*/*", b)
+    assert "A: 5 earlier runs of the same configuration and seed left out" in said  # those of the older sweep
+    for path in (tmp_path / "sweeps" / "two").iterdir():
+        if path.is_dir():
+            edit(path, "config.yaml", seed=70 + int(path.name[-1]))
+    assert "A pools the runs of 2 sweeps: one, two" in notes(f"{tmp_path}/sweeps/*/*", b)
+
+
+def test_below_five_seeds_the_scores_are_shown_and_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    comparing.compared(build.build([side(tmp_path / "a", [0.0, 500.0]), side(tmp_path / "b", [480.0, 500.0])]))
+    out = capsys.readouterr().out
+    rows = [line for line in out.splitlines() if "note:" not in line]
+    assert "0 500" in out and "480 500" in out and not any("[" in line for line in rows)
+    assert "note: fewer than 5 seeds (2): the scores are shown, no interval of so few is worth it" in out
+
+
+def test_an_interval_of_shares_keeps_inside_what_is_possible(tmp_path: Path) -> None:
+    x, y = [0.0, 1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0, 0.9]
+    assert statistics.estimate(x).high > 1 and statistics.difference(x, y).high > 1
+    found = build.build([side(tmp_path / "a", x, task="add2"), side(tmp_path / "b", y, task="add2")])
+    for each in found.to_json()["sides"]:
+        at = each["places"][0]["iqm"]
+        assert 0 <= at["low"] < at["high"] <= 1
+    assert -1 <= only(found).difference.low < only(found).difference.high <= 1
 
 
 def test_two_algorithms_differ_in_everything_and_that_is_no_note(tmp_path: Path) -> None:

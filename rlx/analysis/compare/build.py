@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlx.analysis import statistics
 from rlx.analysis.compare import notes as caveats
-from rlx.analysis.compare.result import Comparison, Pair, Place, Result, Side
+from rlx.analysis.compare.result import ENOUGH, Comparison, Pair, Place, Result, Side, possible
 from rlx.analysis.curves import scores
 from rlx.analysis.curves.build import group, label
 from rlx.analysis.curves.curves import full_keys
@@ -94,7 +94,7 @@ def _result(a: Side, b: Side, place: Place, name: str, lower: bool) -> Result:
     x, y = a.scores(place), b.scores(place)
     difference = statistics.difference(x, y, a.strata(place), b.strata(place))
     improvement = statistics.improvement(y, x) if lower else statistics.improvement(x, y)
-    result = Result(name, (len(x), len(y)), improvement, difference)
+    result = Result(name, (len(x), len(y)), improvement, possible(place, [*x, *y], difference, -1.0))
     gain = -difference.value if lower else difference.value
     fixed = max(x) == min(x) and max(y) == min(y) and gain and min(result.seeds) > 2
     apart = difference.known and (difference.low or 0.0) * (difference.high or 0.0) > 0
@@ -136,7 +136,7 @@ def _verdict(result: Result, a: Side, b: Side, gain: float) -> str:
         improvement = result.improvement
         if result.better == b.name:
             improvement = Estimate(1 - improvement.value, 1 - (improvement.high or 0.0), 1 - (improvement.low or 0.0))
-        return f"{result.better} is better than {other} (probability of improvement {interval(improvement)})"
+        return f"{result.better} is better than {other} (probability of improvement {interval(improvement, few)})"
     if not result.improvement.known:
         return "no verdict: on some environment one side has a single seed, so the spread between seeds is unknown"
     if not gain:
@@ -145,12 +145,12 @@ def _verdict(result: Result, a: Side, b: Side, gain: float) -> str:
     return f"not distinguishable with {seeds}; {needed} would settle it, if the true difference equals the observed one"
 
 
-def interval(estimate: Estimate) -> str:
-    """.93 [.81, 1.00]"""
+def interval(estimate: Estimate, seeds: int = ENOUGH) -> str:
+    """.93 [.81, 1.00]; of fewer seeds than ENOUGH the value alone."""
 
     def short(value: float) -> str:
         return f"{value:.2f}".removeprefix("0") if value < 0.995 else f"{value:.2f}"
 
-    if estimate.low is None or estimate.high is None:
+    if estimate.low is None or estimate.high is None or seeds < ENOUGH:
         return short(estimate.value)
     return f"{short(estimate.value)} [{short(estimate.low)}, {short(estimate.high)}]"

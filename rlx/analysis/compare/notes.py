@@ -2,31 +2,41 @@
 
 from collections.abc import Sequence
 
-from rlx.analysis.compare.result import Comparison, Pair, Place, Side
+from rlx.analysis.compare.result import ENOUGH, Comparison, Pair, Place, Side
 from rlx.analysis.curves.curves import Curve
-from rlx.base.errors import shown
 from rlx.rundir import query
 from rlx.rundir.provenance import Provenance
 from rlx.rundir.query import differing
 
 FEW = 10  # seeds below which a note says what intervals of so few are worth
 MANY = 4  # differing keys that a note names
+IDLE = ("checkpoint_every", "env.workers", "env.step_timeout", "eval_env.workers", "eval_env.step_timeout")  # no score
 VERSIONS = ("rlx", "python", "torch", "numpy", "gymnasium", "transformers")
 
 
 def notes(comparison: Comparison) -> list[str]:
     return [
-        *(note for side in comparison.sides if (note := _pooled(side, comparison.names))),
+        *(note for side in comparison.sides for note in _pooled(side, comparison.names)),
         *(note for pair in comparison.pairs for note in _unlike(pair, comparison.names)),
         *_worth(comparison),
     ]
 
 
-def _pooled(side: Side, names: dict[Place, str]) -> str | None:
+def _pooled(side: Side, names: dict[Place, str]) -> list[str]:
+    notes = []
+    several = dict.fromkeys(curve.path.absolute().parent for curve in side.curves)
+    grids = [path.name for path in several if any((path / name).is_file() for name in ("sweep.json", "study.json"))]
+    if len(grids) > 1:
+        notes.append(f"{side.name} pools the runs of {len(grids)} sweeps: {_few(sorted(grids))}")
     for place in names:
-        if keys := differing([curve.config for curve in side.on(place)]):
-            return f"{side.name} pools runs that differ in {_few(keys)}"
-    return None
+        if keys := _differing(side.on(place)):
+            return [*notes, f"{side.name} pools runs that differ in {_few(keys)}"]
+    return notes
+
+
+def _differing(curves: Sequence[Curve]) -> list[str]:
+    """The keys that may change a score."""
+    return [key for key in differing([curve.config for curve in curves]) if key not in IDLE]
 
 
 def _unlike(pair: Pair, names: dict[Place, str]) -> list[str]:
@@ -40,16 +50,15 @@ def _unlike(pair: Pair, names: dict[Place, str]) -> list[str]:
     if both := {path.resolve() for path in a.paths} & {path.resolve() for path in b.paths}:
         lines.append(f"{who} share {len(both)} run{'s' * (len(both) > 1)}")
     keys: list[str] = []
-    for place in names:
+    for place, name in names.items():
         of, on = a.on(place), b.on(place)
         if of and on:
-            keys += [
-                key for key in differing([curve.config for curve in (*of, *on)]) if _values(of, key) != _values(on, key)
-            ]
+            keys += [key for key in _differing((*of, *on)) if _values(of, key) != _values(on, key)]
+            one, other = (_steps(curves) for curves in (of, on))
+            if one != other:
+                where = f" on {name}" if len(names) > 1 else ""
+                lines.append(f"{who} were trained for different steps{where}: {one} and {other}")
     keys = list(dict.fromkeys(keys))
-    if "total_steps" in keys:
-        steps = [shown(sorted(_values(side.curves, "total_steps"))[-1]) for side in (a, b)]
-        lines.append(f"{who} were trained for different steps: {' and '.join(steps)}")
     named = "algo.name" in keys
     rest = [key for key in keys if key != "total_steps" and not (named and key.startswith(("algo.", "model.")))]
     if len(rest) > (0 if named else 1):
@@ -86,6 +95,12 @@ def _values(curves: Sequence[Curve], key: str) -> set[str]:
     return {query.value_text(curve.config.get(key)) for curve in curves}
 
 
+def _steps(curves: Sequence[Curve]) -> str:
+    """The step counts of some runs, all of them: 8000, or 8000/16000."""
+    steps = {curve.config.get("total_steps") for curve in curves}
+    return "/".join(str(step) for step in sorted(steps, key=lambda step: step if isinstance(step, int) else 0))
+
+
 def _few(keys: Sequence[str]) -> str:
     more = f" and {len(keys) - MANY} more" if len(keys) > MANY else ""
     return f"{', '.join(keys[:MANY])}{more}"
@@ -95,6 +110,10 @@ def _worth(comparison: Comparison) -> list[str]:
     """What the intervals and the verdicts are worth."""
     counts = [len(side.scores(place)) for side in comparison.sides for place in comparison.names if side.scores(place)]
     notes = []
+    if tiny := [count for count in counts if count < ENOUGH]:
+        notes.append(
+            f"fewer than {ENOUGH} seeds ({min(tiny)}): the scores are shown, no interval of so few is worth it"
+        )
     if few := [count for count in counts if 1 < count < FEW]:
         notes.append(
             f"fewer than {FEW} seeds ({min(few)}): the intervals are Student's, as a plain bootstrap of 3, 5, 10 seeds "

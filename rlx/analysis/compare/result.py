@@ -1,14 +1,26 @@
 """What `rlx compare` compares, and what it found. Never imports torch."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rlx.analysis import statistics
 from rlx.analysis.curves.curves import Curve
 from rlx.analysis.statistics import Difference, Estimate
 
+E = TypeVar("E", bound=Estimate)
 Place = tuple[str, str, str]
+ENOUGH = 5  # seeds below which the scores themselves say more than an interval
+
+
+def possible(place: Place, scores: Sequence[float], estimate: E, least: float = 0.0) -> E:
+    """An estimate whose interval keeps inside what is possible: the scores of tasks are shares, from `least` to 1."""
+    if place[0] != "task" or not all(0 <= score <= 1 for score in scores):
+        return estimate
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    return replace(estimate, low=max(least, estimate.low), high=min(1.0, estimate.high))
 
 
 @dataclass
@@ -25,13 +37,15 @@ class Side:
         return [curve.y[-1] for curve in self.on(place)]
 
     def summary(self, names: dict[Place, str], lower: bool) -> list[tuple[str, dict[str, Any]]]:
-        """For each environment that it has runs on: {seeds, iqm, mean, worst}."""
+        """For each environment that it has runs on: {seeds, iqm, mean, worst, scores}."""
         rows = []
         for place in sorted(names, key=lambda place: place[1:]):
             if values := self.scores(place):
-                at = statistics.estimate(values, self.strata(place))
+                at = possible(place, values, statistics.estimate(values, self.strata(place)))
                 mean, worst = sum(values) / len(values), max(values) if lower else min(values)
-                rows.append((names[place], {"seeds": len(values), "iqm": at, "mean": mean, "worst": worst}))
+                rows.append(
+                    (names[place], {"seeds": len(values), "iqm": at, "mean": mean, "worst": worst, "scores": values})
+                )
         return rows
 
     def strata(self, place: Place) -> list[str]:

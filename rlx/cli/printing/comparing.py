@@ -47,12 +47,14 @@ def _short(value: Any) -> str:
 def compared(comparison: Any) -> None:
     """`rlx compare`."""
     from rlx.analysis.compare import build
+    from rlx.analysis.compare.result import ENOUGH
 
     lines = [("", heading(kind for kind, *_ in comparison.names), "seeds", "IQM", "95 % interval", "mean", "worst", "")]
     for side in comparison.sides:
         for i, (name, of) in enumerate(side.summary(comparison.names, comparison.lower)):
             at = of["iqm"]
-            numbers = (f"{at.value:.4g}", _interval(at), f"{of['mean']:.4g}", f"{of['worst']:.4g}")
+            between = _interval(at) if of["seeds"] >= ENOUGH else " ".join(f"{x:.4g}" for x in sorted(of["scores"]))
+            numbers = (f"{at.value:.4g}", between, f"{of['mean']:.4g}", f"{of['worst']:.4g}")
             lines.append((side.name if not i else "", name, str(of["seeds"]), *numbers, side.label if not i else ""))
         if not side.curves:
             lines.append((side.name, "-", "0", "-", "-", "-", "-", side.label))
@@ -63,10 +65,10 @@ def compared(comparison: Any) -> None:
         print(f"\n{who}")
         rows = [("", "IQM difference", "P(improvement)", "")]
         for result in pair.results:
-            apart = (
-                "-" if result.difference is None else f"{result.difference.value:+.4g} {_interval(result.difference)}"
-            )
-            rows.append((result.place, apart, build.interval(result.improvement), result.verdict))
+            few, difference = min(result.seeds), result.difference
+            between = f" {_interval(difference)}" if difference and few >= ENOUGH else ""
+            apart = "-" if difference is None else f"{difference.value:+.4g}{between}"
+            rows.append((result.place, apart, build.interval(result.improvement, few), result.verdict))
         if pair.results:
             table(rows)
         else:

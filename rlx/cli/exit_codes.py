@@ -3,6 +3,7 @@
 0 done, 1 a failure inside, 2 the user's input, 130 and 143 interrupted (SIGINT, SIGTERM).
 """
 
+import errno
 import os
 import re
 import sys
@@ -36,9 +37,17 @@ def code_of(error: BaseException) -> int:
         say(f"{error} (traceback in {path}/rlx.log)", 1)
         print(f"run: {path}")
         return 1
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return say(
+            f"{shown(error.filename)}: no such file or directory: a name of {_longest(error.filename)} characters"
+        )
     if isinstance(error, FileNotFoundError) and not _has_working_directory():
         return say("the working directory no longer exists (cd to another)")
     return say(f"{type(error).__name__}: {error} (RLX_DEBUG=1 shows the traceback)", 1)
+
+
+def _longest(path: Any) -> int:
+    return max(map(len, os.fspath(path).split("/")))
 
 
 def _has_working_directory() -> bool:

@@ -1,6 +1,7 @@
 """The command line's entry: every way out is an exit code, and nothing slow is imported before it is needed."""
 
 import os
+import re
 import sys
 import warnings
 from typing import Any, NoReturn
@@ -44,7 +45,7 @@ def _run() -> int:
     from rlx.cli import exit_codes
     from rlx.cli.verbs import app, errors
 
-    warnings.filterwarnings("ignore", module=r"gymnasium\.envs\.registration")  # rlx's own errors say the same
+    warnings.showwarning = _warning  # type: ignore[assignment]
     warnings.filterwarnings(
         "ignore", message="The value of the smallest subnormal"
     )  # rlx flushes them; numpy before 2.4
@@ -68,6 +69,18 @@ def _run() -> int:
             raise
         return exit_codes.say(exit_codes.usage(error))
     return code if isinstance(code, int) else 0
+
+
+_warned: set[str] = set()
+
+
+def _warning(message: Warning | str, category: type[Warning], *_where: Any, **_more: Any) -> None:
+    """What other packages warn of, as one line, once; deprecations are for those who write programs (where one matters,
+    rlx's own error says it)."""
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(message)).split()).removeprefix("WARN: ")
+    if not issubclass(category, DeprecationWarning | PendingDeprecationWarning) and text not in _warned:
+        _warned.add(text)
+        print(f"rlx: warning: {text}", file=sys.stderr)
 
 
 def _complete(words: list[str]) -> int:

@@ -4,12 +4,14 @@ import contextlib
 import os
 from pathlib import Path
 
+from rlx.base.atomic_files import own_file
+
 
 class Appender:
     """A file that grows by whole writes: each is there in full, or (disk full, interrupt) not at all."""
 
     def __init__(self, path: Path):
-        self.file = open(path, "a+b", buffering=0)  # noqa: SIM115
+        self.file = open(path, "a+b", buffering=0, opener=own_file)  # noqa: SIM115
         self.end = self.file.seek(0, os.SEEK_END)
 
     def write(self, data: bytes) -> None:

@@ -26,6 +26,27 @@ class CannotWrite(OSError):
         return self.line
 
 
+def own_file(path: str, flags: int) -> int:
+    """An opener that follows no link to a file elsewhere."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def own_directory(path: Path) -> None:
+    """Let there be a directory, in one that is there already; a link to one elsewhere is none. Raises CannotWrite."""
+    try:
+        path.mkdir(exist_ok=True)
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    except OSError as error:
+        raise CannotWrite(path, 0, error) from error
+
+
+def separate(path: Path) -> None:
+    """Make a file of several names (cp -al) one of its own, to be changed in place. Raises CannotWrite."""
+    if path.is_file() and path.stat().st_nlink > 1:
+        write_atomically(path, path.read_bytes())
+
+
 def sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -68,4 +89,5 @@ def write_json(path: Path, value: Any, durable: bool = True) -> None:
 def remove_temporaries(directory: Path) -> None:
     """Remove what a killed process left half written; only for the one process that may write there."""
     for path in directory.glob(f"{TEMPORARY}*"):
-        path.unlink(missing_ok=True)
+        if not path.is_dir() or path.is_symlink():  # a directory is not of rlx
+            path.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from rlx.base.atomic_files import write_atomically
+from rlx.base.atomic_files import own_directory, write_atomically
 from rlx.base.errors import UserError
 
 FORMAT = 1
@@ -155,7 +155,7 @@ class Checkpoints:
 
     def save(self, kind: str, step: int, state: Mapping[str, Any], **info: Any) -> None:
         """Write one; then remove those that it makes superfluous. Raises CannotWrite."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        own_directory(self.directory)
         save(self._path(kind, step), state, kind=kind, step=step, identity=self.identity, **info)
         others = [other for other in self.steps(kind) if other != step]
         if kind == "step":  # keep the newest before this one; any after it could not be read, or we would not be here

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from rlx.base import guarded
-from rlx.base.atomic_files import write_atomically
+from rlx.base.atomic_files import own_directory, write_atomically
 
 DIRECTORY = "videos"
 TAG = "eval/video"  # of events
@@ -18,7 +18,7 @@ NAME = re.compile(r"step_([0-9]{12,19})\.gif")
 
 def write(run: Path, step: int, gif: bytes) -> None:
     """Raises OSError."""
-    (run / DIRECTORY).mkdir(exist_ok=True)
+    own_directory(run / DIRECTORY)
     write_atomically(run / DIRECTORY / f"step_{step:012d}.gif", gif, durable=False)
 
 

@@ -8,6 +8,7 @@ samples/       of a language run                     policy.txt  what a tabular 
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,13 +20,15 @@ import filelock
 import yaml
 
 from rlx.base import guarded, process
-from rlx.base.atomic_files import remove_temporaries, sync_directory, write_atomically
+from rlx.base.atomic_files import remove_temporaries, separate, sync_directory, write_atomically
 from rlx.base.document import Document
 from rlx.base.errors import ConfigError, UserError
 from rlx.rundir import provenance
 from rlx.rundir.metrics import is_number
 
 CONFIG = "config.yaml"
+DIRECTORIES = ("checkpoints", "videos", "samples", "buffer", ".loggers")
+IN_PLACE = ("metrics.jsonl", "rlx.log")  # files that are not written anew
 
 
 # -- a new one -------------------------------------------------------------------------------------------------
@@ -177,14 +180,27 @@ def lock(directory: Path, title: str, holder: Callable[[], str] | None = None) -
         held.release()
 
 
+def refuse_links(path: Path) -> None:
+    """Links above a run directory are followed, inside one none is: what it leads to would be cut, filled or replaced.
+    Raises ConfigError."""
+    for directory in (path, *(path / name for name in DIRECTORIES)):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    raise ConfigError(f"{entry.path}: is a link, and rlx follows none inside a run directory")
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[Status]:
     """Be the one process that runs this directory; gives the status as it was before.
 
     Raises ConfigError naming who holds it. After a UserError, which changed nothing, the status is put back.
     """
+    refuse_links(path)
     with lock(path, str(path), lambda: f"{_holder(path)} is running it"):
         before = Status.read(path)
+        for name in IN_PLACE:
+            separate(path / name)
         for directory in (path, path / "checkpoints"):
             remove_temporaries(directory)
         with contextlib.suppress(OSError):  # a full disk shows later, where it matters

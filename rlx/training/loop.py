@@ -19,7 +19,7 @@ import yaml
 
 from rlx import __version__
 from rlx.base import process, stopwatch
-from rlx.base.atomic_files import CannotWrite, write_atomically
+from rlx.base.atomic_files import CannotWrite, own_directory, own_file, write_atomically
 from rlx.base.errors import UserError
 from rlx.base.signals import Interrupted, Pruned, RunFailed, Signals, name_of
 from rlx.config import registry
@@ -103,7 +103,8 @@ class Loop:
             line = (str(error).splitlines() or [""])[0]
             message = line if isinstance(error, CannotWrite) else f"{type(error).__name__}: {line}"
             text = traceback.format_exc()
-            with contextlib.suppress(OSError), open(self.path / "rlx.log", "a", encoding="utf-8") as file:
+            log = self.path / "rlx.log"
+            with contextlib.suppress(OSError), open(log, "a", encoding="utf-8", opener=own_file) as file:
                 file.write(f"{process.now()}\n{text}\n")
             self._last_words("failed", error=message, traceback=text)
             raise RunFailed(message, self.path) from error
@@ -248,7 +249,7 @@ class Loop:
         if self.run.exhibit and (shown := self.run.exhibit()):
             kept.append(("completions", f"step_{step:09d}.html", shown.html, shown.markdown))
         for tag, name, text, markdown in kept:
-            (self.path / "samples").mkdir(exist_ok=True)
+            own_directory(self.path / "samples")
             write_atomically(self.path / "samples" / name, f"{text}\n".encode(), durable=False)
             self.dashboard.text(tag, markdown, step)
         if self.best is None or evaluation.summary["score"] > self.best:

@@ -312,6 +312,7 @@ def test_steps_are_ordered_as_numbers(run):
 def test_a_save_killed_at_any_file_operation_leaves_the_old_or_the_new_checkpoint(tmp_path, before, save):
     operation, seen = 0, set()
     while True:
+        (tmp_path / str(operation)).mkdir()
         run = Checkpoints(tmp_path / str(operation) / "checkpoints", keep=2)
         for kind, step in before:
             run.save(kind, step, {"old": [kind, step]})

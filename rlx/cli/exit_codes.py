@@ -34,7 +34,8 @@ def code_of(error: BaseException) -> int:
         return say("interrupted", 130)
     if isinstance(error, RunFailed):
         path = near(error.path)
-        say(f"{error} (traceback in {path}/rlx.log)", 1)
+        log = f" (traceback in {path}/rlx.log)" if (error.path / "rlx.log").is_file() else ""
+        say(f"{error}{log}", 1)
         print(f"run: {path}")
         return 1
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:

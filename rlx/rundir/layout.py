@@ -25,9 +25,11 @@ from rlx.base.document import Document
 from rlx.base.errors import ConfigError, UserError
 from rlx.rundir import provenance
 from rlx.rundir.metrics import is_number
+from rlx.rundir.provenance import Provenance
 
 CONFIG = "config.yaml"
 DIRECTORIES = ("checkpoints", "videos", "samples", "buffer", ".loggers")
+LOCK = ".lock"
 IN_PLACE = ("metrics.jsonl", "rlx.log")  # files that are not written anew
 
 
@@ -167,7 +169,7 @@ class Status(Document):
 def lock(directory: Path, title: str, holder: Callable[[], str] | None = None) -> Iterator[None]:
     """Hold the lock of a directory, the operating system's: kill -9 releases it. Waits for it; or raises ConfigError
     with what `holder()` says of who has it."""
-    held = filelock.FileLock(directory / ".lock")
+    held = filelock.FileLock(directory / LOCK)
     try:
         held.acquire(timeout=0 if holder else -1)
     except filelock.Timeout:
@@ -211,6 +213,45 @@ def locked(path: Path) -> Iterator[Status]:
             if Status.read(path).status == "running":
                 put_back(path, before)
             raise
+
+
+class NotItsOwn(RuntimeError):
+    """A file of a run in progress is another one now, or gone; one line that names it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is not this run's any more (removed, moved or replaced while it went on)")
+
+
+class OwnFiles:
+    """What tells a run in progress that its directory is still its own: by inode, where others write by name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._claim = {file: _inode(file) for file in (path, path / LOCK)}
+        self._log = path / "metrics.jsonl", _inode(path / "metrics.jsonl")
+
+    @property
+    def lost(self) -> Path | None:
+        """The directory or its lock, where it has lost them: then nothing there is to be written to."""
+        return next((file for file, inode in self._claim.items() if _inode(file) != inode), None)
+
+    def check(self) -> None:
+        """Raises NotItsOwn."""
+        if file := self.lost:
+            raise NotItsOwn(file)
+        file, inode = self._log
+        if _inode(file) != inode:
+            raise NotItsOwn(file)
+        for name in (CONFIG, Provenance.FILE):
+            if not (self.path / name).exists():
+                raise NotItsOwn(self.path / name)
+
+
+def _inode(file: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        about = file.lstat()
+        return about.st_dev, about.st_ino
+    return None
 
 
 def put_back(path: Path, status: Status) -> None:

@@ -29,7 +29,7 @@ from rlx.loggers.loggers import TENSORBOARD, LoggedRun, Loggers, names
 from rlx.run import Run, measured
 from rlx.rundir import films, layout, provenance
 from rlx.rundir.checkpoint import Checkpoints, Found, weights_sha256
-from rlx.rundir.layout import LastEvaluation, Status
+from rlx.rundir.layout import LastEvaluation, NotItsOwn, OwnFiles, Status
 from rlx.rundir.metrics import MetricsLog, strip_time
 from rlx.rundir.provenance import Provenance
 from rlx.rundir.tensorboard import Dashboard
@@ -80,7 +80,7 @@ class Loop:
             self._open(checkpoint)
             try:
                 return self._train()
-            except (UserError, Interrupted, Pruned, KeyboardInterrupt):
+            except (UserError, Interrupted, Pruned, KeyboardInterrupt, NotItsOwn):
                 raise
             except BaseException:
                 self.dashboard.hparams_end("failure")
@@ -101,11 +101,9 @@ class Loop:
             raise Interrupted(SIGINT, self.path, text, self.saved and self.saved[1]) from None
         except BaseException as error:
             line = (str(error).splitlines() or [""])[0]
-            message = line if isinstance(error, CannotWrite) else f"{type(error).__name__}: {line}"
+            message = line if isinstance(error, CannotWrite | NotItsOwn) else f"{type(error).__name__}: {line}"
             text = traceback.format_exc()
-            log = self.path / "rlx.log"
-            with contextlib.suppress(OSError), open(log, "a", encoding="utf-8", opener=own_file) as file:
-                file.write(f"{process.now()}\n{text}\n")
+            self._to_log(text)
             self._last_words("failed", error=message, traceback=text)
             raise RunFailed(message, self.path) from error
 
@@ -124,6 +122,7 @@ class Loop:
             self.log = MetricsLog(self.path / "metrics.jsonl", offset=own.get("metrics_offset", 0))
         except ValueError as error:
             raise UserError(str(error)) from None
+        self.files = OwnFiles(self.path)
         raw = layout.read_config(self.path)
         recorded = Provenance.load(self.path)
         about = LoggedRun(self.path, "/".join(self.path.parts[-3:]), raw, self.cfg.seed, recorded.command or [])
@@ -171,6 +170,7 @@ class Loop:
                 if distributed.agree(self.signals.asked) and not last:
                     self._stop(step)
         self._finish()
+        self.files.check()
         weights = weights_sha256(self.run.parameters())
         self.dashboard.hparams_end("success")
         self._status("finished", weights_sha256=weights)
@@ -180,6 +180,7 @@ class Loop:
     def _loaded(self) -> None:
         """Record the code that came with the first step, and what computes."""
         engines = {name: thing.engine for name, thing in self.run.tracked.items() if hasattr(thing, "engine")}
+        self.files.check()
         with contextlib.suppress(OSError):  # a full disk stops the run where it loses something
             if engines:
                 provenance.update(self.path, engine=engines)
@@ -230,6 +231,7 @@ class Loop:
             self.progress = lambda *_: None
 
     def _write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        self.files.check()
         try:
             self.log.write(step, metrics)
         except OSError as error:
@@ -269,6 +271,7 @@ class Loop:
             say(f"warning: no more films ({error}); training goes on")
 
     def _checkpoint(self, kind: str, step: int) -> None:
+        self.files.check()
         if names := self.run.not_finite():
             raise FloatingPointError(f"{names[0]} is not finite at step {step:,}: no checkpoint is made of that")
         if self._state is None:  # once a step: where environments cannot be replayed, it starts new episodes
@@ -304,11 +307,13 @@ class Loop:
         if new:
             for text in new:
                 say(f"note: {text}")
+            self.files.check()
             provenance.add_notices(self.path, new)
 
     def _alive(self, now: bool = False) -> None:
         if now or time.perf_counter() - self._beat > HEARTBEAT:
             self._beat = time.perf_counter()
+            self.files.check()
             with contextlib.suppress(OSError):  # a full disk stops the run where it loses something
                 self._status("running", durable=False)
 
@@ -316,9 +321,21 @@ class Loop:
         """The last evaluation as it is written down."""
         return self.evaluation.to_json() if self.evaluation else None
 
+    @property
+    def _lost(self) -> bool:
+        """Is the directory another's, so that no word may be left there?"""
+        return hasattr(self, "files") and self.files.lost is not None
+
+    def _to_log(self, text: str) -> None:
+        log = self.path / "rlx.log"
+        if not self._lost:
+            with contextlib.suppress(OSError), open(log, "a", encoding="utf-8", opener=own_file) as file:
+                file.write(f"{process.now()}\n{text}\n")
+
     def _last_words(self, status: str, **more: Any) -> None:
-        with contextlib.suppress(OSError):
-            self._status(status, **more)
+        if not self._lost:
+            with contextlib.suppress(OSError):
+                self._status(status, **more)
         if hasattr(self, "loggers"):  # not where the run could not be opened
             self.loggers.finish(status)
 

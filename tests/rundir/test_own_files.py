@@ -7,9 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_runs import Child, die_at, result, resume, train
+from tiny_runs import Child, die_at, result, resume, status, train
 
 from rlx.base.errors import ConfigError
+from rlx.base.signals import RunFailed
 
 SHORT = {"total_steps": 160, "eval_every": 0, "checkpoint_every": 64}
 NAMES = ["metrics.jsonl", "rlx.log", "checkpoints", ".lock", "videos", "samples", "buffer", "status.json", "policy.txt"]
@@ -86,3 +87,44 @@ def test_a_copy_made_of_hard_links_keeps_its_metrics(killed: Path, tmp_path: Pat
     before = (copy / "metrics.jsonl").read_bytes()
     resume(path)
     assert (copy / "metrics.jsonl").read_bytes() == before and (path / "metrics.jsonl").read_bytes() != before
+
+
+# -- files that go while the run goes on
+
+
+def lose(path: Path, name: str, how: str) -> None:
+    """Take away the run directory or one of its files."""
+    file = path / name
+    if how == "moved":
+        file.rename(path.parent / "elsewhere")
+    elif file.is_dir():
+        shutil.rmtree(file)
+    else:
+        file.unlink()
+    if how == "another":
+        file.mkdir() if name == "" else file.write_text("")
+
+
+@pytest.mark.parametrize(
+    "name, how",
+    [("", "gone"), ("", "another"), ("", "moved"), (".lock", "gone"), (".lock", "another"), ("metrics.jsonl", "gone"),
+     ("metrics.jsonl", "another"), ("config.yaml", "gone"), ("run.json", "gone")],
+)  # fmt: skip
+def test_a_run_that_is_deleted_or_replaced_under_itself_stops_in_one_line(name: str, how: str, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    left: dict[str, bytes | None] = {}
+
+    def progress(step: int, _metrics: object) -> None:
+        if step == 96:
+            lose(path, name, how)
+            left.update(contents(tmp_path))
+
+    with pytest.raises(RunFailed) as failed:
+        train(tmp_path, name="run", progress=progress, tensorboard=True, **SHORT)
+    what = f"{path}/{name}".removesuffix("/")
+    assert str(failed.value) == f"{what} is not this run's any more (removed, moved or replaced while it went on)"
+    now = contents(tmp_path)
+    if name in ("", ".lock"):  # it may be another's
+        assert now == left
+    else:
+        assert now.keys() - left.keys() <= {str(path / "rlx.log")} and status(path)["status"] == "failed"

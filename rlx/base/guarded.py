@@ -177,9 +177,14 @@ def yaml_value(path: Path) -> Any:
     with _one_line(path):
         if expanded(content) > VALUES:
             raise Damaged(f"{path}: unreadable (more than {VALUES:,} values)")
-        value = yaml.load(content, LOADER)
-        check(value)
-        return value
+        return parsed_yaml(content)
+
+
+def parsed_yaml(content: str) -> Any:
+    """YAML that has been bounded, or was written by rlx. Raises ValueError or YAMLError."""
+    value = yaml.load(content, LOADER)
+    check(value)
+    return value
 
 
 def expanded(content: str) -> int:

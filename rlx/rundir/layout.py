@@ -28,6 +28,7 @@ from rlx.rundir.metrics import is_number
 from rlx.rundir.provenance import Provenance
 
 CONFIG = "config.yaml"
+FORMAT = 1  # of config.yaml and status.json
 DIRECTORIES = ("checkpoints", "videos", "samples", "buffer", ".loggers")
 LOCK = ".lock"
 IN_PLACE = ("metrics.jsonl", "rlx.log")  # files that are not written anew
@@ -95,7 +96,17 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def write_config(path: Path, raw: Mapping[str, Any]) -> None:
     text = yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True)
-    write_atomically(path / CONFIG, text.encode())
+    write_atomically(path / CONFIG, f"# The configuration of a run of rlx, format {FORMAT}\n{text}".encode())
+
+
+def check_formats(path: Path) -> None:
+    """Raises ConfigError for a run directory of a later rlx: it may mean something else by the same names."""
+    for file, written, known in (
+        (Provenance.FILE, Provenance.read(path).format, provenance.FORMAT),
+        (Status.FILE, Status.read(path).format, FORMAT),
+    ):
+        if written > known:
+            raise ConfigError(f"{path}/{file}: format {written}, this rlx reads format {known} (a later one wrote it)")
 
 
 # -- status and lock -------------------------------------------------------------------------------------------
@@ -127,6 +138,7 @@ class Status(Document):
     FILE: ClassVar[str] = "status.json"
     OPTIONAL: ClassVar[tuple[str, ...]] = ("error", "traceback", "weights_sha256", "heartbeat")
 
+    format: int = FORMAT
     status: str = "killed"
     step: int = 0
     total_steps: int | None = None

@@ -1,6 +1,7 @@
 """metrics.jsonl: the log that a run writes, and the table that everybody else reads."""
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -44,12 +45,21 @@ class MetricsLog:
             raise ValueError(f"{self.path}: byte {offset}, that of the checkpoint, is not the end of a line")
         if end < size:
             self._file.cut(end)
+        self._file.file.seek(0)
+        self._digest = hashlib.file_digest(self._file.file, "sha256")
 
     def write(self, step: int, metrics: Numbers) -> None:
         """Append one line. On an OSError the line is absent, not torn, and the error is the caller's."""
         if "step" in metrics:
             raise ValueError("metrics: the key 'step' is reserved for the clock")
-        self._file.write(_to_json({"step": step, **metrics}).encode("ascii") + b"\n")
+        line = _to_json({"step": step, **metrics}).encode("ascii") + b"\n"
+        self._file.write(line)
+        self._digest.update(line)
+
+    @property
+    def sha256(self) -> str:
+        """Of all lines."""
+        return self._digest.hexdigest()
 
     def sync(self) -> int:
         """Force all lines to the disk; returns the byte offset behind the last one."""

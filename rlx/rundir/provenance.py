@@ -18,6 +18,7 @@ from rlx.base import process
 from rlx.base.document import Document
 from rlx.config import registry
 
+FORMAT = 1  # of run.json, and of the logs beside it
 NAMES = r"(?:secret|passw(?:or)?d|passphrase|(?<![a-z])pwd|api[_-]?key|private[_-]?key|credential|token(?![a-z]))"
 SECRET = re.compile(rf"""({NAMES}[\w.-]{{0,50}}["']?\s{{0,3}}[=:]\s{{0,3}}["']?)[^\s"',;&]+""", re.IGNORECASE)
 OPTION = re.compile(rf"--?[\w-]{{0,50}}{NAMES}", re.IGNORECASE)  # whose value is the next word
@@ -35,6 +36,7 @@ class Provenance(Document):
 
     FILE: ClassVar[str] = "run.json"
 
+    format: int = FORMAT
     command: list[Any] | None = None
     started: str | None = None
     algo: str | None = None
@@ -157,6 +159,7 @@ def command_line(words: Iterable[str]) -> list[str]:
 def new(cfg: Any, command: list[str], device: str, origins: Mapping[str, Any]) -> Provenance:
     """`origins`: the runs that it starts from, by what they are to it (init, reward_model)."""
     tree = {
+        "format": FORMAT,
         "command": command_line(command),
         "started": process.now(),
         "algo": cfg.algo.name,
@@ -198,7 +201,8 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str
 
 
 def add_notices(path: Path, notices: Iterable[str]) -> None:
-    update(path, notices=list(dict.fromkeys([*Provenance.load(path).notices, *notices])))
+    if notices := list(notices):
+        update(path, notices=list(dict.fromkeys([*Provenance.load(path).notices, *notices])))
 
 
 def drop_resume(path: Path) -> None:

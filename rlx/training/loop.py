@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from rlx import __version__
-from rlx.base import process, stopwatch
+from rlx.base import guarded, process, stopwatch
 from rlx.base.atomic_files import CannotWrite, own_directory, own_file, write_atomically
 from rlx.base.errors import UserError
 from rlx.base.signals import Interrupted, Pruned, RunFailed, Signals, name_of
@@ -124,6 +124,7 @@ class Loop:
             raise UserError(str(error)) from None
         self.files = OwnFiles(self.path)
         raw = layout.read_config(self.path)
+        self._config = guarded.text(self.path / layout.CONFIG)
         recorded = Provenance.load(self.path)
         about = LoggedRun(self.path, "/".join(self.path.parts[-3:]), raw, self.cfg.seed, recorded.command or [])
         self.loggers = Loggers(self.cfg.logger, about, self.step)
@@ -287,6 +288,8 @@ class Loop:
             "metrics": self.metrics,
             "elapsed": self.elapsed + time.perf_counter() - self._since,
             "metrics_offset": offset,
+            "metrics_sha256": self.log.sha256,
+            "config": self._config,
         }
         if drawing := getattr(self.module, "drawing", None):
             self._draw(drawing(self.cfg, self.run), step)

@@ -2,7 +2,7 @@
 tasks are in the worlds."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +19,7 @@ from rlx.rundir import layout, provenance, reader
 from rlx.rundir.checkpoint import CheckpointError, Checkpoints, Found
 from rlx.rundir.layout import Status, read_config
 from rlx.rundir.provenance import Provenance
-from rlx.training import code_record, device as devices, distributed, init_from
+from rlx.training import code_record, device as devices, distributed, drift, init_from
 from rlx.training.loop import Loop, Progress, say
 
 Announce = Callable[[Config, Path, str], None]
@@ -145,13 +145,11 @@ def resume(
     """
     path = path.absolute()
     before = read_config(path)
+    layout.check_formats(path)
     code_record.enter(path, before, trust)
     cfg, module = typed(raw)
     changes, frozen = provenance.differences(before, raw), reader.facts(path).frozen
-    for key, (old, new) in changes.items():
-        if keys.meaning(key, frozen).resume != keys.FREE:
-            begun = f"a run that has begun with {shown(old)}"
-            raise ConfigError(f"{key}={shown(new)}: cannot change in {begun} (rlx train starts another)")
+    _check_free(changes, frozen)
     device = distributed.join(check(cfg, module), cfg.PLACE)
     checkpoints = _checkpoints(path, cfg, raw)
     if distributed.follows():
@@ -160,9 +158,17 @@ def resume(
     with distributed.leading() as go, Signals() as signals, layout.locked(path) as status:
         checkpoint = _newest(path, checkpoints, status)
         step = checkpoint.step if checkpoint else 0
+        nothing_new = not changes
+        if checkpoint:
+            by_hand = drift.config(path, before, checkpoint)
+            _check_free(by_hand, frozen)
+            drifted = _drifted(path, by_hand, checkpoint)
+            nothing_new = nothing_new and ("total_steps" not in by_hand or step >= cfg.total_steps)
+            changes = {**by_hand, **{key: [by_hand.get(key, both)[0], both[1]] for key, both in changes.items()}}
         if "total_steps" in changes and cfg.total_steps < step:  # (unchanged: a last rollout goes beyond it)
             raise ConfigError(f"total_steps={cfg.total_steps}: the run is at step {step} already")
-        if checkpoint and checkpoint.kind == "final" and not changes and status.status == "finished":
+        if checkpoint and checkpoint.kind == "final" and nothing_new and status.status == "finished":
+            provenance.add_notices(path, drifted)
             layout.put_back(path, status)
             early = f" (it stopped by itself before {cfg.total_steps:,})" if step < cfg.total_steps else ""
             say(f"note: finished at step {step:,}{early}: nothing is left to do")
@@ -178,6 +184,8 @@ def resume(
             say(f"note: {note}")
             provenance.add_notices(path, [note])
             code_record.write_patch(path, code, f"code_{step}.patch")
+        if checkpoint:
+            provenance.add_notices(path, drifted)
         if changes:
             layout.write_config(path, raw)
         with contextlib.suppress(OSError):  # nobody reads it
@@ -193,8 +201,23 @@ def resume(
             raise
 
 
+def _check_free(changes: Mapping[str, list[Any]], frozen: Collection[str]) -> None:
+    for key, (old, new) in changes.items():
+        if keys.meaning(key, frozen).resume != keys.FREE:
+            begun = f"a run that has begun with {shown(old)}"
+            raise ConfigError(f"{key}={shown(new)}: cannot change in {begun} (rlx train starts another)")
+
+
 def _checkpoints(path: Path, cfg: Config, raw: Mapping[str, Any]) -> Checkpoints:
     return Checkpoints(path / "checkpoints", cfg.keep_checkpoints, keys.identity(raw, reader.facts(path).frozen))
+
+
+def _drifted(path: Path, by_hand: Mapping[str, list[Any]], checkpoint: Found) -> list[str]:
+    """What has changed since the checkpoint by another hand; it is said, too."""
+    lines = drift.lines(path, by_hand, checkpoint)
+    for line in lines:
+        say(f"warning: {line}")
+    return lines
 
 
 def _newest(path: Path, checkpoints: Checkpoints, status: Status) -> Found | None:
@@ -234,6 +257,7 @@ def open_run(
         raise ConfigError(f"{path}: the run has no checkpoint yet ({goes_on})")
     for warning in checkpoint.warnings:
         say(f"warning: {warning}")
+    _drifted(path, drift.config(path, raw, checkpoint), checkpoint)
     return cfg, module, Run(path, chosen, cfg.seed, checkpoint.state["run"])
 
 

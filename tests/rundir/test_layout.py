@@ -13,9 +13,10 @@ from rlx.rundir.layout import LastEvaluation, Status
 from rlx.rundir.provenance import Provenance
 
 ME = ["pid", "process_started", "boot", "host"]
-BEGUN = ["status", "step", "total_steps", "checkpoint", "evaluation", *ME]
+BEGUN = ["format", "status", "step", "total_steps", "checkpoint", "evaluation", *ME]
 RECORD = [
-    "command", "started", "algo", "env", "env_id", "seed", "device", "threads", "versions", "host", "machine", "git",
+    "format", "command", "started", "algo", "env", "env_id", "seed", "device", "threads", "versions", "host", "machine",
+    "git",
 ]  # fmt: skip
 
 

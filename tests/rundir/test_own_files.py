@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
-from tiny_runs import Child, die_at, result, resume, status, train
+from tiny_runs import Child, die_at, record, result, resume, status, train
 
 from rlx.base.errors import ConfigError
 from rlx.base.signals import RunFailed
+from rlx.training import runner
 
 SHORT = {"total_steps": 160, "eval_every": 0, "checkpoint_every": 64}
 NAMES = ["metrics.jsonl", "rlx.log", "checkpoints", ".lock", "videos", "samples", "buffer", "status.json", "policy.txt"]
@@ -128,3 +130,89 @@ def test_a_run_that_is_deleted_or_replaced_under_itself_stops_in_one_line(name: 
         assert now == left
     else:
         assert now.keys() - left.keys() <= {str(path / "rlx.log")} and status(path)["status"] == "failed"
+
+
+# -- files that are not what they were
+
+
+def test_a_resume_survives_any_key_of_run_json_under_another_name(killed: Path, tmp_path: Path) -> None:
+    """A flipped bit in a key, or a later version's record."""
+    whole = json.loads((killed / "run.json").read_text())
+    for key in whole:
+        path = shutil.copytree(killed, tmp_path / key)
+        (path / "run.json").write_text(json.dumps({f"{name}x" if name == key else name: whole[name] for name in whole}))
+        try:
+            resume(path)
+        except ConfigError as error:
+            assert "\n" not in str(error)
+        else:
+            assert record(path)[f"{key}x"] == whole[key] and status(path)["status"] == "finished"
+
+
+@pytest.mark.parametrize("file", ["run.json", "status.json"])
+def test_every_record_says_its_format_and_a_later_one_is_refused_in_one_line(
+    file: str, killed: Path, tmp_path: Path
+) -> None:
+    path = shutil.copytree(killed, tmp_path / "run")
+    tree = json.loads((path / file).read_text())
+    assert tree["format"] == 1
+    (path / file).write_text(json.dumps({**tree, "format": 2}))
+    before = contents(path)
+    with pytest.raises(ConfigError, match=rf"^{path}/{file}: format 2, this rlx reads format 1"):
+        resume(path)
+    assert contents(path) == before
+    assert "format 1" in (path / "config.yaml").read_text().splitlines()[0]
+
+
+def test_a_configuration_changed_by_hand_is_said_and_recorded(
+    killed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = shutil.copytree(killed, tmp_path / "run")
+    text = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(text.replace("gamma: 0.99", "gamma: 0.98"))
+    runner.open_policy(path)
+    what = "config.yaml is not the one of the checkpoint of step 64: algo.gamma=0.98 (was 0.99)"
+    assert capsys.readouterr().err == f"rlx: warning: {what}\n"
+    resume(path)
+    assert f"rlx: warning: {what}\n" in capsys.readouterr().err
+    assert record(path)["resumes"][0]["changes"] == {"algo.gamma": [0.99, 0.98]}
+    resume(path, total_steps=192)  # its checkpoints are of the new one
+    assert "config.yaml" not in capsys.readouterr().err
+
+
+def test_a_configuration_changed_by_hand_is_refused_where_it_could_not_change(killed: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(killed, tmp_path / "run")
+    text = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(text.replace("num_envs: 2", "num_envs: 4"))
+    with pytest.raises(ConfigError, match=r"algo.num_envs=2 there, 4 here"):
+        resume(path)
+
+
+def test_changes_that_rlx_made_itself_are_not_said_again(
+    killed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = shutil.copytree(killed, tmp_path / "run")
+    assert Child(lambda: resume(path, progress=die_at(96), algo__gamma=0.97, total_steps=256)).wait() < 0
+    capsys.readouterr()
+    resume(path)
+    assert "config.yaml" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_a_damaged_byte_of_the_metrics_is_said_and_recorded(
+    place: float, finished: bool, killed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = shutil.copytree(killed, tmp_path / "run")
+    if finished:
+        resume(path)
+    data = bytearray((path / "metrics.jsonl").read_bytes())
+    data[int(place * data.index(b'{"step": 96'))] ^= 1
+    (path / "metrics.jsonl").write_bytes(data)
+    capsys.readouterr()
+    resume(path)
+    line = "metrics.jsonl is not what it was when the checkpoint of step"
+    assert line in capsys.readouterr().err
+    assert any(line in notice for notice in record(path)["notices"])
+    resume(path, total_steps=192)  # its checkpoints are of the new one
+    assert finished or line not in capsys.readouterr().err

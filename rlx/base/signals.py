@@ -2,6 +2,7 @@
 closed terminal) ask it to; under nohup SIGHUP does not."""
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ STOPPING = tuple(
     if (number := getattr(signal, name, None)) is not None
     and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN)
 )
+
+TWICE = 0.1  # seconds within which two SIGTERM are one: sent to the process, and to its group
 
 
 class RunFailed(Exception):
@@ -52,19 +55,29 @@ def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
             signal.signal(number, earlier)
 
 
+class StoppedAtOnce(KeyboardInterrupt):
+    """A second signal: the user does not wait for a checkpoint."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
 class Signals(ExitStack):
-    """They ask the loop to checkpoint and stop; a second SIGINT stops it at once."""
+    """They ask the loop to checkpoint and stop; a second SIGINT or SIGTERM stops it at once."""
 
     asked = 0
+    _since = 0.0
 
     def __enter__(self) -> Self:
         self.enter_context(handled(self._note))
         return self
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.asked = number
+        late = number == signal.SIGTERM and time.monotonic() - self._since > TWICE
+        if self.asked and (late or number == signal.SIGINT):
+            raise StoppedAtOnce(number)
+        self.asked, self._since = number, time.monotonic()
 
 
 def name_of(number: int) -> str:

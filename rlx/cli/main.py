@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 def main() -> NoReturn:
     """Run one command."""
+    _open_streams()
     if sys.argv[1:2] in (["train"], ["resume"]) and _follows():
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # torchrun: the first process says it all
     try:
@@ -30,6 +31,16 @@ def _quick(verb: list[str], words: list[str]) -> int:
     from rlx.cli.explaining import explain
 
     return explain(words)
+
+
+def _open_streams() -> None:
+    """A stream that is closed (`rlx train >&-`) is /dev/null: else the next file to be opened would take its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
 
 
 def _follows() -> bool:

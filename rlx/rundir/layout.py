@@ -10,6 +10,7 @@ samples/       of a language run                     policy.txt  what a tabular 
 import contextlib
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -23,6 +24,7 @@ from rlx.base import guarded, process
 from rlx.base.atomic_files import remove_temporaries, separate, sync_directory, write_atomically
 from rlx.base.document import Document
 from rlx.base.errors import ConfigError, UserError
+from rlx.base.signals import Interrupted, Pruned, RunFailed
 from rlx.rundir import provenance
 from rlx.rundir.metrics import is_number
 from rlx.rundir.provenance import Provenance
@@ -208,7 +210,8 @@ def refuse_links(path: Path) -> None:
 def locked(path: Path) -> Iterator[Status]:
     """Be the one process that runs this directory; gives the status as it was before.
 
-    Raises ConfigError naming who holds it. After a UserError, which changed nothing, the status is put back.
+    Raises ConfigError naming who holds it. After a UserError, which changed nothing, the status is put back; whatever
+    else ends it before the run's own loop has said how it stands is a failure.
     """
     refuse_links(path)
     with lock(path, str(path), lambda: f"{_holder(path)} is running it"):
@@ -221,10 +224,22 @@ def locked(path: Path) -> Iterator[Status]:
             replace(before, status="running", **process.me()).beat(path, durable=False)
         try:
             yield before
-        except UserError:
-            if Status.read(path).status == "running":
-                put_back(path, before)
+        except (RunFailed, Interrupted, Pruned):
             raise
+        except BaseException as error:
+            begun = before.pid == os.getpid() and before.status == "running"  # by this process
+            if Status.read(path).status == "running":
+                if isinstance(error, UserError) and not begun:
+                    put_back(path, before)
+                else:
+                    _fail(path, error)
+            raise
+
+
+def _fail(path: Path, error: BaseException) -> None:
+    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    with contextlib.suppress(OSError):
+        replace(Status.read(path), status="failed", error=text, traceback=traceback.format_exc()).beat(path)
 
 
 class NotItsOwn(RuntimeError):

@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from signal import SIGINT
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +20,7 @@ from rlx import __version__
 from rlx.base import guarded, process, stopwatch
 from rlx.base.atomic_files import CannotWrite, own_directory, own_file, write_atomically
 from rlx.base.errors import UserError
-from rlx.base.signals import Interrupted, Pruned, RunFailed, Signals, name_of
+from rlx.base.signals import Interrupted, Pruned, RunFailed, Signals, StoppedAtOnce, name_of
 from rlx.config import registry
 from rlx.config.keys import config_hash, hparams
 from rlx.config.schema import Config
@@ -80,7 +79,7 @@ class Loop:
             self._open(checkpoint)
             try:
                 return self._train()
-            except (UserError, Interrupted, Pruned, KeyboardInterrupt, NotItsOwn):
+            except (UserError, Interrupted, Pruned, StoppedAtOnce, NotItsOwn):
                 raise
             except BaseException:
                 self.dashboard.hparams_end("failure")
@@ -95,12 +94,15 @@ class Loop:
         except (Interrupted, Pruned) as stop:
             self._last_words("pruned" if isinstance(stop, Pruned) else "interrupted", error=str(stop))
             raise
-        except KeyboardInterrupt:
-            text = f"stopped at once by a second SIGINT, at step {self.step:,} and without a checkpoint"
+        except StoppedAtOnce as stop:
+            newest = f"the newest checkpoint is of step {self.saved[1]:,}" if self.saved else "there is no checkpoint"
+            text = f"stopped at once by a second {name_of(stop.number)}, at step {self.step:,} ({newest})"
             self._last_words("interrupted", error=text)
-            raise Interrupted(SIGINT, self.path, text, self.saved and self.saved[1]) from None
+            raise Interrupted(stop.number, self.path, text, self.saved and self.saved[1]) from None
         except BaseException as error:
             line = (str(error).splitlines() or [""])[0]
+            if isinstance(error, KeyboardInterrupt):  # a signal is none here
+                line = f"raised by the environment or the algorithm at step {self.step:,}"
             message = line if isinstance(error, CannotWrite | NotItsOwn) else f"{type(error).__name__}: {line}"
             text = traceback.format_exc()
             self._to_log(text)

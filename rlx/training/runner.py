@@ -97,9 +97,9 @@ def start(
         with Signals() as signals:  # from before the run directory says "running"
             about = {**origins, **(about or {}), **({"code": code} if code else {})}
             path = layout.open_new(cfg, raw, command, str(device), parent, name, about)
-            if notice := code_record.write_patch(path, code):
-                say(f"note: {notice}")
             with layout.locked(path):
+                if notice := code_record.write_patch(path, code):
+                    say(f"note: {notice}")
                 with contextlib.suppress(OSError):  # nobody reads it
                     announce(cfg, path, chosen)
                 go(str(path))

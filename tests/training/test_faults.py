@@ -5,11 +5,13 @@ import os
 import re
 import resource
 import signal
+import subprocess
 import time
 
 import psutil
 import pytest
 import torch
+from command_line import command, environment
 from gymnasium.envs.classic_control import CartPoleEnv
 from tiny_runs import Child, checkpoints, config, die_at, read_metrics, record, result, resume, status, train
 from waiting import until
@@ -353,3 +355,67 @@ def test_a_config_that_would_run_code_is_refused(tmp_path):
         with pytest.raises(ConfigError):
             runner.open_policy(path)
     assert not os.path.exists("canary")
+
+
+# -- between opening the run and the loop, and out of it
+
+
+@pytest.mark.parametrize("error", [AttributeError("no stream"), KeyboardInterrupt(), SystemExit(3), ConfigError("no")])
+def test_whatever_fails_before_the_first_step_ends_in_a_status(error, tmp_path):
+    def announce(*_):
+        raise error
+
+    with pytest.raises(type(error)):
+        runner.start(config(tmp_path), ["rlx"], print, announce=announce, parent=tmp_path, name="run")
+    assert status(tmp_path / "run")["status"] == "failed" and type(error).__name__ in status(tmp_path / "run")["error"]
+    assert Child(lambda: train(tmp_path, name="killed", progress=die_at(160))).wait() < 0
+    with pytest.raises(type(error)):
+        runner.resume(tmp_path / "killed", runner.read_config(tmp_path / "killed"), ["rlx"], print, announce=announce)
+    now = status(tmp_path / "killed")["status"]
+    assert now == ("running" if isinstance(error, ConfigError) else "failed")  # the input was wrong: nothing changed
+
+
+def test_streams_that_are_closed_stop_nothing_and_no_file_takes_their_number(tmp_path):
+    def closed():
+        for number in (0, 1, 2):
+            os.close(number)
+
+    words = ["train", "total_steps=512", "algo.num_steps=64", "video=false", "tensorboard=false", "runs_dir=r"]
+    done = subprocess.run(command(*words), cwd=tmp_path, env=environment(), preexec_fn=closed)
+    (path,) = [file.parent for file in tmp_path.rglob("status.json")]
+    assert (done.returncode, status(path)["status"]) == (0, "finished")
+
+
+def interrupts(_found):
+    raise KeyboardInterrupt
+
+
+def test_a_keyboard_interrupt_of_an_environment_is_no_signal(tmp_path, monkeypatch):
+    whole = result(train(tmp_path / "whole", eval_every=0))
+    monkeypatch.setattr(CartPoleEnv, "step", after(190, interrupts))
+    with pytest.raises(RunFailed, match="KeyboardInterrupt: raised by the environment or the algorithm"):
+        train(tmp_path, name="run", eval_every=0)
+    monkeypatch.undo()
+    assert_failed_and_resumable(tmp_path / "run", whole, "KeyboardInterrupt")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_a_run_at_once_where_an_environment_hangs(number, tmp_path, monkeypatch):
+    def hangs(_found):
+        (tmp_path / "hangs").touch()
+        time.sleep(600)
+
+    path, whole = tmp_path / "run", result(train(tmp_path / "whole", eval_every=0))
+    monkeypatch.setattr(CartPoleEnv, "step", after(190, hangs))
+    child = Child(lambda: train(tmp_path, name="run", eval_every=0))
+    until((tmp_path / "hangs").exists)
+    child.kill(number)
+    time.sleep(0.2)
+    child.kill(number)
+    assert child.wait(30) == 128 + number
+    name = signal.Signals(number).name
+    line = f"stopped at once by a second {name}, at step 128 (the newest checkpoint is of step 128)"
+    assert (status(path)["status"], status(path)["error"]) == ("interrupted", line)
+    monkeypatch.undo()
+    resume(path)
+    assert result(path) == whole

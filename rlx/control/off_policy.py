@@ -20,9 +20,9 @@ from rlx.envs.batch import Envs
 from rlx.envs.episodes import episode_metrics
 from rlx.envs.single import EnvConfig
 from rlx.envs.spaces import ActionDecoder, num_states
-from rlx.replay.buffer import Replay, num_frames
+from rlx.replay.buffer import Replay, layout_of, num_frames
 from rlx.replay.prioritized import Priorities
-from rlx.replay.store import Disk, Memory
+from rlx.replay.store import Disk, Memory, file_bytes
 
 
 class Buffered(Algo, Protocol):
@@ -54,11 +54,16 @@ def check_buffer(cfg: ControlConfig[Buffered], envs: Envs) -> None:
             f"algo.learning_starts={cfg.algo.learning_starts}: must be below total_steps={cfg.total_steps}, "
             "or nothing is learnt"
         )
-    size, place = buffer_bytes(cfg, envs), Path(cfg.runs_dir).absolute()
+    algo, place = cfg.algo, Path(cfg.runs_dir).absolute()
+    if buffer_bytes(cfg, envs) <= algo.buffer_ram_mb * 2**20:
+        return
     while not place.exists():
         place = place.parent
+    frames = num_frames(envs.observation_space.shape, envs.obs.dtype, cfg.env.wrapper_names)
+    rows = cfg.total_steps // envs.num_envs + 1
+    size = file_bytes(rows, *layout_of(envs, algo.buffer_size, envs.num_envs, frames))
     free = shutil.disk_usage(place).free
-    if size > cfg.algo.buffer_ram_mb * 2**20 and size > free:
+    if size > free:
         raise ConfigError(
             f"algo.buffer_size={cfg.algo.buffer_size}: {size / 1e9:.1f} GB on disk, and in {place} "
             f"{free / 1e9:.1f} GB are free"

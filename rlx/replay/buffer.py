@@ -45,6 +45,16 @@ def is_stack(name: str) -> bool:
     return name.startswith("frame_stack_") and name[12:].isdigit()
 
 
+def layout_of(envs: Envs, capacity: int, lanes: int, frames: int) -> tuple[Any, ...]:
+    """What a store is made with: slots, lanes, the shape that a row keeps, that of an observation, their types."""
+    shape, dtype, actions = envs.observation_space.shape, envs.obs.dtype, ActionDecoder(envs.action_space, "the buffer")
+    if states := num_states(envs):
+        shape, dtype = (), np.min_scalar_type(states - 1)
+    slots = max(2, -(-capacity // lanes)) + 1 + max(0, frames - 1)  # an open row, and what the oldest stacks reach to
+    kept = (shape[0] // frames, *shape[1:]) if frames else shape
+    return slots, lanes, kept, shape, dtype, (actions.log_dtype, actions.shape)
+
+
 class Replay:
     """The last `capacity` transitions of N lanes (rounded up to whole rows)."""
 
@@ -59,21 +69,18 @@ class Replay:
         n_step: int = 1,
         priorities: Callable[[int], Priorities] | None = None,
     ) -> None:
-        shape, N, dtype = envs.observation_space.shape, envs.num_envs, envs.obs.dtype
+        shape, N = envs.observation_space.shape, envs.num_envs
         self.states = num_states(envs)
-        if self.states:
-            shape, dtype = (), np.min_scalar_type(self.states - 1)
         self.num_envs, self.n_step = N, n_step
         self.rows = max(2, -(-capacity // N))
         self.frames, self.channels = frames, shape[0] // frames if frames else 0
-        slots = self.rows + 1 + max(0, frames - 1)  # an open row, and what the stacks of the oldest reach back to
+        layout = layout_of(envs, capacity, N, frames)
+        self._slots = slots = layout[0]
         self._ring = slots * N
-        self._slots = slots
-        kept = (self.channels, *shape[1:]) if frames else shape
         actions = ActionDecoder(envs.action_space, "the buffer")
         self._action_shape = actions.shape
         self._action_dtype = np.float32 if actions.log_dtype == np.float32 else np.int64
-        self.store = make_store(slots, N, kept, shape, dtype, (actions.log_dtype, actions.shape))
+        self.store = make_store(*layout)
         self.priorities = priorities(self._ring) if priorities else None
         self._gammas = (gamma ** np.arange(n_step + 1)).astype(np.float32)
         self.t = 0  # complete rows so far

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rlx.base.atomic_files import CannotWrite, sync_directory
+from rlx.base.atomic_files import CannotWrite, own_directory, own_file, sync_directory
 
 Array = np.ndarray
 
@@ -130,8 +130,8 @@ class Segments:
     def _open(self, k: int) -> Array:
         path, size = self._path(k), self.per_file * self.record.itemsize
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            own_directory(self.directory)
+            descriptor = own_file(os.fspath(path), os.O_RDWR | os.O_CREAT)
             try:
                 if os.fstat(descriptor).st_size != size:
                     _allocate(descriptor, size)

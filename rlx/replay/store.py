@@ -17,6 +17,7 @@ from rlx.replay.mapped_log import Segments
 
 Array = np.ndarray
 Actions = tuple[Any, tuple[int, ...]]
+SEGMENT = 64 << 20  # bytes of a file, at least
 SMALL = ("action", "reward", "flags", "age")
 CHECKPOINT = re.compile(r"(best|step|final)_(\d+)\.\w+")
 
@@ -104,6 +105,36 @@ class Memory:
         self._aside = dict(zip(state["keys"].tolist(), state["aside"]))
 
 
+def _small(actions: Actions) -> dict[str, Actions]:
+    return {"action": actions, "reward": (np.float32, ()), "flags": (np.uint8, ()), "age": (np.uint8, ())}
+
+
+def _records(
+    slots: int,
+    lanes: int,
+    kept: tuple[int, ...],
+    shape: tuple[int, ...],
+    dtype: Any,
+    actions: Actions,
+    segment_bytes: int,
+) -> tuple[np.dtype, np.dtype, int]:
+    """The record of a row, that of what is kept aside, and the bytes of a file of either."""
+    columns = [(name, kind, (lanes, *inner)) for name, (kind, inner) in _small(actions).items()]
+    record = np.dtype([("obs", dtype, (lanes, *kept)), *columns])
+    size = max(segment_bytes, slots * record.itemsize // 64)  # at most some hundred open files
+    return record, np.dtype([("key", np.int64), ("obs", dtype, shape)]), size
+
+
+def file_bytes(
+    rows: int, slots: int, lanes: int, kept: tuple[int, ...], shape: tuple[int, ...], dtype: Any, actions: Actions
+) -> int:
+    """What the files of a `Disk` take that is given `rows` rows: each has its full size from the start."""
+    record, beside, size = _records(slots, lanes, kept, shape, dtype, actions, SEGMENT)
+    per_file = max(1, size // record.itemsize)
+    files = min(-(-slots // per_file) + 1, -(-rows // per_file))  # the oldest row may be the last one of its file
+    return files * per_file * record.itemsize + max(1, size // beside.itemsize) * beside.itemsize
+
+
 class Disk:
     """Observations, and a copy of all else, in files under `directory`. See `Memory`."""
 
@@ -114,17 +145,14 @@ class Disk:
 
     def __init__(
         self, slots: int, lanes: int, kept: tuple[int, ...], shape: tuple[int, ...], dtype: Any, actions: Actions,
-        *, directory: Path, segment_bytes: int = 64 << 20,
+        *, directory: Path, segment_bytes: int = SEGMENT,
     ) -> None:  # fmt: skip
         self.slots, self.lanes, self.directory = slots, lanes, Path(directory)
-        small = {"action": actions, "reward": (np.float32, ()), "flags": (np.uint8, ()), "age": (np.uint8, ())}
-        for name, (kind, inner) in small.items():
+        for name, (kind, inner) in _small(actions).items():
             setattr(self, name, np.zeros((slots, lanes, *inner), kind))
-        columns = [(name, kind, (lanes, *inner)) for name, (kind, inner) in small.items()]
-        record = np.dtype([("obs", dtype, (lanes, *kept)), *columns])
-        size = max(segment_bytes, slots * record.itemsize // 64)  # at most some hundred open files
+        record, beside, size = _records(slots, lanes, kept, shape, dtype, actions, segment_bytes)
         self.log = Segments(self.directory, "rows", record, size)
-        self.beside = Segments(self.directory, "aside", np.dtype([("key", np.int64), ("obs", dtype, shape)]), size)
+        self.beside = Segments(self.directory, "aside", beside, size)
         self._kept, self._dtype = kept, dtype
         self._places: dict[int, int] = {}
 

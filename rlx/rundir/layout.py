@@ -9,6 +9,7 @@ samples/       of a language run                     policy.txt  what a tabular 
 
 import contextlib
 import os
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -77,8 +78,11 @@ def open_new(
         Status.of(status).beat(path, durable=False)
         write_config(path, raw)  # the last: it makes the directory a run
         sync_directory(path.parent)
-    except OSError as error:
-        raise ConfigError(f"runs_dir={cfg.runs_dir}: {error}") from None
+    except BaseException as error:
+        shutil.rmtree(path, ignore_errors=True)  # it is no run yet
+        if isinstance(error, OSError):
+            raise ConfigError(f"runs_dir={cfg.runs_dir}: {error}") from None
+        raise
     return path
 
 

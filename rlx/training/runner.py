@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from rlx.base.atomic_files import CannotWrite
 from rlx.base.errors import ConfigError, UserError, shown
 from rlx.base.signals import Interrupted, RunFailed, Signals
 from rlx.config import keys, own_code, registry
@@ -177,17 +178,20 @@ def resume(
             return path, {**kept, "weights_sha256": status.weights_sha256}
         code = code_record.new(raw, *_recorded(cfg))
         changed = code_record.changes(Provenance.read(path).latest_code, code)
-        if note := provenance.add_resume(path, command, str(device), step, changes, code):
-            say(f"note: {note}")
-        if changed:
-            note = f"changed since the run was last started: {', '.join(changed)} (from step {step:,} on)"
-            say(f"note: {note}")
-            provenance.add_notices(path, [note])
-            code_record.write_patch(path, code, f"code_{step}.patch")
-        if checkpoint:
-            provenance.add_notices(path, drifted)
-        if changes:
-            layout.write_config(path, raw)
+        try:
+            if note := provenance.add_resume(path, command, str(device), step, changes, code):
+                say(f"note: {note}")
+            if changed:
+                note = f"changed since the run was last started: {', '.join(changed)} (from step {step:,} on)"
+                say(f"note: {note}")
+                provenance.add_notices(path, [note])
+                code_record.write_patch(path, code, f"code_{step}.patch")
+            if checkpoint:
+                provenance.add_notices(path, drifted)
+            if changes:
+                layout.write_config(path, raw)
+        except CannotWrite as error:
+            raise ConfigError(str(error)) from None
         with contextlib.suppress(OSError):  # nobody reads it
             announce(cfg, path, _chosen(cfg)[1])
         go(str(path))

@@ -101,6 +101,7 @@ class Fake:
 
 
 def disk(path: Path, segment_bytes: int = 400) -> Callable[..., Disk]:
+    path.mkdir(exist_ok=True)  # the run's directory
     return partial(Disk, directory=path / "buffer", segment_bytes=segment_bytes)
 
 

@@ -4,8 +4,10 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import psutil
@@ -419,3 +421,61 @@ def test_a_second_signal_ends_a_run_at_once_where_an_environment_hangs(number, t
     monkeypatch.undo()
     resume(path)
     assert result(path) == whole
+
+
+# -- the disk, before and between runs
+
+
+def refused(tmp_path, work):
+    """Exit 2 and one line, on a disk that takes no file of 100 bytes."""
+
+    def full():
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        sys.stderr.flush()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        try:
+            work()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert Child(full, tmp_path / "err").wait() == 2
+    (line,) = (tmp_path / "err").read_text().splitlines()
+    return line
+
+
+def test_on_a_full_disk_no_run_is_begun_and_nothing_is_left_of_it(tmp_path):
+    line = refused(tmp_path, lambda: train(tmp_path / "runs"))
+    what = r"cannot write \S+run\.json: File too large \([^\n]+ free there\)"
+    assert re.fullmatch(rf"rlx: error: runs_dir=\S+ {what}", line)
+    assert not [*tmp_path.rglob("*_s1")]
+
+
+def test_on_a_full_disk_a_resume_says_the_same_and_changes_nothing(tmp_path, whole):
+    assert Child(lambda: train(tmp_path, name="run", progress=die_at(160))).wait() < 0
+    path = tmp_path / "run"
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    line = refused(tmp_path, lambda: resume(path))
+    assert re.fullmatch(rf"rlx: error: cannot write {path}/run\.json: File too large \([^\n]+ free there\)", line)
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+    resume(path)
+    assert result(path) == whole
+
+
+def test_a_directory_of_a_temporary_name_stops_no_resume(tmp_path, whole):
+    assert Child(lambda: train(tmp_path, name="run", progress=die_at(160))).wait() < 0
+    for place in (tmp_path / "run", tmp_path / "run" / "checkpoints"):
+        (place / ".tmp-x").mkdir()
+    resume(tmp_path / "run")
+    assert result(tmp_path / "run") == whole
+
+
+def test_a_buffer_on_disk_is_measured_by_the_files_that_it_takes(tmp_path, monkeypatch):
+    """A few rows are files of 64 MiB all the same."""
+    changes = {"algo": "dqn", "algo.buffer_ram_mb": 0.0, "total_steps": 64, "eval_every": 0}
+    path = train(tmp_path, name="run", **changes)
+    taken = sum(file.stat().st_size for file in (path / "buffer").iterdir())
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _place: usage._replace(free=taken - 1))
+    with pytest.raises(ConfigError, match=r"^algo\.buffer_size=200: 0\.\d GB on disk, and in \S+ 0\.1 GB are free$"):
+        train(tmp_path, name="other", **changes)
+    assert not (tmp_path / "other").exists()

@@ -41,6 +41,7 @@ TABLE: dict[str, Meaning] = {
     "threads":            Meaning(FREE,   False,  MACHINE),
     "log_every":          Meaning(FREE,   False,  False),
     "eval_every":         Meaning(FREE,   False,  False),
+    "eval_required":      Meaning(FREE,   False,  False),
     "keep_checkpoints":   Meaning(FREE,   False,  False),
     "tensorboard":        Meaning(FREE,   False,  False),
     "logger":             Meaning(FREE,   False,  False),

@@ -52,6 +52,7 @@ class Config:
     expect: Expect
     algo: Any
     model: Any
+    eval_required: bool = field(default=False, kw_only=True)  # an evaluation that fails ends the run
     logger: list[str | dict[str, Any]] | None = field(default=None, kw_only=True)  # None: TensorBoard if that is true
 
     @property

@@ -57,6 +57,7 @@ class Provenance(Document):
     git: dict[str, Any] | None = None
     notices: list[Any] = field(default_factory=list)
     resumes: list[dict[str, Any]] = field(default_factory=list)
+    failed: dict[str, Any] | None = None  # how many evaluations
     facts: dict[str, Any] | None = None  # of its algorithm, when it began: see config.facts
     engine: dict[str, Any] | None = None  # {what is tracked: what computes it}, where that rounds in its own way
     code: dict[str, Any] | None = None  # that is not rlx's, and files: see training.code_record

@@ -116,6 +116,7 @@ class Loop:
         self.evaluation = LastEvaluation.of(own["evaluation"]) if own.get("evaluation") else None
         self.metrics: dict[str, Any] = own.get("metrics", {})
         self.elapsed = own.get("elapsed", 0.0)
+        self._owed: str | None = own.get("owed")  # the hash of the weights whose evaluation is
         self._state = state.pop("run") if state else None  # it goes as soon as the run moves on
         self.run = Run(self.path, self.device, self.cfg.seed, self._state, init_from.saved)
         self.saved = (checkpoint.kind, checkpoint.step) if checkpoint else None
@@ -150,6 +151,10 @@ class Loop:
 
     def _train(self) -> dict[str, Any]:
         cfg, before = self.cfg, self.first
+        if self._owed is not None:  # before anything of the run moves on
+            self._evaluate(self.step)
+            self._checkpoint(*self.saved or ("step", self.step))
+            self._owed = None
         with contextlib.closing(self.module.train(cfg, self.run)) as steps:  # however the loop is left
             for step, metrics in steps:
                 self.step, self._state = step, None
@@ -157,14 +162,15 @@ class Loop:
                 if step > 1.01 * cfg.total_steps:
                     self.run.notice(f"{step:,} steps: total_steps={cfg.total_steps:,} rounded up to whole iterations")
                 if last or _due(before, step, cfg.log_every):
-                    with stopwatch.part("log"):
-                        self._log(step, {**measured(metrics), **self._times(step)})
+                    self._log(step, {**measured(metrics), **self._times(step)})
+                saved = last or _due(before, step, cfg.checkpoint_every)
+                kind = "final" if last else "step"
                 if cfg.eval_every and (last or _due(before, step, cfg.eval_every)):
-                    with stopwatch.part("eval", whole=True):
-                        self._evaluate(step)
-                if last or _due(before, step, cfg.checkpoint_every):
-                    with stopwatch.part("log"):
-                        self._checkpoint("final" if last else "step", step)
+                    if saved:  # what the evaluation may do to this process costs no training
+                        self._checkpoint(kind, step, owed=True)
+                    self._evaluate(step)
+                if saved:
+                    self._checkpoint(kind, step)
                 if before == self.first:
                     self._loaded()
                 before = step
@@ -225,6 +231,7 @@ class Loop:
             **{f"time/{part}": round(share, 4) for part, share in shares.items()},
         }
 
+    @stopwatch.part("log")
     def _log(self, step: int, metrics: Mapping[str, Any]) -> None:
         self.metrics = strip_time(metrics)
         self._write(step, metrics)
@@ -242,8 +249,15 @@ class Loop:
         self.dashboard.scalars(step, metrics)
         self.loggers.log(step, metrics)
 
+    @stopwatch.part("eval", whole=True)
     def _evaluate(self, step: int) -> None:
-        evaluation = self.world.evaluation(self.cfg, self.module, self.run)
+        try:
+            evaluation = self.world.evaluation(self.cfg, self.module, self.run)
+        except (Exception, SystemExit) as error:
+            if self.cfg.eval_required:
+                raise
+            self._not_evaluated(step, error)
+            return
         self.evaluation = LastEvaluation.of({"step": step, **evaluation.summary})
         self._write(step, evaluation.metrics)
         if evaluation.gif:
@@ -263,6 +277,15 @@ class Loop:
         if evaluation.gif:
             films.keep(self.path, (step, *self.checkpoints.steps("best")))
 
+    def _not_evaluated(self, step: int, error: BaseException) -> None:
+        """A side task does not end the main work: it is said and counted, and the run has no score."""
+        self.evaluation = None
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        say(f"warning: the evaluation at step {step} failed ({reason}); training goes on")
+        self._to_log("".join(traceback.format_exception(error)))
+        counts = Provenance.load(self.path).failed or {}
+        provenance.update(self.path, failed={**counts, "evaluations": counts.get("evaluations", 0) + 1})
+
     def _film(self, gif: bytes, step: int) -> None:
         """Into videos/. A run goes on without, and says so once."""
         if not self._films:
@@ -273,7 +296,9 @@ class Loop:
             self._films = False
             say(f"warning: no more films ({error}); training goes on")
 
-    def _checkpoint(self, kind: str, step: int) -> None:
+    @stopwatch.part("log")
+    def _checkpoint(self, kind: str, step: int, owed: bool = False) -> None:
+        """`owed`: the evaluation of this step comes after it; a resume begins with that."""
         self.files.check()
         if names := self.run.not_finite():
             raise FloatingPointError(f"{names[0]} is not finite at step {step:,}: no checkpoint is made of that")
@@ -284,7 +309,9 @@ class Loop:
             offset = self.log.sync()
         except OSError as error:
             raise CannotWrite(self.log.path, 0, error) from error
+        weights = self._owed or weights_sha256(self.run.parameters())
         own = {
+            **({"owed": weights} if owed else {}),
             "best": self.best,
             "evaluation": self._evaluated(),
             "metrics": self.metrics,
@@ -293,9 +320,8 @@ class Loop:
             "metrics_sha256": self.log.sha256,
             "config": self._config,
         }
-        if drawing := getattr(self.module, "drawing", None):
+        if not self._owed and (drawing := getattr(self.module, "drawing", None)):
             self._draw(drawing(self.cfg, self.run), step)
-        weights = weights_sha256(self.run.parameters())
         self.checkpoints.save(kind, step, {"run": self._state, "runner": own}, weights_sha256=weights, rlx=__version__)
         self.saved = kind, step
         self._alive(now=True)

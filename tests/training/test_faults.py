@@ -60,7 +60,7 @@ def limited(step, size, until=10**9):
 @pytest.mark.parametrize(
     "name, size, at",
     [
-        (r"checkpoints/best_000000000192.safetensors", lambda path: 8_000, 128),
+        (r"checkpoints/step_000000000192.safetensors", lambda path: 8_000, 128),
         (r"metrics.jsonl", lambda path: (path / "metrics.jsonl").stat().st_size + 100, 128),
     ],
 )
@@ -479,3 +479,75 @@ def test_a_buffer_on_disk_is_measured_by_the_files_that_it_takes(tmp_path, monke
     with pytest.raises(ConfigError, match=r"^algo\.buffer_size=200: 0\.\d GB on disk, and in \S+ 0\.1 GB are free$"):
         train(tmp_path, name="other", **changes)
     assert not (tmp_path / "other").exists()
+
+
+# -- side tasks
+
+
+def test_an_evaluation_that_fails_is_a_warning_and_a_count_and_training_goes_on(tmp_path, monkeypatch, capsys):
+    """An environment that can exist only once."""
+    from rlx.control import evaluate
+
+    whole, _ = result(train(tmp_path / "whole", eval_every=0))
+    real = evaluate.evaluate
+    calls = []
+
+    def fails(*args, **kwargs):
+        calls.append(1)
+        if len(calls) != 2:
+            raise RuntimeError("there is\none already")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(evaluate, "evaluate", fails)
+    path = train(tmp_path, name="run")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "evaluation" in line]
+    reason = "failed (RuntimeError: there is one already); training goes on"
+    assert warnings == [f"rlx: warning: the evaluation at step {step} {reason}" for step in (96, 288, 320)]
+    assert result(path)[0] == whole and record(path)["failed"] == {"evaluations": 3}
+    assert status(path)["evaluation"] is None and "best_000000000192.safetensors" in checkpoints(path)
+    resume(path, total_steps=352)
+    assert record(path)["failed"] == {"evaluations": 4}
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), SystemExit(0)])
+def test_an_evaluation_that_is_required_ends_the_run_with_a_checkpoint_of_that_step(error, tmp_path, monkeypatch):
+    from rlx.control import evaluate
+
+    def fails(*_args, **_kwargs):
+        raise error
+
+    whole = result(train(tmp_path / "whole"))
+    monkeypatch.setattr(evaluate, "evaluate", fails)
+    with pytest.raises(RunFailed, match=type(error).__name__):
+        train(tmp_path, name="run", eval_required=True)
+    monkeypatch.undo()
+    assert_failed_and_resumable(tmp_path / "run", whole, type(error).__name__, step=64)
+
+
+def test_an_evaluation_that_kills_the_process_is_owed_and_redone_with_the_same_rows(tmp_path, whole, monkeypatch):
+    """After the last step, too: 320 steps were lost to it."""
+    from rlx.control import evaluate
+
+    real, path = evaluate.evaluate, tmp_path / "run"
+
+    def crashes_at(number):
+        calls = []
+
+        def crashes(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(evaluate, "evaluate", crashes)
+
+    # At 96, 192; and, as a resume begins with what is owed, at 192, 288, 320.
+    lives = {192: (2, lambda: train(tmp_path, name="run")), 320: (3, lambda: resume(path))}
+    for step, (number, life) in lives.items():
+        crashes_at(number)
+        assert Child(life).wait() == -signal.SIGKILL
+        newest = Checkpoints(path / "checkpoints").load()
+        assert newest.step == step and "owed" in newest.state["runner"]
+    monkeypatch.undo()
+    resume(path)
+    assert result(path) == whole and "owed" not in Checkpoints(path / "checkpoints").load().state["runner"]

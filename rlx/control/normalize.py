@@ -94,8 +94,9 @@ class RewardNormalizer:
         self.gamma, self.clip = gamma, clip
         self.returns = np.zeros(num_envs)
 
-    def update(self, reward: np.ndarray, done: np.ndarray) -> None:
-        """Raw reward [T, N] and terminated | truncated [T, N] of one rollout."""
+    def update(self, reward: np.ndarray, done: np.ndarray, valid: np.ndarray | None = None) -> None:
+        """Raw reward [T, N] and terminated | truncated [T, N] of one rollout; rows that are not `valid` (see
+        rlx.envs.batch) do not count."""
         assert reward.shape == done.shape == (len(reward), len(self.returns)), (reward.shape, done.shape)
         running = self.returns.tolist()
         gamma, seen = self.gamma, []
@@ -105,7 +106,7 @@ class RewardNormalizer:
             if True in dones:
                 running = [0.0 if over else total for total, over in zip(running, dones)]
         self.returns = np.array(running)
-        self.stats.update(np.array(seen))
+        self.stats.update(np.array(seen) if valid is None else np.array(seen)[valid])
 
     def normalize(self, reward: np.ndarray) -> np.ndarray:
         """reward, any shape -> float32 of the same shape, a new array."""

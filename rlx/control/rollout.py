@@ -211,12 +211,13 @@ class Rollout:
     def _update_normalizer(self, T: int) -> None:
         """With the new statistics the next rollout begins; final observations keep to those of this one."""
         norm = self.normalizer
+        valid = self.valid.numpy()[:T] if self.envs.waits else None
         if norm.obs and self._raw is not None:
             self._truncated = [(t, i, norm.obs.normalize(last[None])[0]) for t, i, last in self._truncated]
-            norm.obs.update(self._raw[:T].reshape(-1, *self._raw.shape[2:]))
+            norm.obs.update(self._raw[:T].reshape(-1, *self._raw.shape[2:]) if valid is None else self._raw[:T][valid])
         if norm.reward:
             reward = self.reward.numpy()[:T]
-            norm.reward.update(reward, self.done.numpy()[:T])
+            norm.reward.update(reward, self.done.numpy()[:T], valid)
             reward[:] = norm.reward.normalize(reward)
 
     def at_truncations(self, into: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:

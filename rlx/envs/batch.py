@@ -29,7 +29,8 @@ class Envs:
     """N environments. `obs` is one array, overwritten in place by `step`: copy what must last.
 
     valid       False where the last step of a lane was no transition but a reset that a NEXT_STEP vector
-                environment makes us wait for; such rows must not reach a learner (backend vector only)
+                environment makes us wait for; such rows must not reach a learner, nor its statistics
+    waits       whether there are such rows (backend vector only)
     replayable  False where open episodes cannot be restored: `state_dict` then starts new ones in every
                 lane, so that `obs` changes, and so does `load_state_dict`; `notice` tells the user
     """
@@ -39,6 +40,7 @@ class Envs:
     action_space: gym.Space
     obs: np.ndarray
     valid: np.ndarray
+    waits: bool = False
     replayable: bool = True
     notice: str | None = None
     kernel: tuple[str, np.ndarray] | None = None  # a compiled step that does the same: its name, its state

@@ -68,6 +68,7 @@ class VectorEnvs(Envs):
         self.venv = venv
         self.notice = f"{id}: this backend cannot restore open episodes; each checkpoint starts new ones"
         self._autoreset = getattr(venv, "metadata", {}).get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        self.waits = self._autoreset == AutoresetMode.NEXT_STEP
         self._action_dtype = venv.single_action_space.dtype
         self._next = np.zeros_like(self.obs)  # SAME_STEP: the first observations of the next episodes
         self._waiting = np.zeros(self.num_envs, bool)  # NEXT_STEP: lanes whose next step is the reset
@@ -192,7 +193,7 @@ class EnvPoolEnvs(VectorEnvs):
 
         self._make = make
         super().__init__(cfg.id, make([0] * num_envs), **kwargs)
-        self._autoreset = AutoresetMode.DISABLED
+        self._autoreset, self.waits = AutoresetMode.DISABLED, False
 
     def _restart(self, seeds: list[int]) -> None:
         self.venv.close()

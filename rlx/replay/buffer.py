@@ -231,7 +231,7 @@ class Replay:
         }
 
     def recent(self, count: int) -> dict[str, Array]:
-        """obs, reward, done of the newest `count` rows (fewer where the buffer is shorter), time first."""
+        """obs, reward, done, valid of the newest `count` rows (fewer where the buffer is shorter), time first."""
         t = np.arange(max(self.t - count, self.first), self.t)
         slots = t % self._slots
         e = (t[:, None] * self.num_envs + np.arange(self.num_envs)).reshape(-1)
@@ -240,6 +240,7 @@ class Replay:
             "obs": obs.reshape(len(t), self.num_envs, *obs.shape[1:]),
             "reward": self.store.reward[slots],
             "done": (self.store.flags[slots] & (TERMINATED | TRUNCATED)).astype(bool),
+            "valid": self.store.flags[slots] != NO_TRANSITION,
         }
 
     def observations(self, e: Array) -> Array:

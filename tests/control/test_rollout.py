@@ -9,9 +9,12 @@ import torch
 from rlx.control.distributions import make_head
 from rlx.control.networks import ActorCritic, ModelConfig
 from rlx.control.policy import Policy
+from rlx.control.q_acting import Explorer
 from rlx.control.rollout import Rollout, minibatches
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig
+from rlx.replay.buffer import Replay
+from rlx.replay.store import Memory
 
 torch.set_num_threads(1)
 
@@ -190,3 +193,28 @@ def test_a_compiled_step_that_rounds_differently_is_not_used(monkeypatch: pytest
     assert envs.agrees(step)
     envs.kernel[1]["gravity"] = np.nextafter(9.8, 10)
     assert not envs.agrees(step)
+
+
+@pytest.mark.parametrize("acts", ["rollout", "explorer"])
+def test_a_row_that_only_waits_for_a_reset_is_in_no_statistics(acts: str) -> None:
+    """Each episode observes 0, 1, 2, ... before its steps, and every step is worth 1."""
+    settings = {"id": "fake_envs:CounterVector-v0", "backend": "vector", "normalize_obs": True}
+    rollout = counter(3, 40, kwargs={}, normalize_reward=True, **settings)
+    if acts == "rollout":
+        batch = rollout.experience()
+        valid, norm, raw = batch["valid"].numpy(), rollout.normalizer, rollout._raw[:40]
+    else:
+        cfg = EnvConfig(name="counter", kwargs={}, normalize_reward=True, **settings)
+        envs = rollout.envs
+        replay = Replay(envs, 200, Memory)
+        q_network, rng = torch.nn.Linear(1, 2), np.random.default_rng(0)
+        explorer = Explorer(cfg, envs, q_network, replay, 0.99, rng, torch.device("cpu"))
+        explorer.collect([1.0] * 40)
+        recent, norm = replay.recent(40), explorer.normalizer
+        valid, raw = recent["valid"], recent["obs"]
+        rollout.episodes = explorer.episodes
+    rows = raw[valid]
+    assert 0 < len(rows) < valid.size and norm.obs.stats.count == norm.reward.stats.count == len(rows)
+    assert norm.obs.stats.mean == pytest.approx(rows.mean(0)) and norm.obs.stats.var == pytest.approx(rows.var(0))
+    lengths = [length for _, length, _ in rollout.episodes]
+    assert lengths and min(lengths) >= 2 and max(lengths) <= 6  # no episode counts the row that waits

@@ -55,6 +55,10 @@ class Config:
     max_grad_norm: NonNegative  # 0: no clipping
     engine: Engine
 
+    def __post_init__(self) -> None:
+        if self.normalize_advantage and self.num_envs * self.num_steps == 1:
+            raise ValueError("num_steps=1: a single row has the normalised advantage 0 (normalize_advantage=false)")
+
 
 def targets(cfg: Config, value: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Advantage and return of every step; value [T + 1, N] -> [T, N] each."""

@@ -70,6 +70,9 @@ class Config:
         size = self.num_envs * self.num_steps
         if self.num_minibatches > size:
             raise ValueError(f"num_minibatches={self.num_minibatches}: must be at most num_envs * num_steps = {size}")
+        if self.normalize_advantage and size // self.num_minibatches < 2:
+            few = f"num_minibatches={self.num_minibatches}: of {size} rows leaves one row in a minibatch"
+            raise ValueError(f"{few}, and its normalised advantage is 0 (normalize_advantage=false, or fewer)")
 
 
 def loss(cfg: Config, model: ActorCritic, head: Head, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

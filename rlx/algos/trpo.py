@@ -74,6 +74,8 @@ class Config:
         size = self.num_envs * self.num_steps
         if self.num_minibatches > size:
             raise ValueError(f"num_minibatches={self.num_minibatches}: must be at most num_envs * num_steps = {size}")
+        if self.normalize_advantage and size == 1:
+            raise ValueError("num_steps=1: a single row has the normalised advantage 0 (normalize_advantage=false)")
 
 
 def check(cfg: ControlConfig[Config], _envs: Envs) -> None:

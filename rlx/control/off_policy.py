@@ -122,10 +122,11 @@ class Collector:
         if not (self.normalizer.obs or self.normalizer.reward):
             return
         recent = self.replay.recent(T)
+        valid = recent["valid"] if self.envs.waits else None
         if self.normalizer.obs:
-            self.normalizer.obs.update(recent["obs"])
+            self.normalizer.obs.update(recent["obs"] if valid is None else recent["obs"][valid])
         if self.normalizer.reward:
-            self.normalizer.reward.update(recent["reward"], recent["done"])
+            self.normalizer.reward.update(recent["reward"], recent["done"], valid)
 
     def sample(self, rng: np.random.Generator, size: int, beta: float = 1.0) -> dict[str, np.ndarray]:
         """`Replay.sample`, normalised."""

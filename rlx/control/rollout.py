@@ -300,13 +300,13 @@ def passes(
 
 
 def minibatches(rng: np.random.Generator, size: int, count: int, device: torch.device) -> tuple[Tensor | None, ...]:
-    """`size` rows in random order, as `count` indices of equal length (the last one may be shorter).
+    """`size` rows in random order, as `count` indices of equal length, or of two lengths that differ by one row.
 
     One minibatch is None, all rows as they are: their order would change nothing but rounding.
     """
     if count == 1:
         return (None,)
-    return torch.from_numpy(rng.permutation(size)).to(device).split(-(-size // count))
+    return torch.from_numpy(rng.permutation(size)).to(device).tensor_split(min(count, size))
 
 
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from composed import composed
 from training import train
 
 from rlx.algos import ppo
@@ -15,6 +16,7 @@ from rlx.control.distributions import Categorical
 from rlx.control.networks import ActorCritic, ModelConfig
 from rlx.functional import kl
 from rlx.run import Run
+from rlx.training.runner import typed
 
 SMALL = (
     "env=gym", "env.name=probe", "preset=none", "model.hidden=[32]", "algo.num_envs=4", "algo.num_steps=32",
@@ -194,3 +196,20 @@ def test_ppo_solves_cartpole() -> None:
 def test_more_minibatches_than_rows_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"algo.num_minibatches=33: must be at most num_envs \* num_steps = 32"):
         train("preset=none", "algo.num_envs=2", "algo.num_steps=16", "algo.num_minibatches=33")
+
+
+def test_minibatches_of_one_row_are_refused_where_their_advantage_would_be_0() -> None:
+    """Normalised, a single advantage is 0: 4.8 of 10 was learnt, which is chance."""
+    words = ["env=cartpole", "preset=none", "algo.num_envs=2", "algo.num_steps=16"]
+    for count in (17, 32):
+        with pytest.raises(
+            ValueError, match=rf"algo.num_minibatches={count}: of 32 rows leaves one row in a minibatch"
+        ):
+            typed(composed("algo=ppo", *words, f"algo.num_minibatches={count}"))
+    typed(composed("algo=ppo", *words, "algo.num_minibatches=16"))
+    typed(composed("algo=ppo", *words, "algo.num_minibatches=32", "algo.normalize_advantage=false"))
+    for algo in ("a2c", "trpo"):
+        one = ["algo.num_envs=1", "algo.num_steps=1", "algo.normalize_advantage=true"]
+        more = ["algo.num_minibatches=1"] if algo == "trpo" else []
+        with pytest.raises(ValueError, match="a single row has the normalised advantage 0"):
+            typed(composed(f"algo={algo}", "env=cartpole", "preset=none", *one, *more))

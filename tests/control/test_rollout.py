@@ -100,7 +100,13 @@ def test_a_restored_rollout_goes_on_bitwise() -> None:
 
 def test_minibatches_are_a_partition_in_random_order() -> None:
     found = minibatches(np.random.default_rng(0), 10, 3, torch.device("cpu"))
-    assert [len(index) for index in found] == [4, 4, 2]
+    assert [len(index) for index in found] == [4, 3, 3]
+    for size, count in ((100, 32), (128, 32), (7, 7), (5, 8)):
+        parts = minibatches(np.random.default_rng(0), size, count, torch.device("cpu"))
+        lengths = [len(index) for index in parts]
+        assert len(parts) == min(count, size) and max(lengths) - min(lengths) <= 1 <= min(lengths)
+        if size % count == 0:  # as they always were
+            assert torch.equal(torch.cat(parts), torch.from_numpy(np.random.default_rng(0).permutation(size)))
     assert sorted(torch.cat(found).tolist()) == list(range(10)) != torch.cat(found).tolist()
     assert minibatches(np.random.default_rng(0), 10, 1, torch.device("cpu")) == (None,)
 

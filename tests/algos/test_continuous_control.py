@@ -22,6 +22,7 @@ from rlx.control.box_acting import BoxExplorer, BoxPolicy
 from rlx.control.networks import ModelConfig
 from rlx.control.noise import OrnsteinUhlenbeck
 from rlx.engine.learner import Learner
+from rlx.engine.tape import Tape
 from rlx.run import Run
 from rlx.training import runner
 
@@ -264,6 +265,21 @@ def test_the_tape_and_ordinary_torch_learn_the_same(algo: str) -> None:
     a, b = (torch.cat([p.flatten() for p in run.parameters().values()]) for run, _ in runs)
     torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)  # float32, 20 gradient steps by other kernels
     assert not runs[0][0].notices
+
+
+@pytest.mark.parametrize("algo", NAMES)
+def test_engine_torch_means_that_nothing_is_taped(algo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    real = Tape.__init__
+    monkeypatch.setattr(Tape, "__init__", lambda self, *args: (made.append(1), real(self, *args))[1])
+    for engine, learnt, acted in (("torch", 0, 0), ("auto", 4 if algo == "sac" else 3, 1)):  # losses, and acting
+        made.clear()
+        words = (f"algo={algo}", *RATES, "algo.learning_starts=8", f"algo.engine={engine}")
+        run, _ = train(*words)
+        assert len(made) == learnt
+        cfg, module = runner.typed(composed(*words))
+        module.load_policy(cfg, run)(np.zeros((2, 3), np.float32))
+        assert len(made) == learnt + acted
 
 
 # -- counters

@@ -57,6 +57,7 @@ def _run() -> int:
     from rlx.cli.verbs import app, errors
 
     warnings.showwarning = _warning  # type: ignore[assignment]
+    warnings.filterwarnings("ignore", module=r"gymnasium\.envs\.registration")  # rlx's own errors say the same
     warnings.filterwarnings(
         "ignore", message="The value of the smallest subnormal"
     )  # rlx flushes them; numpy before 2.4

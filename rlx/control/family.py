@@ -23,7 +23,7 @@ from rlx.control.networks import SMALLEST_IMAGE, ModelConfig, encoder_of
 from rlx.control.policy import Policy, make_one
 from rlx.envs.batch import Envs
 from rlx.envs.single import EnvConfig, package_of
-from rlx.envs.spaces import EnvError
+from rlx.envs.spaces import EnvError, EnvFault
 from rlx.run import Evaluation, Run
 
 Config = ControlConfig
@@ -65,12 +65,16 @@ def check(cfg: ControlConfig[Algo], module: ModuleType) -> None:
                 )
             _fits_in_memory(cfg, envs)
             _check_judged_in(cfg, envs)
+            if trial := getattr(envs, "try_out", None):
+                trial()
             if own := getattr(module, "check", None):  # what the algorithm asks beyond its own section
                 own(cfg, envs)
         finally:
             envs.close()
     except EnvError as error:
         raise ConfigError(str(error)) from None
+    except EnvFault as error:
+        raise ConfigError(f"env.id={cfg.env.id}: {error}") from None
     except ValueError as error:
         raise (error if isinstance(error, ConfigError) else ConfigError(f"env.id={cfg.env.id}: {error}")) from None
 

@@ -1,5 +1,9 @@
 """The backend "sync": single environments stepped one after another in this process."""
 
+import contextlib
+import signal
+import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,10 +12,11 @@ import gymnasium as gym
 import numpy as np
 
 from rlx.envs.batch import Ends, Envs
-from rlx.envs.single import EnvConfig, make_env, reset_options, time_limit
+from rlx.envs.single import EnvConfig, make_env, one_line, reset_options, time_limit
 from rlx.envs.spaces import EnvFault
 from rlx.envs.wrappers import EpisodicLife, random_action
 
+TRIAL_STEPS, CLOSE_SECONDS = 3, 10.0
 PROBE_STEPS, PROBE_SECONDS, PROBE_SEED = 20, 0.2, 0x5EED
 
 
@@ -54,12 +59,15 @@ class SyncEnvs(Envs):
                     if row.shape != self.observation_space.shape:
                         raise ValueError("wrong shape")  # an assignment might broadcast it
                     obs[i] = row
+            ended = sum(terminated) + sum(truncated)
+            if not (ended >= 0 and sum(rewards) is not None):  # NaN; text and None are a TypeError
+                raise ValueError("not true or false")
             self._raw_reward[:] = rewards
-            return terminated, truncated, any(terminated) or any(truncated)
-        except Exception as error:
+            return terminated, truncated, ended > 0
+        except (Exception, SystemExit) as error:
             raise self._fault(results, error) from error
 
-    def _fault(self, results: list[Any], error: Exception) -> EnvFault:
+    def _fault(self, results: list[Any], error: BaseException) -> EnvFault:
         """Which lane it was, from how far the step came."""
         if len(results) < self.num_envs:
             return EnvFault(f"{self._where(len(results), 1)}: step raised {type(error).__name__}: {error}")
@@ -67,13 +75,8 @@ class SyncEnvs(Envs):
             if not isinstance(result, tuple) or len(result) != 5:
                 wants = "(obs, reward, terminated, truncated, info)"
                 return EnvFault(f"{self._where(i, 1)}: step must return {wants}, not {result!r:.80}")
-            wrong = self._wrong_shape(result[0])
-            if wrong:
+            if wrong := self._wrong_shape(result[0]) or wrong_outcome(*result[1:]):
                 return EnvFault(f"{self._where(i, 1)}: {wrong}")
-            try:
-                self._raw_reward[i] = result[1]
-            except (TypeError, ValueError):
-                return EnvFault(f"{self._where(i, 1)}: the reward is {result[1]!r:.80}, not a number")
         return EnvFault(f"{self._where(0, 1)}: {type(error).__name__}: {error}")
 
     def _wrong_shape(self, obs: Any) -> str | None:
@@ -94,7 +97,7 @@ class SyncEnvs(Envs):
             if self._seed_actions and seed is not None:
                 env.action_space.seed(seed)
             obs, _ = env.reset(seed=seed, **self._options)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise EnvFault(f"{self._where(i)}: reset raised {type(error).__name__}: {error}") from error
         self._write(i, obs)
 
@@ -165,9 +168,78 @@ class SyncEnvs(Envs):
             seen.append((np.array(encode(obs), self.obs.dtype).tobytes(), outcome.tobytes()))
         return seen
 
+    def try_out(self) -> None:
+        """A reset and a few random steps, everything that they give looked at. Raises EnvFault."""
+        env, when = self.envs[0], "reset"
+        try:
+            env.action_space.seed(PROBE_SEED)
+            first = env.reset(seed=PROBE_SEED, **self._options)
+            wrong = (
+                None if isinstance(first, tuple) and len(first) == 2 else f"must return (obs, info), not {first!r:.80}"
+            )
+            wrong = wrong or self._wrong_shape(first[0]) or wrong_info(first[1])
+            for k in range(TRIAL_STEPS):
+                if wrong:
+                    break
+                when = f"step {k + 1}"
+                result = env.step(random_action(env))
+                if not isinstance(result, tuple) or len(result) != 5:
+                    wrong = f"must return (obs, reward, terminated, truncated, info), not {result!r:.80}"
+                else:
+                    wrong = self._wrong_shape(result[0]) or wrong_outcome(*result[1:])
+                if wrong or result[2] or result[3]:
+                    break
+        except (Exception, SystemExit) as error:
+            wrong = f"raised {type(error).__name__}: {error}"
+        if wrong:
+            raise EnvFault(f"{when} of a trial before the run: {wrong}")
+
     def close(self) -> None:
         for env in self.envs:
-            env.close()
+            close(env, self.id)
+
+
+def wrong_outcome(reward: Any, terminated: Any, truncated: Any, info: Any) -> str | None:
+    """What is wrong with the rest of what a step returned, in words; None where nothing is."""
+    if isinstance(reward, str | bytes) or np.ndim(reward) or np.asarray(reward).dtype.kind not in "biuf":
+        return f"the reward is {reward!r:.80}, not a number"
+    if not abs(float(reward)) <= np.finfo(np.float32).max:
+        return f"the reward is {reward!r:.80}, not a finite float32"
+    for name, value in (("terminated", terminated), ("truncated", truncated)):
+        if np.ndim(value) or np.asarray(value).dtype.kind not in "biu" or value not in (0, 1):
+            return f"{name} is {value!r:.80}, not true or false"
+    return wrong_info(info)
+
+
+def wrong_info(info: Any) -> str | None:
+    if not isinstance(info, Mapping):
+        return f"the info is {info!r:.80}, not a dict"
+    for name in ("is_success", "success"):
+        value = info.get(name)
+        if value is not None and (np.ndim(value) or np.asarray(value).dtype.kind not in "biuf"):
+            return f"info['{name}'] is {value!r:.80}, not true, false or a number"
+    return None
+
+
+def close(env: gym.Env, id: str) -> None:
+    """Close an environment; what goes wrong, or takes longer than CLOSE_SECONDS, is a warning: the work is done."""
+
+    def too_long(*_: Any) -> None:
+        raise TimeoutError(f"took longer than {CLOSE_SECONDS:g} s")
+
+    limited = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGALRM, too_long) if limited else None
+    try:
+        if limited:
+            signal.setitimer(signal.ITIMER_REAL, CLOSE_SECONDS)
+        env.close()
+    except (Exception, SystemExit) as error:
+        with contextlib.suppress(OSError, ValueError):
+            print(f"rlx: warning: close of {id}: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
+    finally:
+        if limited:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
 
 
 def _episodic_life(env: Any) -> EpisodicLife | None:

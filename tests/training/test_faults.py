@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 
+import gymnasium as gym
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -551,3 +553,78 @@ def test_an_evaluation_that_kills_the_process_is_owed_and_redone_with_the_same_r
     monkeypatch.undo()
     resume(path)
     assert result(path) == whole and "owed" not in Checkpoints(path / "checkpoints").load().state["runner"]
+
+
+# -- what an environment returns
+
+
+class Odd(CartPoleEnv):
+    """CartPole, one thing that a step or a reset returns replaced at its `at`-th step."""
+
+    def __init__(self, what="", at=1):
+        super().__init__()
+        self.what, self.at, self.steps = what, at, 0
+
+    def reset(self, **how):
+        obs, info = super().reset(**how)
+        return obs, None if self.what == "reset info" else info
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        self.steps += 1
+        if self.steps < self.at:
+            return obs, reward, terminated, truncated, info
+        if self.what == "exit":
+            sys.exit(0)
+        odd = {
+            "reward (1,)": {"reward": np.ones(1)}, "reward text": {"reward": "1.5"}, "reward None": {"reward": None},
+            "reward 1e39": {"reward": 1e39}, "terminated (1,)": {"terminated": np.zeros(1, bool)},
+            "terminated None": {"terminated": None}, "truncated NaN": {"truncated": float("nan")},
+            "terminated text": {"terminated": "no"}, "info": {"info": None},
+            "is_success": {"info": {"is_success": np.zeros(1, bool)}},
+        }  # fmt: skip
+        now = {"obs": obs, "reward": reward, "terminated": terminated, "truncated": truncated, "info": info}
+        return tuple((now | odd.get(self.what, {})).values())
+
+    def close(self):
+        if self.what == "close raises":
+            raise OSError("no\ndisplay")
+        if self.what == "close hangs":
+            time.sleep(600)
+
+
+LATE = ["reward text", "reward None", "terminated None", "truncated NaN", "terminated text", "exit", "reward 1e39"]
+EARLY = [*LATE, "reward (1,)", "terminated (1,)", "info", "is_success", "reset info"]
+
+
+@pytest.fixture
+def odd():
+    gym.register("Odd-v0", Odd, max_episode_steps=50)
+    yield {"env": "gym", "env.name": "odd", "env.id": "Odd-v0", "eval_every": 0}
+    del gym.registry["Odd-v0"]
+
+
+@pytest.mark.parametrize("what", EARLY)
+def test_what_an_environment_must_not_return_is_named_before_the_run_exists(what, odd, tmp_path):
+    name = what.split()[-2] if what.startswith("reset") else what.split()[0]
+    with pytest.raises(ConfigError, match=r"^env\.id=Odd-v0: (step 1|reset) of a trial before the run: .*") as refused:
+        train(tmp_path, name="run", **odd, **{"env.kwargs": {"what": what}})
+    assert (name if name != "exit" else "SystemExit") in str(refused.value) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("what", LATE)
+def test_what_an_environment_returns_later_is_named_with_episode_and_step(what, odd, tmp_path):
+    changes = {"env.kwargs": {"what": what, "at": 60}, "env.replay": True}
+    with pytest.raises(RunFailed, match=r"EnvFault: env [01] \(Odd-v0\), episode \d+, step \d+: ") as failed:
+        train(tmp_path, name="run", **odd, **changes)
+    assert (what.split()[0] if what != "exit" else "SystemExit") in str(failed.value)
+
+
+@pytest.mark.parametrize("what", ["close raises", "close hangs"])
+def test_a_close_that_goes_wrong_is_a_warning(what, odd, tmp_path, whole, monkeypatch, capsys):
+    from rlx.envs import sync
+
+    monkeypatch.setattr(sync, "CLOSE_SECONDS", 0.1)
+    path = train(tmp_path, **odd, **{"env.kwargs": {"what": what}})
+    assert status(path)["status"] == "finished"
+    assert "rlx: warning: close of Odd-v0: " in capsys.readouterr().err

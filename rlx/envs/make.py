@@ -43,7 +43,8 @@ def make_envs(cfg: EnvConfig, num_envs: int, seed: int, domain: int = TRAIN) -> 
         from rlx.envs.vector import make_vector
 
         return make_vector(cfg, num_envs, seed, domain)
-    if cfg.backend == "auto" and num_envs >= WORTH_ARRAYS and cfg.id == "CartPole-v1" and not cfg.wrappers:
+    plain = cfg.id == "CartPole-v1" and not cfg.wrappers and not cfg.kwargs
+    if cfg.backend == "auto" and num_envs >= WORTH_ARRAYS and plain:
         with contextlib.suppress(EnvError):  # it rounds otherwise on this machine: Gymnasium's own, then
             return make_envs(replace(cfg, backend="vector"), num_envs, seed, domain)
     return make_lanes(cfg, range(num_envs), seed, domain)

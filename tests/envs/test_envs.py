@@ -491,3 +491,13 @@ def test_backend_auto_is_the_array_version_where_it_is_exact_and_pays(make):
     assert type(make(config("CartPole-v1", backend="auto"), 8)).__name__ == "CartPoleEnvs"
     assert type(make(config("CartPole-v1", backend="auto"), 1)).__name__ == "SyncEnvs"
     assert type(make(config("Acrobot-v1", backend="auto"), 8)).__name__ == "SyncEnvs"
+
+
+def test_backend_auto_chooses_among_equals_only(make):
+    """With an argument CartPole has no equal array version: Gymnasium's own cannot be replayed."""
+    auto, sync = (make(config("CartPole-v1", kwargs={"sutton_barto_reward": True}, backend=name), 4)
+                  for name in ("auto", "sync"))  # fmt: skip
+    assert type(auto) is type(sync) and auto.replayable
+    auto.reset(), sync.reset()
+    taken = actions(sync, 50)
+    assert_equal(play(auto, taken), play(sync, taken))

@@ -554,26 +554,26 @@ static void run_softmax(const Op *op) {
         for (i64 j = 0; j < op->n[1]; j += BLOCK) softmax_block(op, i, j, op->n[1] - j < BLOCK ? op->n[1] - j : BLOCK);
 }
 
-/* out[i, c] = x[i, index[i, c]]; loops: 1, rows, columns of the index; k[0]: columns of x. */
-static void run_gather(const Op *op) {
-    for (i64 i = 0; i < op->n[1]; i++)
-        for (i64 c = 0; c < op->n[2]; c++) {
-            i64 at = ((i64 *)op->p[2])[i * op->s[2][1] + c * op->s[2][2]];
-            at = at < 0 ? 0 : at >= op->k[0] ? op->k[0] - 1 : at;
-            ((float *)op->p[0])[i * op->s[0][1] + c * op->s[0][2]] =
-                ((float *)op->p[1])[i * op->s[1][1] + at * op->s[1][2]];
-        }
+/* Loops: other, other, along the index; k[0]: length of the indexed dimension, which index values keep to. */
+INLINE i64 indexed(const Op *op, i64 i, i64 j, i64 c) {
+    i64 at = ((i64 *)op->p[2])[i * op->s[2][0] + j * op->s[2][1] + c * op->s[2][2]];
+    return at < 0 ? 0 : at >= op->k[0] ? op->k[0] - 1 : at;
 }
 
-/* out[i, index[i, c]] += source[i, c]: p[1] the source, p[2] the index; out holds what is added to. */
-static void run_scatter_add(const Op *op) {
-    for (i64 i = 0; i < op->n[1]; i++)
-        for (i64 c = 0; c < op->n[2]; c++) {
-            i64 at = ((i64 *)op->p[2])[i * op->s[2][1] + c * op->s[2][2]];
-            at = at < 0 ? 0 : at >= op->k[0] ? op->k[0] - 1 : at;
-            ((float *)op->p[0])[i * op->s[0][1] + at * op->s[0][2]] +=
-                ((float *)op->p[1])[i * op->s[1][1] + c * op->s[1][2]];
-        }
+INLINE float *element(const Op *op, int t, i64 i, i64 j, i64 k) {
+    return (float *)op->p[t] + i * op->s[t][0] + j * op->s[t][1] + k * op->s[t][2];
+}
+
+static void run_gather(const Op *op) { /* out[.., c] = x[.., index[.., c]] */
+    for (i64 i = 0; i < op->n[0]; i++)
+        for (i64 j = 0; j < op->n[1]; j++)
+            for (i64 c = 0; c < op->n[2]; c++) *element(op, 0, i, j, c) = *element(op, 1, i, j, indexed(op, i, j, c));
+}
+
+static void run_scatter_add(const Op *op) { /* out[.., index[.., c]] += source[.., c] */
+    for (i64 i = 0; i < op->n[0]; i++)
+        for (i64 j = 0; j < op->n[1]; j++)
+            for (i64 c = 0; c < op->n[2]; c++) *element(op, 0, i, j, indexed(op, i, j, c)) += *element(op, 1, i, j, c);
 }
 
 /* n: batch, rows, columns; k[0] the inner length; s[t]: batch, row, column; p[3] what a row begins with, or none. */

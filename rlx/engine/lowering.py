@@ -268,6 +268,7 @@ LOWER: dict[str, Callable] = {
     **{f"aten.{name}.default": _elementwise(name, 2) for name in ("minimum", "maximum")},
     **{f"aten.{name}.default": _elementwise(name, 2) for name in ("tanh_backward", "sigmoid_backward")},
     "aten.rsub.Scalar": _rsub,
+    "aten.reciprocal.default": lambda out, x: _divide(out, 1.0, x) if _plain(x) else None,
     "aten.addcmul.default": _elementwise("addcmul", 3),
     "aten.threshold_backward.default": _threshold_backward,
     "aten.softplus.default": _softplus("softplus", 1),

@@ -269,25 +269,26 @@ def _softmax(name: str) -> Callable:
     return rows
 
 
-def _columns(x: Tensor, index: Tensor, dim: int) -> None:
-    if x.dim() != 2 or dim != 1 or index.dim() != 2 or index.dtype != torch.int64:
-        raise Unsupported("an index that is not along columns")
+def _along(table: Table, kernel: str, out: Tensor, x: Tensor, index: Tensor, dim: int, length: int) -> None:
+    """out and x by an index along a dimension; in the others all three have the index's lengths."""
+    if index.dtype != torch.int64 or not index.numel():
+        raise Unsupported("an index that is not of int64")
+    _float(out, x)
+    others = [d for d in range(index.dim()) if d != dim]
+    tensors = (out, x, index)
+    sizes, steps = _loops([index.shape[d] for d in others], [[t.stride(d) for d in others] for t in tensors], 2)
+    strides = [[*step, t.stride(dim)] for step, t in zip(steps, tensors)]
+    table.row(kernel, [*sizes, index.shape[dim]], tensors, strides, [length])
 
 
 def _gather(table: Table, op: Operation, x: Tensor, index: Tensor, dim: int) -> None:
-    _columns(x, index, dim)
-    _float(op.out, x)
-    tensors = (op.out, x, index)
-    table.row("gather", [1, *index.shape], tensors, [[0, *t.stride()] for t in tensors], [x.shape[1]])
+    _along(table, "gather", op.out, x, index, dim, x.shape[dim])
 
 
 def _scatter_add(table: Table, op: Operation, x: Tensor, index: Tensor, source: Tensor, dim: int) -> None:
-    _columns(x, index, dim)
-    _float(op.out, x, source)
     if x.data_ptr() != op.out.data_ptr():
         copy(table, op.out, x)
-    tensors = (op.out, source, index)
-    table.row("scatter_add", [1, *index.shape], tensors, [[0, *t.stride()] for t in tensors], [x.shape[1]])
+    _along(table, "scatter_add", op.out, source, index, dim, x.shape[dim])
 
 
 ARITHMETIC = (

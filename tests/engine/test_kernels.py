@@ -70,7 +70,7 @@ def test_log_is_within_four_units_of_the_last_place() -> None:
 
 
 SPECIAL = torch.tensor([0.0, 1.0, -1.0, float("inf"), -float("inf"), float("nan"), 1e-30, -1e-30, 3e38, -3e38, 89.0])
-ONE = ["exp", "expm1", "log", "tanh", "sigmoid", "abs", "neg", "sqrt", "square", "relu"]
+ONE = ["reciprocal", "exp", "expm1", "log", "tanh", "sigmoid", "abs", "neg", "sqrt", "square", "relu"]
 TWO = ["add", "sub", "mul", "div", "minimum", "maximum", "eq", "ne", "lt", "le", "gt", "ge"]
 
 
@@ -120,6 +120,11 @@ def test_batched_products_are_exact_to_rounding() -> None:
     torch.testing.assert_close(got, torch.bmm(x, y) + 1, rtol=1e-5, atol=1e-5)
 
 
+def places(x: Tensor) -> Tensor:
+    """An index [2, rows, 1] that a program makes itself."""
+    return torch.stack([x, -x]).argmax(-1, keepdim=True)
+
+
 REDUCE: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": lambda x: x.sum(),
     "sum of rows": lambda x: x.sum(-1),
@@ -138,6 +143,9 @@ REDUCE: dict[str, Callable[[Tensor], Tensor]] = {
     "log softmax": lambda x: x.log_softmax(-1),
     "log softmax of columns": lambda x: x.log_softmax(0),
     "gather": lambda x: x.gather(1, x.argmax(-1, keepdim=True)),
+    "gather in three dimensions": lambda x: x.view(1, *x.shape).expand(2, -1, -1).gather(2, places(x)),
+    "gather rows": lambda x: x.gather(0, x.argmax(0, keepdim=True)),
+    "scatter": lambda x: torch.zeros_like(x).scatter_add(1, x.argmax(-1, keepdim=True), x[:, :1]),
     "cat": lambda x: torch.cat([x, x[:, :1]], 1),
     "stack": lambda x: torch.stack([x, 2 * x], 1),
     "masks": lambda x: torch.where(~((x > 0) & (x < 1) | (x < -1)), x, x.masked_fill(x > 0, 7.0)),

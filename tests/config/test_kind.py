@@ -184,7 +184,7 @@ def test_help_lists_and_completion_know_tasks(forks: Forks, tmp_path: Path) -> N
     assert "task: " in page and "eval_prompts: 256" in page and "group_size:" in page and "episodes" not in page
     assert "add2" in forks("list", "tasks", cwd=tmp_path).out
     offered = forks("complete", "--", "train", "task=add2", "eval_", cwd=tmp_path).out.split()
-    assert offered == ["eval_every=", "eval_prompts="]
+    assert offered == ["eval_every=", "eval_required=", "eval_prompts="]
     assert "algo.group_size=" in forks("complete", "--", "train", "algo=grpo", "algo.g", cwd=tmp_path).out.split()
     assert "task=add2" in forks("complete", "--", "train", "task=a", cwd=tmp_path).out.split()
     assert forks("complete", "--", "train", "init=latest:gr", cwd=tmp_path).out.split()[0] == "init=latest:grpo"
@@ -409,12 +409,12 @@ def test_killed_between_its_last_step_and_its_end_it_ends_the_same(
             die()
         evaluate(self, step)
 
-    def killed_checkpoint(self: loop.Loop, kind: str, step: int) -> None:
-        if moment == kind and ends(self):
+    def killed_checkpoint(self: loop.Loop, kind: str, step: int, owed: bool = False) -> None:
+        if moment == kind and ends(self) and not owed:
             if kind == "best":
                 checkpoint(self, kind, step)
             die()
-        checkpoint(self, kind, step)
+        checkpoint(self, kind, step, owed)
 
     def killed_status(self: loop.Loop, status: str, *args: object, **more: object) -> None:
         if moment == "status" and status == "finished":

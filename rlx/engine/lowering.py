@@ -244,7 +244,7 @@ def _softplus(name: str, count: int) -> Callable:
     return rule
 
 
-def _divide(out: Tensor, x: Tensor, y: Any, *rest: Any) -> Lowered:
+def _divide(out: Tensor, x: Any, y: Any, *rest: Any) -> Lowered:
     """By a whole number too, which ATen rounds to float32 first."""
     whole = isinstance(y, Tensor) and y.dtype == torch.int64
     return _operation("div", out, x, y) if not rest and _plain(out, x) and (whole or _plain(y)) else None

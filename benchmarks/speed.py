@@ -97,7 +97,19 @@ BENCHES = {
             Comparison("cleanrl", "CleanRL's hyper-parameters, vs CleanRL", "rlx_cleanrl", "cleanrl"),
         ),
     ),
-}
+    **{
+        algo: Bench(
+            (Plan(("rlx_defaults", "sb3_defaults"), 3_000, long=True),),
+            (
+                Comparison(
+                    "defaults", "Pendulum, the defaults of Stable-Baselines3, vs Stable-Baselines3",
+                    "rlx_defaults", "sb3_defaults", False,
+                ),
+            ),
+        )
+        for algo in ("sac", "td3")
+    },
+}  # fmt: skip
 
 
 def title(algo: str, side: str) -> str:
@@ -110,7 +122,7 @@ def title(algo: str, side: str) -> str:
         return f"CleanRL, {algo}.py"
     program, _, values = side.partition("_")
     name = {"sb3": "Stable-Baselines3", "purejaxrl": "PureJaxRL"}[program]
-    whose = {"zoo": "RL-Zoo's", "cleanrl": "CleanRL's"}[values]
+    whose = {"zoo": "RL-Zoo's", "cleanrl": "CleanRL's", "defaults": "its default"}[values]
     return f"{name}, {whose} hyper-parameters"
 
 
@@ -270,7 +282,7 @@ def rewrite(pages: Sequence[Path], results: dict[str, dict[str, Any]]) -> list[P
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.partition("\n")[0])
-    parser.add_argument("--algo", default=",".join(BENCHES), help="some of ppo,a2c,dqn (all)")
+    parser.add_argument("--algo", default=",".join(BENCHES), help="some of ppo,a2c,dqn,sac,td3 (all)")
     parser.add_argument("--rounds", type=int, default=8, help="pairs, each with a seed of its own (8)")
     parser.add_argument(
         "--long-rounds", type=int, default=3, help="the same of CleanRL's hyper-parameters (3; 0: none)"

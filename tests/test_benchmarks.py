@@ -245,17 +245,41 @@ def test_dqn_and_cleanrl_have_the_same_hyper_parameters():
     assert {key: mine[key] for key in theirs} == theirs
 
 
+SAME = {
+    "learning_rate": "lr", "target_policy_noise": "target_noise",
+    **{name: name for name in ("buffer_size", "learning_starts", "batch_size", "tau", "gamma", "train_freq")},
+    **{name: name for name in ("gradient_steps", "policy_delay", "target_noise_clip")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("algo", ["sac", "td3"])
+def test_continuous_control_is_compared_on_the_same_values(algo):
+    mine, theirs = ours(algo, "defaults"), sb3.HYPERPARAMETERS[algo, "defaults"]
+    numbers = {key: value for key, value in theirs.items() if key in SAME}
+    assert {key: mine[SAME[key]] for key in numbers} == numbers
+    assert set(theirs) - set(numbers) <= {"policy_kwargs", "ent_coef", "target_entropy"}
+    model = ours(algo, "defaults", "model")
+    assert model["hidden"] == theirs["policy_kwargs"]["net_arch"] and model["activation"] == "relu"
+    assert not model["orthogonal_init"] and mine["num_critics"] == 2 and mine["max_grad_norm"] == 0
+    if algo == "sac":  # both "auto"
+        assert mine["tune_alpha"] and mine["target_entropy"] is None and mine["alpha"] == 1
+    else:
+        assert mine["noise_std"] == 0
+
+
 def test_the_peer_stands_on_the_defaults_of_stable_baselines3():
     """What the scripts leave out is Stable-Baselines3's default, and what they call so is."""
     pytest.importorskip("stable_baselines3")
     import inspect
 
-    from stable_baselines3 import A2C, DQN, PPO
+    from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 
     for (algo, _), values in sb3.HYPERPARAMETERS.items():
-        known = inspect.signature({"ppo": PPO, "a2c": A2C, "dqn": DQN}[algo].__init__).parameters
+        kind = {"ppo": PPO, "a2c": A2C, "dqn": DQN, "sac": SAC, "td3": TD3}[algo]
+        known = inspect.signature(kind.__init__).parameters
         assert set(values) <= set(known)
-        if algo == "a2c":
+        if algo in ("a2c", "sac", "td3"):
+            values = {key: value for key, value in values.items() if key != "policy_kwargs"}
             assert all(known[key].default == value for key, value in values.items())
         if algo == "dqn":
             for key in ("max_grad_norm", "tau", "exploration_initial_eps", "gamma"):

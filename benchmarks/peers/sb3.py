@@ -1,10 +1,10 @@
-"""Stable-Baselines3 on CartPole-v1, as its users run it: Monitor and TensorBoard on, nothing else.
+"""Stable-Baselines3 on CartPole-v1 (SAC, TD3: Pendulum-v1), as its users run it: Monitor and TensorBoard, nothing else.
 
     python benchmarks/peers/sb3.py ppo zoo --total-steps 100000 --seed 1 --log-dir DIR
 
 `zoo` are RL-Baselines3-Zoo's hyper-parameters (hyperparams/ppo.yml, a2c.yml, dqn.yml; CartPole-v1), `cleanrl` the
-defaults of CleanRL's ppo.py. They are the same as those of conf/experiment/bench_*.yaml; tests/test_benchmarks.py
-compares. No checkpoint and no evaluation: rlx writes checkpoints in the runs it is compared with.
+defaults of CleanRL's ppo.py, `defaults` those of Stable-Baselines3. They are the same as those of
+conf/experiment/bench_*.yaml; tests/test_benchmarks.py compares. No checkpoint and no evaluation: rlx writes checkpoints in the runs it is compared with.
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-NUM_ENVS = {("ppo", "zoo"): 8, ("ppo", "cleanrl"): 4, ("a2c", "zoo"): 8, ("dqn", "zoo"): 1}
+NUM_ENVS = {
+    ("ppo", "zoo"): 8, ("ppo", "cleanrl"): 4, ("a2c", "zoo"): 8, ("dqn", "zoo"): 1, ("sac", "defaults"): 1,
+    ("td3", "defaults"): 1,
+}  # fmt: skip
+PENDULUM = ("sac", "td3")
 HYPERPARAMETERS: dict[tuple[str, str], dict[str, Any]] = {
     ("ppo", "zoo"): {
         "n_steps": 32,
@@ -70,6 +74,33 @@ HYPERPARAMETERS: dict[tuple[str, str], dict[str, Any]] = {
         "tau": 1.0,
         "policy_kwargs": {"net_arch": [256, 256]},
     },
+    ("sac", "defaults"): {
+        "learning_rate": 3e-4,
+        "buffer_size": 1_000_000,
+        "learning_starts": 100,
+        "batch_size": 256,
+        "tau": 0.005,
+        "gamma": 0.99,
+        "train_freq": 1,
+        "gradient_steps": 1,
+        "ent_coef": "auto",
+        "target_entropy": "auto",
+        "policy_kwargs": {"net_arch": [256, 256]},
+    },
+    ("td3", "defaults"): {
+        "learning_rate": 1e-3,
+        "buffer_size": 1_000_000,
+        "learning_starts": 100,
+        "batch_size": 256,
+        "tau": 0.005,
+        "gamma": 0.99,
+        "train_freq": 1,
+        "gradient_steps": 1,
+        "policy_delay": 2,
+        "target_policy_noise": 0.2,
+        "target_noise_clip": 0.5,
+        "policy_kwargs": {"net_arch": [400, 300]},
+    },
 }
 FALLING = {("ppo", "zoo"): ("learning_rate", "clip_range"), ("ppo", "cleanrl"): ("learning_rate",)}
 
@@ -97,7 +128,8 @@ def main() -> None:
     values = dict(HYPERPARAMETERS[chosen])
     for key in FALLING.get(chosen, ()):
         values[key] = linear(values[key])
-    envs = make_vec_env("CartPole-v1", n_envs=NUM_ENVS[chosen], seed=args.seed)  # a DummyVecEnv; each in a Monitor
+    env_id = "Pendulum-v1" if args.algorithm in PENDULUM else "CartPole-v1"
+    envs = make_vec_env(env_id, n_envs=NUM_ENVS[chosen], seed=args.seed)  # a DummyVecEnv; each in a Monitor
     algorithm = getattr(stable_baselines3, args.algorithm.upper())
     model = algorithm(
         "MlpPolicy", envs, seed=args.seed, device="cpu", tensorboard_log=args.log_dir, verbose=0, **values

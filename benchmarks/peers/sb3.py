@@ -4,7 +4,8 @@
 
 `zoo` are RL-Baselines3-Zoo's hyper-parameters (hyperparams/ppo.yml, a2c.yml, dqn.yml; CartPole-v1), `cleanrl` the
 defaults of CleanRL's ppo.py, `defaults` those of Stable-Baselines3. They are the same as those of
-conf/experiment/bench_*.yaml; tests/test_benchmarks.py compares. No checkpoint and no evaluation: rlx writes checkpoints in the runs it is compared with.
+conf/experiment/bench_*.yaml; tests/test_benchmarks.py compares. No checkpoint and no evaluation: rlx
+writes checkpoints in the runs it is compared with.
 """
 
 from __future__ import annotations

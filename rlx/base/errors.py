@@ -45,5 +45,5 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = str(value)
-    text = text if len(text) <= 80 else f"{text[:77]}..."
+    text = text if len(text) <= 240 else f"{text[:237]}..."  # a path is not cut: it may be part of a command
     return text if text and text == text.strip() else f"'{text}'"

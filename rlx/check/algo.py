@@ -308,7 +308,7 @@ def stops_at_nan(subject: Subject) -> str:
         return "a weight that is NaN ends the run and reaches no checkpoint"
     try:
         subject.apart(*subject.short, f"env.wrappers=[{{name: {PROBES}:NanReward, kwargs: {{at: 3}}}}]")
-    except RunFailed as failure:
+    except (RunFailed, UserError) as failure:  # in the run, or in the trial before it
         if "the reward is nan" not in str(failure):
             raise Failed(f"a reward that is NaN ended the run by {failure}") from None
     else:

@@ -29,7 +29,7 @@ from rlx.run import Run, measured
 from rlx.rundir import films, layout, provenance
 from rlx.rundir.checkpoint import Checkpoints, Found, weights_sha256
 from rlx.rundir.layout import LastEvaluation, NotItsOwn, OwnFiles, Status
-from rlx.rundir.metrics import MetricsLog, strip_time
+from rlx.rundir.metrics import MetricsLog, MetricsTable, strip_time
 from rlx.rundir.provenance import Provenance
 from rlx.rundir.tensorboard import Dashboard
 from rlx.training import code_record, device as devices, distributed, init_from
@@ -152,6 +152,9 @@ class Loop:
     def _train(self) -> dict[str, Any]:
         cfg, before = self.cfg, self.first
         if self._owed is not None:  # before anything of the run moves on
+            for row in MetricsTable(self.path).rows():
+                if row["step"] == self.step:
+                    self.loggers.log(self.step, {key: value for key, value in row.items() if key != "step"})
             self._evaluate(self.step)
             self._checkpoint(*self.saved or ("step", self.step))
             self._owed = None
@@ -304,7 +307,8 @@ class Loop:
             raise FloatingPointError(f"{names[0]} is not finite at step {step:,}: no checkpoint is made of that")
         if self._state is None:  # once a step: where environments cannot be replayed, it starts new episodes
             self._state = self.run.state_dict()
-        self.loggers.flush()
+        if not owed:  # a step is told once, with its evaluation
+            self.loggers.flush()
         try:
             offset = self.log.sync()
         except OSError as error:

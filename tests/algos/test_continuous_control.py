@@ -271,7 +271,7 @@ def test_the_tape_and_ordinary_torch_learn_the_same(algo: str) -> None:
 def test_engine_torch_means_that_nothing_is_taped(algo: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     real = Tape.__init__
-    monkeypatch.setattr(Tape, "__init__", lambda self, *args: (made.append(1), real(self, *args))[1])
+    monkeypatch.setattr(Tape, "__init__", lambda self, *args, **named: (made.append(1), real(self, *args, **named))[1])
     for engine, learnt, acted in (("torch", 0, 0), ("auto", 4 if algo == "sac" else 3, 1)):  # losses, and acting
         made.clear()
         words = (f"algo={algo}", *RATES, "algo.learning_starts=8", f"algo.engine={engine}")

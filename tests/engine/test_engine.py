@@ -633,7 +633,7 @@ def test_how_a_q_network_acts_is_saved_with_its_explorer(tmp_path: Path) -> None
     first, second = made
     first.collect([0.0] * 7)
     assert first.state_dict()["greedy"]["calls"] == {"2x4": 7}
-    first._greedy._trust.refuses("of a reason")
+    first._acting._trust.refuses("of a reason")
     second.load_state_dict(first.state_dict())
     second.collect([0.0])
-    assert not second._greedy._tapes and "of a reason" in second.notice
+    assert not second._acting._tapes and "of a reason" in second.notice

@@ -27,10 +27,10 @@ def keys(file: Path) -> list[str]:
 def test_the_keys_of_a_status_and_a_record_stand_in_their_order(tmp_path: Path) -> None:
     assert Child(lambda: train(tmp_path, name="run", progress=die_at(208))).wait() < 0
     path = tmp_path / "run"
-    assert keys(path / "run.json") == [*RECORD, "notices", "resumes", "facts"]
+    assert keys(path / "run.json") == ["notices", "resumes", *RECORD, "facts", "engine"]
     assert keys(path / "status.json") == [*BEGUN, "heartbeat"]
     resume(path)
-    assert keys(path / "run.json") == ["notices", "resumes", *RECORD, "facts"]
+    assert keys(path / "run.json") == ["notices", "resumes", *RECORD, "facts", "engine"]
     assert keys(path / "status.json") == [*BEGUN, "weights_sha256", "heartbeat"]
     assert keys(path / "status.json") == list(Status.read(path).to_json())
     evaluation = json.loads((path / "status.json").read_text())["evaluation"]

@@ -30,7 +30,8 @@ def weights(run: Path) -> str:
 
 def place_of(algo: str) -> list[str]:
     world = registry.world_name(registry.values("algo", algo)["implementation"])
-    group, default = ("env", "frozenlake") if world == "control" else ("task", "names")
+    boxes = algo in ("sac", "td3", "ddpg")
+    group, default = ("env", "pendulum" if boxes else "frozenlake") if world == "control" else ("task", "names")
     tuned = [
         name
         for name in ("cartpole", "frozenlake", "add2", "names", "parity")

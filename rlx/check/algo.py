@@ -79,7 +79,7 @@ class Subject:
         from rlx.training import runner
 
         parent = self.directory if name else None
-        raw, silent = self.raw(*words), progress or (lambda *_: None)
+        raw, silent = self.raw("eval_required=true", *words), progress or (lambda *_: None)
         return runner.start(raw, ["rlx", "check"], silent, parent=parent, name=name)[0]
 
     def apart(self, *words: str) -> Path:
@@ -240,9 +240,12 @@ def twice(subject: Subject) -> str:
 
 def evaluates(subject: Subject) -> str:
     def look() -> list[Any]:
+        import torch
+
         from rlx.training import runner
 
         cfg, module, run = runner.open_run(subject.whole)
+        torch.manual_seed(0)  # another state of chance than the run had: a policy that is not restored is another one
         if subject.language:
             how = {} if hasattr(module, "evaluate") else {"k": 1}
             return [runner.report(cfg, module, run, cfg.eval_prompts, cfg.seed, **how)]  # type: ignore[attr-defined]

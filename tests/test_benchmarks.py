@@ -321,7 +321,7 @@ def test_the_tables_are_made_again_from_the_files_there_are(tmp_path, capsys):
     assert speed.main(["--tables", "--output", str(tmp_path)]) == 0
     assert "PPO. Measured" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        speed.main(["--algo", "ppo,sac"])
+        speed.main(["--algo", "ppo,grpo"])
 
 
 # -- the learning tables ---------------------------------------------------------------------------------------

@@ -128,7 +128,15 @@ def test_an_interrupted_grid_says_how_to_go_on_and_does(number: int, code: int, 
 
 def test_workers_of_a_killed_grid_begin_no_further_job(tmp_path: Path, forks: Forks) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    words = ["-m", "seed=1,2,3,4,5,6", "algo.engine=torch", "total_steps=12_000", "eval_every=0", "video=false", "tensorboard=false"]
+    words = [
+        "-m",
+        "seed=1,2,3,4,5,6",
+        "algo.engine=torch",
+        "total_steps=12_000",
+        "eval_every=0",
+        "video=false",
+        "tensorboard=false",
+    ]
     process = forks.begin("train", *words, *JOBLIB, cwd=tmp_path)
     try:
         until(lambda: list(tmp_path.glob("runs/sweeps/*/*/metrics.jsonl")))

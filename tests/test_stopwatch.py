@@ -27,9 +27,13 @@ def test_each_second_is_in_one_part_and_a_whole_part_keeps_what_is_inside() -> N
     assert sum(shares.values()) == pytest.approx(1) and shares["learn"] == pytest.approx(0.55, abs=0.2)
 
 
-@pytest.mark.parametrize("words", ["algo=ppo env=cartpole", "algo=dqn env=cartpole", "algo=q_learning env=frozenlake"])
+@pytest.mark.parametrize(
+    "words",
+    ["algo=ppo env=cartpole", "algo=dqn env=cartpole", "algo=q_learning env=frozenlake", "algo=td3 env=pendulum"],
+)
 def test_a_run_says_where_its_time_went(tmp_path: Path, words: str) -> None:
     small = ["total_steps=2000", "preset=none", "eval_episodes=1", "video=false", "device=cpu"]
+    small += ["total_steps=300", "algo.learning_starts=100"] if "td3" in words else []
     command = [sys.executable, "-m", "rlx", "train", *words.split(), *small]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -38,5 +42,6 @@ def test_a_run_says_where_its_time_went(tmp_path: Path, words: str) -> None:
     row = [row for row in rows if "time/env" in row][-1]
     shares = {part: row[f"time/{part}"] for part in (*stopwatch.PARTS, "learn")}
     assert sum(shares.values()) == pytest.approx(1, abs=0.01) and 0 < shares["env"] < 1 and shares["learn"] > 0
+    assert (shares["act"] > 0) == ("q_learning" not in words)
     shown = reader.show(run)["time"]
     assert set(shown) == set(shares) and list(shown.values()) == sorted(shown.values(), reverse=True)

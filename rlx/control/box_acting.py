@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rlx.base import stopwatch
 from rlx.config.schema import Algo
 from rlx.control.actors import Bounds, DeterministicActor, SquashedGaussian
 from rlx.control.config import ControlConfig
@@ -54,6 +55,7 @@ class BoxExplorer(Collector):
         self.noise, self.rng, self.random_until, self.bounds = noise, rng, random_until, Bounds(envs)
         self._act: Callable[..., np.ndarray] | None = None
 
+    @stopwatch.part("act")
     def collect(self, steps: range) -> None:
         """One step of every lane at each of these steps of the environments."""
         self.begin()

@@ -102,12 +102,12 @@ def _promise(record: Record) -> list[str]:
 
 
 def _time(record: Record) -> str:
-    spent = {name: series.last for key, name in PARTS.items() if (series := record.series(key))}
-    whole = sum(spent.values())
-    if not whole:
+    shares = {name: series.last for key, name in PARTS.items() if (series := record.series(key))}
+    whole = record.series("time/time_elapsed")
+    if not shares or not whole:
         return ""
-    longest = sorted(spent.items(), key=lambda item: -item[1])
-    rows = (f"{name} {seconds:.1f} s ({seconds / whole:.0%})" for name, seconds in longest)
+    longest = sorted(shares.items(), key=lambda item: -item[1])
+    rows = (f"{name} {share * whole.last:.1f} s ({share:.0%})" for name, share in longest)
     return f"where the time went: {', '.join(rows)}"
 
 

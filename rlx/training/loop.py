@@ -420,23 +420,24 @@ MEANINGS = {
         "the rest."
     ),
     "time/env": (
-        "Seconds in the environments so far. Healthy: the largest part for slow simulators, a small one for "
-        "CartPole. If not: env.backend=async steps them in processes, more algo.num_envs steps them together."
+        "Share of the run's time (since it was resumed) in the environments. Healthy: the largest for slow "
+        "simulators, a small one for CartPole. If not: env.backend=async steps them in processes, more algo.num_envs "
+        "steps them together."
     ),
     "time/act": (
-        "Seconds of choosing actions or sampling tokens so far. Healthy: below the time of learning. If not: more "
+        "Share of the run's time in choosing actions or sampling tokens. Healthy: below that of learning. If not: more "
         "algo.num_envs share one forward pass."
     ),
     "time/learn": (
-        "Seconds of gradient steps so far. Healthy: the largest part of a small environment's run. If not: fewer "
-        "epochs or larger minibatches; engine=auto replays a recorded step."
+        "Share of the run's time in gradient steps. Healthy: the largest of a small environment's run. If not: fewer "
+        "epochs or larger minibatches; engine=auto runs a recorded step by compiled kernels."
     ),
     "time/eval": (
-        "Seconds of evaluation, films included, so far. Healthy: below a tenth of the run. If not: a larger "
+        "Share of the run's time in evaluation, films included. Healthy: below a tenth of the run. If not: a larger "
         "eval_every, fewer eval_episodes, video=false."
     ),
     "time/log": (
-        "Seconds of writing metrics and checkpoints so far. Healthy: below a twentieth of the run. If not: a "
+        "Share of the run's time in writing metrics and checkpoints. Healthy: below a twentieth of the run. If not: a "
         "larger log_every or checkpoint_every; tensorboard=false."
     ),
 }

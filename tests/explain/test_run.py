@@ -130,7 +130,7 @@ def test_the_page_says_what_ran_how_it_ended_and_whether_it_kept_its_promise() -
 def test_where_the_time_went_is_said_where_the_run_recorded_it() -> None:
     content = json.loads((RUNS / "healthy.json").read_text())
     assert not any("time went" in line for line in story.tell(recorded("healthy")))
-    rows = [{**row, "time/env": 1.0, "time/learn": 3.0} for row in content["rows"]]
+    rows = [{**row, "time/time_elapsed": 4.0, "time/env": 0.25, "time/learn": 0.75} for row in content["rows"]]
     page = story.tell(Record(content["config"], rows, content["about"], content["status"]))
     assert "where the time went: learning 3.0 s (75%), environments 1.0 s (25%)" in page
 

@@ -83,13 +83,12 @@ class Table:
             return constant
         if value.dtype == dtype:
             return value
-        convert = {torch.bool: "float_of_bool", torch.int64: "float_of_int"}.get(value.dtype)
-        if convert is None or dtype != torch.float32:
+        if dtype != torch.float32:
             raise Unsupported(f"{value.dtype} as {dtype}")
-        copy = torch.empty(value.shape, dtype=dtype)
-        self._keep.append(copy)
-        self.each(convert, convert, copy, value)
-        return copy
+        converted = torch.empty(value.shape, dtype=dtype)
+        self._keep.append(converted)
+        copy(self, converted, value)
+        return converted
 
 
 def _loops(shape: Sequence[int], strides: Sequence[Sequence[int]], most: int) -> tuple[list[int], list[list[int]]]:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from rlx.base import global_rngs
 from rlx.base.errors import UserError
 
 Values = dict[str, Any]
@@ -90,9 +91,12 @@ class Run:
         self._saved_rngs: dict[str, Any] = dict(state["rngs"]) if state else {}
         self.resumed = state is not None  # it goes on from a checkpoint: then nothing of another run is read
         torch.manual_seed(self._entropy("torch") % 2**63)
+        global_rngs.seed(self._entropy("global"))
         if state:
             self.step = int(state["step"])
             torch.set_rng_state(state["torch_rng"])
+            if "global_rngs" in state:  # not before they were saved
+                global_rngs.load_state(state["global_rngs"])
             if "cuda_rng" in state and device.type == "cuda":
                 torch.cuda.set_rng_state(state["cuda_rng"], device)
 
@@ -168,6 +172,7 @@ class Run:
             "tracked": {**self._saved, **{name: thing.state_dict() for name, thing in self.tracked.items()}},
             "rngs": {**self._saved_rngs, **{name: rng.bit_generator.state for name, rng in self._rngs.items()}},
             "torch_rng": torch.get_rng_state(),
+            "global_rngs": global_rngs.state(),
         }
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)

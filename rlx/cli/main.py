@@ -6,6 +6,8 @@ import sys
 import warnings
 from typing import Any, NoReturn
 
+from rlx.base.streams import end_stdout
+
 
 def main() -> NoReturn:
     """Run one command."""
@@ -17,6 +19,8 @@ def main() -> NoReturn:
     except BrokenPipeError:  # `| head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
+    else:
+        end_stdout()
     sys.exit(code)
 
 

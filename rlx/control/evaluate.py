@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from rlx.base import global_rngs
 from rlx.config.plugins import name_of
 from rlx.envs.batch import NO_LIMIT
 from rlx.envs.episodes import EVALUATION, LONGEST, PLAY, Episode
@@ -68,7 +69,10 @@ def evaluate(
     """
     if episodes < 1:
         return EvalResult()
-    with closing(_opened(cfg, EVALUATION, seed, max_steps, episodes, min(num_envs, episodes))) as envs:
+    with (
+        global_rngs.seeded(seed),
+        closing(_opened(cfg, EVALUATION, seed, max_steps, episodes, min(num_envs, episodes))) as envs,
+    ):
         obs = envs.reset()
         while None in envs.results:
             envs.step(act(obs))
@@ -98,7 +102,7 @@ def render_episode(
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         frames.append(image)
 
-    with closing(_opened(cfg, PLAY, seed, max_steps, mode="rgb_array")) as envs:
+    with global_rngs.seeded(seed), closing(_opened(cfg, PLAY, seed, max_steps, mode="rgb_array")) as envs:
         obs, steps = envs.reset(), 0
         picture()
         while envs.results[0] is None:  # once it is there the lane idles: no reset spoils the last picture
@@ -112,7 +116,10 @@ def render_episode(
 
 def watch_episode(act: Act, cfg: EnvConfig, seed: int, max_steps: int | None = None) -> tuple[float, int]:
     """(raw return, length) of the episode `render_episode` shows, in a window where there is a display."""
-    with closing(_opened(cfg, PLAY, seed, max_steps, mode="human" if has_display() else None)) as envs:
+    with (
+        global_rngs.seeded(seed),
+        closing(_opened(cfg, PLAY, seed, max_steps, mode="human" if has_display() else None)) as envs,
+    ):
         obs = envs.reset()
         while envs.results[0] is None:
             envs.step(act(obs))

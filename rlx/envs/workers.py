@@ -27,9 +27,11 @@ from typing import Any, NoReturn
 import gymnasium as gym
 import numpy as np
 
+from rlx.base import global_rngs
 from rlx.base.signals import STOPPING
 from rlx.config import own_code
 from rlx.envs.batch import Envs, Final
+from rlx.envs.episodes import episode_seed
 from rlx.envs.single import EnvConfig, make_env
 from rlx.envs.spaces import EnvError, EnvFault
 from rlx.envs.sync import make_lanes
@@ -211,6 +213,7 @@ def _work(
     envs: Any = None
     try:
         cfg.replay = cfg.replay is not False  # None: the parent asks one worker and tells the others
+        global_rngs.seed(episode_seed(seed, domain, lanes.start, 0))
         envs = make_lanes(cfg, lanes, seed, domain, arrays)
         pipe.send((None, "ready"))
         while True:

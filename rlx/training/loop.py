@@ -21,6 +21,7 @@ from rlx.base import guarded, process, stopwatch
 from rlx.base.atomic_files import CannotWrite, own_directory, own_file, write_atomically
 from rlx.base.errors import UserError
 from rlx.base.signals import Interrupted, Pruned, RunFailed, Signals, StoppedAtOnce, name_of
+from rlx.base.streams import others_on_stderr
 from rlx.config import registry
 from rlx.config.keys import config_hash, hparams
 from rlx.config.schema import Config
@@ -69,6 +70,7 @@ class Loop:
         self._spent = dict(stopwatch.spent)
         self._state: dict[str, Any] | None = None  # of the run, at this step
 
+    @others_on_stderr()
     def execute(self, checkpoint: Found | None) -> dict[str, Any]:
         """Train to the end; returns the last evaluation, the last metrics, the hash of the weights.
 

@@ -12,6 +12,7 @@ import torch
 from rlx.base.atomic_files import CannotWrite
 from rlx.base.errors import ConfigError, UserError, shown
 from rlx.base.signals import Interrupted, RunFailed, Signals
+from rlx.base.streams import others_on_stderr
 from rlx.config import keys, own_code, registry
 from rlx.config.schema import Config, implementation, validate
 from rlx.loggers import loggers
@@ -36,6 +37,7 @@ def typed(raw: Mapping[str, Any]) -> tuple[Config, ModuleType]:
     return validate(raw, world.Config, {"algo": module.Config, **world.sections(raw)}), module
 
 
+@others_on_stderr()
 def check(cfg: Config, module: ModuleType) -> torch.device:
     """What can only be seen by trying: the device, and what its world tries.
 

@@ -1,8 +1,6 @@
 """rlx check: what rlx's own algorithms, environments and tasks must pass, for anybody's."""
 
-import contextlib
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rlx.base.errors import UserError, choices_hint
+from rlx.base.streams import others_on_stderr
 from rlx.cli.verbs.base import Json, app, check_choice
 
 KINDS = ("algo", "env", "task")
@@ -27,12 +26,15 @@ def check(
     fails.
     """
     check_choice("check ", kind, KINDS, "kind")
-    findings, stdout = [], sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):  # what is checked may print
-        for finding in _findings(kind, name):
-            findings.append(finding)
-            if not as_json:
-                print(f"{finding.status:5} {finding.check:11} {finding.detail}", file=stdout, flush=True)
+    findings, coming = [], _findings(kind, name)
+    while True:
+        with others_on_stderr():  # what is checked may print
+            finding = next(coming, None)
+        if finding is None:
+            break
+        findings.append(finding)
+        if not as_json:
+            print(f"{finding.status:5} {finding.check:11} {finding.detail}", flush=True)
     if as_json:
         print(json.dumps([finding.to_json() for finding in findings]))
     if any(finding.status == "FAIL" for finding in findings):

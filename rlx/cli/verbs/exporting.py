@@ -9,6 +9,7 @@ import typer
 from rlx.base.atomic_files import write_atomically
 from rlx.base.errors import UserError
 from rlx.base.paths import check_out, near
+from rlx.base.streams import others_on_stderr
 from rlx.cli.verbs.base import Checkpoint, Json, RunName, Trust, app, check_choice, optional, run_path, set_one_thread
 
 FORMS = ("safetensors", "onnx", "folder", "hf")
@@ -58,5 +59,6 @@ def export(
     set_one_thread()
     from rlx.export import formats
 
-    written = str(near(formats.export(path, to, out, checkpoint, trust)))
+    with others_on_stderr():
+        written = str(near(formats.export(path, to, out, checkpoint, trust)))
     print(json.dumps({"run": str(path), "to": to, "out": written}) if as_json else written)

@@ -8,6 +8,7 @@ import typer
 
 from rlx.base.errors import UserError
 from rlx.base.paths import check_out
+from rlx.base.streams import others_on_stderr
 from rlx.cli import printing
 from rlx.cli.verbs.base import Checkpoint, Json, RunName, Trust, answer, app, optional, run_path, set_one_thread
 
@@ -47,8 +48,9 @@ def eval(
     set_one_thread()
     from rlx.training import runner
 
-    cfg, module, state = runner.open_run(path, checkpoint, device, trust)
-    evaluation = runner.report(cfg, module, state, count, seed, **how)
+    with others_on_stderr():
+        cfg, module, state = runner.open_run(path, checkpoint, device, trust)
+        evaluation = runner.report(cfg, module, state, count, seed, **how)
     answer(evaluation, as_json, partial(printing.evaluated, seed=seed))
 
 
@@ -85,8 +87,9 @@ def play(
     set_one_thread()
     from rlx.training import runner
 
-    cfg, policy = runner.open_policy(path, checkpoint, trust=trust)
-    total, length = runner.world_of(cfg).play(policy, cfg, seed, steps, gif, fps)
+    with others_on_stderr():
+        cfg, policy = runner.open_policy(path, checkpoint, trust=trust)
+        total, length = runner.world_of(cfg).play(policy, cfg, seed, steps, gif, fps)
     print(f"return {total:.2f} in {length} steps (seed {seed})" + (f", written to {gif}" if gif else ""))
 
 
@@ -113,6 +116,7 @@ def sample(
     set_one_thread()
     from rlx.training import runner
 
-    cfg, policy = runner.open_policy(path, checkpoint, trust=trust)
-    rows = runner.world_of(cfg).sample(policy, cfg, prompts or (), count, seed, temperature, greedy)
+    with others_on_stderr():
+        cfg, policy = runner.open_policy(path, checkpoint, trust=trust)
+        rows = runner.world_of(cfg).sample(policy, cfg, prompts or (), count, seed, temperature, greedy)
     answer(rows, as_json, printing.sampled)

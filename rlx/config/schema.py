@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from rlx.base.errors import ConfigError, choices_hint, did_you_mean, shown
 
 Count = Annotated[int, Field(ge=1, le=10**15)]
+LARGEST = 3.4028234e38  # what lies beyond it is infinite in float32
 Cadence = Annotated[int, Field(ge=0, le=10**15)]  # 0: never
 
 
@@ -148,7 +149,10 @@ def _value(hint: Any, value: Any, key: str) -> Any:
     if name not in _ADAPTERS:
         _ADAPTERS[name] = TypeAdapter(hint)
     try:
-        return _ADAPTERS[name].validate_python(value)
+        typed = _ADAPTERS[name].validate_python(value)
+        if isinstance(typed, float) and not abs(typed) <= LARGEST:
+            raise _refusal(hint, value, key, finite=True)
+        return typed
     except ValidationError as error:
         loc = next((fault["loc"] for fault in error.errors() if fault["loc"]), ())
         if isinstance(value, list) and loc and isinstance(loc[0], int):

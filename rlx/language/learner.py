@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlx.config.ranges import NonNegative, Positive, Unit
+from rlx.config.ranges import BelowOne, NonNegative, Positive
 from rlx.engine.optim import Adam, Flat
 from rlx.functional import schedules
 from rlx.language.ranks import Ranks
@@ -23,8 +23,8 @@ class AdamW:
     implementation: str
     lr: Positive
     anneal_lr: bool  # linearly to 0 over total_steps
-    adam_beta1: Unit
-    adam_beta2: Unit
+    adam_beta1: BelowOne
+    adam_beta2: BelowOne
     adam_eps: Positive
     weight_decay: NonNegative
     max_grad_norm: NonNegative  # 0: no clipping

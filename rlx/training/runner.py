@@ -13,7 +13,7 @@ from rlx.base.atomic_files import CannotWrite
 from rlx.base.errors import ConfigError, UserError, shown
 from rlx.base.signals import Interrupted, RunFailed, Signals
 from rlx.base.streams import others_on_stderr
-from rlx.config import keys, own_code, registry
+from rlx.config import keys, odd, own_code, registry
 from rlx.config.schema import Config, implementation, validate
 from rlx.loggers import loggers
 from rlx.run import Run
@@ -103,11 +103,19 @@ def start(
             with layout.locked(path):
                 if notice := code_record.write_patch(path, code):
                     say(f"note: {notice}")
+                _say_odd(path, odd.lines(cfg))
                 with contextlib.suppress(OSError):  # nobody reads it
                     announce(cfg, path, chosen)
                 go(str(path))
                 checkpoints = _checkpoints(path, cfg, raw)
                 return path, Loop(path, cfg, module, device, checkpoints, progress, signals).execute(None)
+
+
+def _say_odd(path: Path, lines: list[str]) -> None:
+    for line in lines:
+        say(f"warning: {line}")
+    if lines:
+        provenance.add_notices(path, lines)
 
 
 def _recorded(cfg: Config) -> tuple[list[str], tuple[str, ...]]:
@@ -192,6 +200,7 @@ def resume(
                 provenance.add_notices(path, drifted)
             if changes:
                 layout.write_config(path, raw)
+                _say_odd(path, [line for line in odd.lines(cfg) if line.partition("=")[0] in changes])
         except CannotWrite as error:
             raise ConfigError(str(error)) from None
         with contextlib.suppress(OSError):  # nobody reads it

@@ -34,6 +34,7 @@ class EvalResult:
     returns: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     successes: list[float | None] = field(default_factory=list)
+    cut: str = ""  # where nothing but LONGEST ended an episode: one line that says so
 
 
 class _Evaluation(SyncEnvs):
@@ -77,7 +78,10 @@ def evaluate(
         while None in envs.results:
             envs.step(act(obs))
     returns, lengths, successes = zip(*[result for result in envs.results if result is not None])
-    return EvalResult(list(returns), list(lengths), list(successes))
+    cut = f"{cfg.id} has no time limit: an evaluation episode that did not end was cut after {LONGEST:,} steps "
+    cut += "(eval_env.max_episode_steps=1000 cuts earlier)"
+    unlimited = not max_steps and not time_limit(cfg, envs.envs[0]) and LONGEST in lengths
+    return EvalResult(list(returns), list(lengths), list(successes), cut if unlimited else "")
 
 
 def render_episode(

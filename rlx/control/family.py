@@ -140,6 +140,7 @@ def evaluation(cfg: ControlConfig[Algo], module: ModuleType, run: Run) -> Evalua
     """Whole episodes of environments and seeds of their own, and a short film of one."""
     policy = load_policy(cfg, module, run)
     episodes = evaluate.evaluate(policy, cfg.judged_in, cfg.eval_episodes, cfg.seed, num_envs=EVAL_ENVS)
+    run.notice(episodes.cut)
     mean, std = float(np.mean(episodes.returns)), float(np.std(episodes.returns))
     metrics = {
         "eval/mean_reward": mean,
@@ -170,6 +171,8 @@ def report(policy: Any, cfg: ControlConfig[Algo], count: int, seed: int, stochas
     """{mean, std, n, returns} over `count` fresh episodes; deterministic unless `stochastic`."""
     rng = np.random.default_rng([seed, 3]) if stochastic else None
     episodes = evaluate.evaluate(lambda obs: policy(obs, rng), cfg.judged_in, count, seed, num_envs=EVAL_ENVS)
+    if episodes.cut:
+        print(f"rlx: note: {episodes.cut}", file=sys.stderr)
     returns = [float(value) for value in episodes.returns]
     return {"mean": float(np.mean(returns)), "std": float(np.std(returns)), "n": len(returns), "returns": returns}
 

@@ -5,7 +5,7 @@ import inspect
 import os
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import gymnasium as gym
@@ -60,17 +60,40 @@ def make_env(cfg: EnvConfig, render_mode: str | None = None) -> gym.Env:
     target = find(cfg.id)
     kwargs = dict(cfg.kwargs) if render_mode is None else {**cfg.kwargs, "render_mode": render_mode}
     try:
-        env = gym.make(target, max_episode_steps=-1, disable_env_checker=True, **kwargs)
+        env = _made(cfg, target, kwargs)
     except Exception as error:
         raise explain(cfg, error) from error
-    while isinstance(env, gym.wrappers.OrderEnforcing | gym.wrappers.PassiveEnvChecker):
-        env = env.env
     for item in cfg.wrappers:
         env = _wrap(cfg, env, name_of(item), kwargs_of(item))
     where = f"env.id={cfg.id}"
     observation_encoder(env.observation_space, where)
     ActionDecoder(env.action_space, where)
     return MaskedObservation(env, where) if _wants_masks(cfg, env) else env
+
+
+def _made(cfg: EnvConfig, target: str | gym.envs.registration.EnvSpec, kwargs: dict[str, Any]) -> gym.Env:
+    """What gymnasium.make makes, with the wrappers of its registration: they see the time limit in its spec, as they do
+    where Gymnasium itself counts the steps."""
+    spec = gym.registry.get(target) if isinstance(target, str) else target
+    registered = spec.additional_wrappers if spec is not None else ()
+    if spec is not None and registered:
+        target = replace(spec, additional_wrappers=())
+    env = gym.make(target, max_episode_steps=-1, disable_env_checker=True, **kwargs)
+    while isinstance(env, gym.wrappers.OrderEnforcing | gym.wrappers.PassiveEnvChecker):
+        env = env.env
+    if registered:
+        own = len(env.spec.additional_wrappers) if env.spec is not None else 0  # those that it comes with
+        _tell_limit(env, time_limit(cfg, env), steps_per_step(cfg.wrapper_names))
+        for wrapper in registered[own:]:
+            make: Any = gym.envs.registration.load_env_creator(wrapper.entry_point)
+            env = make(env=env, **(wrapper.kwargs or {}))
+    return env
+
+
+def _tell_limit(env: gym.Env, limit: int | None, each: int = 1) -> None:
+    """The time limit in the environment's spec, `each` bare steps in one of its steps, for wrappers that ask for it."""
+    if env.unwrapped.spec is not None:
+        env.unwrapped.spec.max_episode_steps = None if limit is None else limit * each
 
 
 MASKABLE = gym.spaces.Discrete | gym.spaces.MultiDiscrete
@@ -252,8 +275,7 @@ def _wrap(cfg: EnvConfig, env: gym.Env, name: str, kwargs: dict[str, Any]) -> gy
         make = find_wrapper(name)
     except ConfigError as error:
         raise EnvError(str(error)) from error.__cause__
-    if name == "time_aware" and env.unwrapped.spec is not None:
-        env.unwrapped.spec.max_episode_steps = time_limit(cfg, env)
+    _tell_limit(env, time_limit(cfg, env))
     try:
         return make(env, **kwargs)
     except ImportError as error:

@@ -51,7 +51,10 @@ def test_the_time_limit_and_max_steps_cut_episodes():
 def test_an_episode_that_nothing_ends_is_cut_all_the_same(monkeypatch):
     monkeypatch.setattr("rlx.control.evaluate.LONGEST", 500)
     cfg = EnvConfig(name="counter", id="fake_envs:Counter-v0", kwargs={"length": 10**9}, max_episode_steps=0)
-    assert evaluate(zeros, cfg, 2, seed=0).lengths == [500] * 2
+    result = evaluate(zeros, cfg, 2, seed=0)
+    assert result.lengths == [500] * 2 and "500 steps (eval_env.max_episode_steps=" in result.cut
+    cfg.max_episode_steps = 500
+    assert evaluate(zeros, cfg, 2, seed=0).cut == "" == evaluate(zeros, COUNTER, 2, seed=0).cut
 
 
 def test_a_finished_lane_idles_and_is_not_stepped():

@@ -18,7 +18,7 @@ import numpy as np
 
 from rlx.base import stopwatch
 from rlx.envs.episodes import TRAIN, ActionLog, Episode, episode_seed, first_difference
-from rlx.envs.spaces import ActionDecoder, EnvError, EnvFault, all_finite, mask_size, observation_encoder
+from rlx.envs.spaces import ActionDecoder, EnvError, EnvFault, all_finite, mask_size, observation_encoder, what_to_say
 
 NO_LIMIT = 1 << 62
 Ends = tuple[Any, Any, bool]  # terminated [N], truncated [N] (sequences or arrays), any of them
@@ -70,6 +70,7 @@ class Envs:
         # Before it became an array, and without a mask:
         self.raw_observation_space = observation_space.spaces[0] if masked else observation_space  # type: ignore[attr-defined]
         self.raw_action_space = action_space
+        self.notice = what_to_say(self.raw_observation_space, action_space)
         self.observation_space, self._encode = observation_encoder(observation_space, f"env.id={id}")
         self._actions = ActionDecoder(action_space, f"env.id={id}")
         self.action_space = self._actions.space
@@ -92,6 +93,9 @@ class Envs:
         self._checked = self._raw_reward if clip_reward else self._reward  # sign(inf) is 1
         self._log: ActionLog | None = None
         self._unseeded = [False] * num_envs if seed_once else None  # whether a lane's next reset is to go without
+
+    def add_notice(self, text: str) -> None:
+        self.notice = f"{self.notice}; {text}" if self.notice else text
 
     def _accept(self, action: np.ndarray) -> np.ndarray:
         action = np.asarray(action, self._actions.dtype)

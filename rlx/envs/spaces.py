@@ -2,7 +2,7 @@
 
 Observation                          what the learner sees
   Box, any shape and dtype            flat float32 vector
-  uint8 image, 2 to 4 dimensions      uint8 [C, H, W] (frame stacks join the channels)
+  uint8 image, 2 to 4 dimensions      uint8 [C, H, W] (frame stacks join the channels), its high at 255
   Discrete, MultiDiscrete             one-hot, float32
   MultiBinary                         0/1, float32
   Dict, Tuple of those, no images     their vectors one after another, Dicts in the space's key order
@@ -12,7 +12,8 @@ Action handed to `step`              what the environment gets
   Discrete      [N] int64, from 0     int, with Discrete.start added
   MultiDiscrete [N, d] int64, from 0  array of the space's dtype, start added
   MultiBinary   [N, d]                int8 array
-  Box           [N, d] float32        clipped to the space, its shape and dtype
+  Box           [N, d] float32        clipped to the space, its shape and dtype; [-1, 1] of those dimensions whose
+                                      bounds a policy would hardly find stands for their range (see `rescaled`)
 """
 
 import copy
@@ -117,7 +118,7 @@ def observation_encoder(space: spaces.Space, where: str) -> tuple[spaces.Box, En
     if isinstance(space, spaces.Box):
         image = _image_layout(space)
         if image:
-            return spaces.Box(0, 255, image[0], np.uint8), image[1]
+            return spaces.Box(0, 255, image[0], np.uint8), _to_255(int(space.high.max()), image[1])
     low, high, encode = _vector(space, f"{where}: the observation")
     if isinstance(space, spaces.Discrete) and space.n <= 512:
         encode = _one_hot_rows(int(space.n), int(space.start))
@@ -125,6 +126,39 @@ def observation_encoder(space: spaces.Space, where: str) -> tuple[spaces.Box, En
         box = spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
     plain = isinstance(space, spaces.Box) and len(space.shape) == 1
     return box, None if plain else encode
+
+
+def _to_255(high: int, layout: Encoder) -> Encoder:
+    """Images whose declared high is not 255 are stretched to it: what the networks divide by."""
+    if high in (0, 255):
+        return layout
+    table = np.rint(np.minimum(np.arange(256) / high, 1) * 255).astype(np.uint8)
+    return lambda o: table[layout(np.asarray(o))]
+
+
+WIDE, NARROW = 10.0, 0.1
+
+
+def rescaled(space: spaces.Box) -> np.ndarray:
+    """Which dimensions of an action are handed over in [-1, 1]: those bounded ones that reach beyond WIDE, do not
+    contain 0, or are narrower than NARROW. A policy begins around 0 with a standard deviation of about 1."""
+    low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
+    far = np.maximum(abs(low), abs(high)) > WIDE
+    narrow = np.subtract(high, low, out=np.ones_like(low), where=np.isfinite(high) & np.isfinite(low)) < NARROW
+    return np.isfinite(low) & np.isfinite(high) & (far | (low > 0) | (high < 0) | narrow)
+
+
+def what_to_say(observation: spaces.Space, action: spaces.Space) -> str | None:
+    """What rlx makes of the declared spaces that one may not expect, in a line."""
+    notes = []
+    if isinstance(observation, spaces.Box) and len(observation.shape) >= 3 and not _image_layout(observation):
+        kind = f"{observation.dtype} of shape {list(observation.shape)}"
+        notes.append(f"observations are {kind}, no uint8 images: they go into the network as flat vectors")
+    if isinstance(action, spaces.Box) and (which := rescaled(action)).any():
+        some = "actions" if which.all() else f"{which.sum()} of {which.size} numbers of an action"
+        low, high = action.low.ravel()[which].min(), action.high.ravel()[which].max()
+        notes.append(f"{some} in [{low:g}, {high:g}] are rescaled: the policy acts in [-1, 1]")
+    return "; ".join(notes) or None
 
 
 class ActionDecoder:
@@ -162,8 +196,16 @@ class ActionDecoder:
             self.space = space if len(space.shape) == 1 else spaces.Box(low, high, dtype=space.dtype.type)
             self.log_dtype = self.dtype = np.dtype(np.float32)
             whole = np.issubdtype(space.dtype, np.integer)
+            which = rescaled(space)
+            if scales := bool(which.any()):
+                below, above = (np.where(which, one, bound.astype(np.float32)) for one, bound in ((-1, low), (1, high)))
+                self.space = spaces.Box(below.astype(np.float32), above.astype(np.float32))
+                middle, half = (low / 2 + high / 2)[which], (high / 2 - low / 2)[which]
 
             def clip(a: np.ndarray) -> list[np.ndarray]:
+                if scales:
+                    a = a.astype(np.float64)
+                    a[:, which] = middle + half * a[:, which]
                 a = np.minimum(np.maximum(a, low), high)  # a new array: environments may keep their action
                 a = np.rint(a) if whole else a
                 return list(a.astype(space.dtype, copy=False).reshape(-1, *space.shape))

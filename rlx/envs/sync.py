@@ -149,7 +149,7 @@ class SyncEnvs(Envs):
         if first != second:
             k = next((k for k, (a, b) in enumerate(zip(first, second)) if a != b), len(second))
             self.set_replayable(False)
-            self.notice = (
+            self.add_notice(
                 f"{self.id} does not replay (the same seed and {k} equal actions gave two results): "
                 "each checkpoint drops the open episodes and starts new ones"
             )

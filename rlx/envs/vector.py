@@ -66,7 +66,7 @@ class VectorEnvs(Envs):
         spaces = venv.single_observation_space, venv.single_action_space
         super().__init__(id, venv.num_envs, *spaces, **kwargs)
         self.venv = venv
-        self.notice = f"{id}: this backend cannot restore open episodes; each checkpoint starts new ones"
+        self.add_notice(f"{id}: this backend cannot restore open episodes; each checkpoint starts new ones")
         self._autoreset = getattr(venv, "metadata", {}).get("autoreset_mode", AutoresetMode.NEXT_STEP)
         self.waits = self._autoreset == AutoresetMode.NEXT_STEP
         self._action_dtype = venv.single_action_space.dtype

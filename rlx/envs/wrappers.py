@@ -170,6 +170,21 @@ def _atari(env: gym.Env) -> gym.Env:
     return gw.FrameStackObservation(gw.AtariPreprocessing(env, noop_max=30, frame_skip=4, screen_size=84), 4)
 
 
+def _rescale_action(env: gym.Env) -> gym.Env:
+    """Actions in [-1, 1] for the Box that the environment takes; Gymnasium's own refuses Boxes of whole numbers."""
+    space: Any = env.action_space
+    if not (isinstance(space, gym.spaces.Box) and np.issubdtype(space.dtype, np.integer)):
+        return gw.RescaleAction(env, np.float32(-1), np.float32(1))
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    ours = gym.spaces.Box(-1, 1, space.shape, np.float32)
+
+    def scaled(action: Any) -> Any:
+        share = (np.clip(np.asarray(action, np.float64), -1, 1) + 1) / 2
+        return np.rint(low + share * (high - low)).astype(space.dtype)
+
+    return gw.TransformAction(env, scaled, ours)
+
+
 def _minigrid(name: str) -> Callable[[gym.Env], gym.Env]:
     def make(env: gym.Env) -> gym.Env:
         import minigrid.wrappers
@@ -189,7 +204,7 @@ _PLAIN: dict[str, Callable[..., gym.Env]] = {
     "minigrid_flat": _minigrid("FlatObsWrapper"),
     "minigrid_full": _minigrid("FullyObsWrapper"),
     "minigrid_image": _minigrid("ImgObsWrapper"),
-    "rescale_action": lambda env: gw.RescaleAction(env, np.float32(-1), np.float32(1)),
+    "rescale_action": _rescale_action,
     "time_aware": lambda env: gw.TimeAwareObservation(env, normalize_time=True),
 }
 _NUMBERED: dict[str, Callable[..., gym.Env]] = {

@@ -20,7 +20,7 @@ from rlx.control.networks import ModelConfig
 from rlx.control.normalize import EPS
 from rlx.control.policy import Policy, make_one
 from rlx.control.q_acting import QPolicy
-from rlx.envs.spaces import mask_size
+from rlx.envs.spaces import mask_size, rescaled
 from rlx.language.model.tokenizer import Tokenizer
 from rlx.language.policy import TokenPolicy
 from rlx.run import Run
@@ -95,7 +95,9 @@ def _actor(tensors: dict[str, Tensor], policy: Any, cfg: Any, envs: Any) -> Plai
         value = body.pop().removeprefix("    return ")
         body.append(f"    return ({value}) * mask + (1 - mask) * {FORBIDDEN:g}")
     if isinstance(policy, BoxPolicy):
-        tensors["action.half"] = torch.from_numpy(policy.bounds.half)
+        raw: Any = envs.raw_action_space
+        half = (np.ravel(raw.high) / 2 - np.ravel(raw.low) / 2).astype(np.float32)
+        tensors["action.half"] = torch.from_numpy(np.where(rescaled(raw), half, policy.bounds.half))
         body[-1] += _before_squashing(policy)
     act, gives = _action(envs.raw_action_space, tensors, squashed=isinstance(policy, BoxPolicy))
     lines = ["def outputs(obs):", *body, "", "", "def act(obs):", f"    return {act}"]
@@ -176,6 +178,11 @@ def _action(space: Any, tensors: dict[str, Tensor], squashed: bool = False) -> t
     for name, bound in (("low", space.low), ("high", space.high)):
         tensors[f"action.{name}"] = torch.from_numpy(np.ravel(bound).astype(np.float32))
     x = f'w["action.low"] + ({x}.tanh() + 1) * w["action.half"]' if squashed else x
+    if not squashed and (which := rescaled(space)).any():  # [-1, 1] stands for these bounds
+        w = {name: tensors[f"action.{name}"] for name in ("low", "high")}
+        tensors["action.scale"] = torch.where(torch.from_numpy(which), (w["high"] - w["low"]) / 2, 1.0)
+        tensors["action.middle"] = torch.where(torch.from_numpy(which), (w["high"] + w["low"]) / 2, 0.0)
+        x = f'w["action.middle"] + w["action.scale"] * {x}'
     code = f'torch.minimum(torch.maximum({x}, w["action.low"]), w["action.high"])'
     whole = ".round()" if np.issubdtype(space.dtype, np.integer) else ""
     return code + whole + shape, f"float32 [N{sizes}], clipped to the action space"

@@ -26,7 +26,11 @@ from rlx.rundir import reader
 from rlx.rundir.layout import lock
 
 ROOT = Path("runs") / "sweeps"
-OVER = ("complete", "pruned", "failed")  # what a trial is when it has come to its end; before: waiting, running
+OVER = (
+    "complete",
+    "pruned",
+    "failed",
+)  # a trial at its end; before: waiting, running, interrupted (its worker is gone)
 MOST = 1 << 28  # bytes of trials.jsonl
 ASKED = {
     "name": str, "config": dict, "space": dict, "trials": int, "seeds": int, "seed": int, "sampler": str, "pruner": str,

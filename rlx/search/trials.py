@@ -99,15 +99,11 @@ def lives(study: Study, trial: Any) -> bool:
     return any(status.state == "running" for status in statuses)
 
 
-def others_work(study: Study, parent: int) -> bool:
-    """Whether another worker of this parent has a trial, which would be this one's if that worker were killed."""
+def others_work(study: Study) -> bool:
+    """Whether a trial is under way, of this search or of another on the same study: one that has none itself would
+    take it over if its worker were killed."""
     records = optuna_storage.open_study(study)
-    for trial in records.get_trials(deepcopy=False):
-        owner = trial.user_attrs.get("owner") or {}
-        ours = owner.get("parent") == parent and owner.get("host") == process.me()["host"]
-        if trial.state.name == "RUNNING" and ours and owner.get("pid") != os.getpid():
-            return True
-    return False
+    return any(trial.state.name == "RUNNING" for trial in records.get_trials(deepcopy=False))
 
 
 def give_up(trial: Trial) -> None:
@@ -198,6 +194,8 @@ def run_paths(study: Study, number: int) -> list[Path]:
 def row(study: Study, trial: Any) -> dict[str, Any]:
     """A trial for others to read."""
     state, paths = NAMES[trial.state.name], run_paths(study, trial.number)
+    if state == "running" and not lives(study, trial):
+        state = "interrupted"
     score = trial.value if state == "complete" else None
     return {
         "number": trial.number,

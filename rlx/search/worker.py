@@ -26,7 +26,7 @@ def work(study: Study, parent: int) -> int:
         while not signals.asked:
             trial = trials.take(study, parent)
             if trial is None:
-                if not trials.others_work(study, parent):
+                if not trials.others_work(study):
                     return 0
                 time.sleep(PAUSE)
                 continue

@@ -85,7 +85,7 @@ def test_a_plan_cut_by_a_kill_is_completed_by_the_next_one(tmp_path: Path, monke
 def test_a_trial_whose_worker_is_gone_is_taken_over_as_it_is(tmp_path: Path) -> None:
     study = begin(tmp_path, trials=2)
     Child(lambda: trials.take(study, os.getppid()) and os.kill(os.getpid(), signal.SIGKILL)).wait()
-    (left,) = [row for row in search.rows(study) if row["state"] == "running"]
+    (left,) = [row for row in search.rows(study) if row["state"] == "interrupted"]
     trial = trials.take(study, os.getpid())
     assert trial is not None and (trial.number, trial.params) == (left["number"], left["params"])
     assert trials.take(study, os.getpid()).number != trial.number  # type: ignore[union-attr]
@@ -266,8 +266,31 @@ def test_a_worker_that_is_asked_to_stop_while_it_takes_a_trial_gives_it_up(
     with monkeypatch.context() as patch:
         patch.setattr(trials, "take", interrupted)
         assert worker.work(study, os.getppid()) == 128 + signal.SIGTERM
-    assert statuses(study) == [] and sorted(states(study)) == ["running", "waiting"]
+    assert statuses(study) == [] and sorted(states(study)) == ["interrupted", "waiting"]
     assert worker.work(study, os.getppid()) == 0 and states(study) == ["complete"] * 2
+
+
+def test_a_search_that_finds_no_trial_left_waits_for_those_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = begin(tmp_path, trials=1)
+    pretend(monkeypatch, good, seconds=1)
+    first = Child(lambda: pool.run(study, 1, lambda: None))
+    until(lambda: list(study.directory.glob("trial_*")))
+    assert pool.run(study, 1, lambda: None) == 0 and states(study) == ["complete"]
+    assert first.wait() == 0
+
+
+def test_a_search_takes_over_what_another_leaves_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = begin(tmp_path, trials=1)
+    pretend(monkeypatch, good, seconds=6_000)
+    first = Child(lambda: pool.run(study, 1, lambda: None))
+    until(lambda: list(study.directory.glob("trial_*/status.json")))
+    pretend(monkeypatch, good)
+    second = Child(lambda: pool.run(study, 1, lambda: None))
+    first.kill()
+    first.wait()
+    assert second.wait() == 0 and states(study) == ["complete"]
 
 
 def test_a_run_that_raises_fails_its_trial_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

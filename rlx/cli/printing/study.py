@@ -153,7 +153,7 @@ def summary(study: Any, rows: Sequence[Row]) -> str:
     """36 of 40 trials ended: 20 complete, 15 pruned, 1 failed; 2 running, 2 waiting."""
     states = [row["state"] for row in rows]
     parts = [f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed") if state in states]
-    left = [f"{states.count(state)} {state}" for state in ("running", "waiting") if state in states]
+    left = [f"{states.count(state)} {state}" for state in ("running", "interrupted", "waiting") if state in states]
     count = sum(states.count(state) for state in ("complete", "pruned", "failed"))
     text = f"{count} of {study.asked['trials']} trials ended"
     return f"{text}{': ' if parts else ''}{', '.join(parts)}{'; ' if left else ''}{', '.join(left)}"

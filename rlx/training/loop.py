@@ -123,6 +123,7 @@ class Loop:
         self.run = Run(self.path, self.device, self.cfg.seed, self._state, init_from.saved)
         self.saved = (checkpoint.kind, checkpoint.step) if checkpoint else None
         self.step = self.first = self.run.step
+        self._drawn = self.first if state else None  # the step of the newest drawing in TensorBoard
         try:
             self.log = MetricsLog(self.path / "metrics.jsonl", offset=own.get("metrics_offset", 0))
         except ValueError as error:
@@ -337,7 +338,9 @@ class Loop:
         if text is None:
             return
         write_atomically(self.path / "policy.txt", f"{text}\n".encode(), durable=False)
-        self.dashboard.text("policy", _verbatim(text), step)
+        if self._drawn != step:  # a step may have several checkpoints
+            self._drawn = step
+            self.dashboard.text("policy", _verbatim(text), step)
 
     def _notices(self) -> None:
         new, self._shown = self.run.notices[self._shown :], len(self.run.notices)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from composed import composed
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training import train
 
 from rlx.algos import q_learning
@@ -352,6 +353,15 @@ def test_the_run_shows_its_policy_and_its_regret(tmp_path):
     cfg, policy = runner.open_policy(place)
     table = torch.tensor([policy.q.argmax(-1)[s] for s in range(16)])
     assert policy(np.eye(16, dtype=np.float32)).tolist() == table.tolist()
+
+
+def test_the_policy_stands_in_tensorboard_once_a_step_over_a_resume_too(tmp_path):
+    place = start(tmp_path, "algo=q_learning", "total_steps=2100", "tensorboard=true")
+    raw = {**runner.read_config(place), "total_steps": 3000}
+    runner.resume(place, raw, ["rlx"], lambda *_: None)
+    events = EventAccumulator(str(place), size_guidance={"tensors": 0}).Reload().Tensors("policy")
+    steps = [event.step for event in events]
+    assert steps == sorted(set(steps)) and 2100 in steps and steps[-1] > 2100
 
 
 def test_environments_it_cannot_serve_are_refused_by_name(tmp_path):

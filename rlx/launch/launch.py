@@ -28,7 +28,7 @@ from rlx.launch.composing import check_hydra, compose, compose_all, compose_in, 
 from rlx.launch.config_files import check_size
 from rlx.launch.grid import Grid
 from rlx.launch.hydra_errors import one_line
-from rlx.rundir.layout import LastEvaluation, read_config
+from rlx.rundir.layout import LastEvaluation, note_death, read_config
 
 
 @dataclass
@@ -197,6 +197,8 @@ def task(cfg: DictConfig) -> float | None:
         name, score = apart(lambda: _isolated(raw, ["rlx", "train", *overrides], place, name))
     except (UserError, runner.RunFailed, Died) as failure:
         error = str(failure)
+        if isinstance(failure, Died) and (path := grids.earlier(place, name)):
+            note_death(path, error)
     grids.record(place, number, name, overrides, error)
     return score
 

@@ -34,6 +34,7 @@ CONFIG = "config.yaml"
 FORMAT = 1  # of config.yaml and status.json
 DIRECTORIES = ("checkpoints", "videos", "samples", "buffer", ".loggers")
 LOCK = ".lock"
+SILENT = "killed (no error recorded)"  # of a run whose process nobody waited for
 IN_PLACE = ("metrics.jsonl", "rlx.log")  # files that are not written anew
 
 
@@ -292,6 +293,14 @@ def put_back(path: Path, status: Status) -> None:
             status.write(path)
         else:
             (path / Status.FILE).unlink(missing_ok=True)
+
+
+def note_death(path: Path, error: str) -> None:
+    """Let the status of a run say what its process died of; only who waited for that knows."""
+    status = Status.read(path)
+    if status.state == "killed":
+        with contextlib.suppress(OSError):
+            replace(status, error=error).write(path)
 
 
 def _holder(path: Path) -> str:

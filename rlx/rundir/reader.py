@@ -9,7 +9,7 @@ from typing import Any
 from rlx.base import guarded
 from rlx.base.errors import UserError, choices_hint, shown
 from rlx.config.facts import Facts
-from rlx.rundir.layout import Status
+from rlx.rundir.layout import SILENT, Status
 from rlx.rundir.metrics import MetricsTable
 from rlx.rundir.provenance import Provenance
 
@@ -138,6 +138,7 @@ def show(path: Path, damage: str | None = None) -> dict[str, Any]:
     step, weights = _newest_checkpoint(path)
     metrics, policy, evaluation = table.last(), drawing(path), status.evaluation
     damage = record.damage or damage or status.damage or table.damage
+    silent = SILENT if status.state == "killed" else None
     state = "damaged" if damage and status.state != "running" else status.state
     return {
         "run": str(path),
@@ -148,7 +149,7 @@ def show(path: Path, damage: str | None = None) -> dict[str, Any]:
         "checkpoint": step,
         "total_steps": status.total_steps,
         "status": state,
-        "error": status.error or damage,
+        "error": status.error or damage or silent,
         "weights_sha256": status.weights_sha256 or weights,
         "eval": evaluation.to_json() if evaluation else None,
         "metrics": metrics,

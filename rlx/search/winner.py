@@ -8,7 +8,7 @@ from rlx.base.atomic_files import write_json
 from rlx.base.errors import UserError
 from rlx.base.in_fork import Died, apart
 from rlx.base.signals import RunFailed
-from rlx.rundir.layout import Status
+from rlx.rundir.layout import Status, note_death
 from rlx.search import worker
 from rlx.search.study import Study, done, leader, state_of_run
 
@@ -51,6 +51,8 @@ def train(study: Study, winner: dict[str, Any], count: int, say: Any) -> dict[st
                 apart(lambda seed=seed, path=path: _run(study, winner, seed, path))  # type: ignore[misc]
             except (RunFailed, UserError, Died) as failure:
                 error = str(failure)
+                if isinstance(failure, Died):
+                    note_death(path, error)
         scores.append(Status.read(path).score if error is None else None)
         say(path, scores[-1], error)
     scored = [score for score in scores if score is not None]

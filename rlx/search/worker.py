@@ -10,7 +10,7 @@ from typing import Any
 from rlx.base.errors import UserError
 from rlx.base.in_fork import Died, apart
 from rlx.base.signals import Interrupted, Pruned, RunFailed, Signals
-from rlx.rundir.layout import Status
+from rlx.rundir.layout import Status, note_death
 from rlx.search import trials
 from rlx.search.params import placed, word
 from rlx.search.study import Study, state_of_run
@@ -73,6 +73,7 @@ def _run(trial: Trial, index: int, seed: int, path: Path) -> TrialResult:
                 raise Died("its run came to no end")
         except Died as death:
             deaths, error = deaths + 1, f"seed {seed}: {death}"
+            note_death(path, str(death))
             trial.study.log(f"trial {trial.number}, {error}")
         except (RunFailed, UserError) as failure:
             return _failed(path, f"seed {seed}: {failure}")

@@ -43,6 +43,7 @@ def test_a_killed_job_stops_no_other_and_is_finished_by_continue(
     assert done.code == 1 and done.out.splitlines()[-2] == "2 of 3 jobs finished", done
     assert "killed by SIGKILL" in done.out and "killed by SIGKILL" in done.err and "Traceback" not in done.err
     before = statuses(tmp_path / done.run)
+    assert {"killed by SIGKILL"} == {one["error"] for one in before.values() if one["status"] == "running"}
     again = forks("train", "-m", *words, "--continue", cwd=tmp_path)
     assert again.code == 0 and again.run == done.run and "3 of 3 jobs finished" in again.out, again
     after = statuses(tmp_path / done.run)

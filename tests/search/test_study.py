@@ -19,6 +19,7 @@ from waiting import until
 
 from rlx.base import process
 from rlx.base.errors import ConfigError, UserError
+from rlx.rundir import reader
 from rlx.search import optuna_storage, params, pool, search, trials, winner, worker
 from rlx.search.study import Study
 from rlx.search.trials import TrialResult
@@ -309,6 +310,7 @@ def test_a_run_that_raises_fails_its_trial_and_no_other(tmp_path: Path, monkeypa
             assert "its score is nan" in row["error"]
         elif clip > 0.2:
             assert row["error"] == "seed 2: killed by SIGKILL"
+            assert reader.show(study.run(row["number"], 2))["error"] == "killed by SIGKILL"
 
 
 def test_a_run_that_was_killed_once_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from rlx.analysis.curves import build as plot, configurations, curves
 from rlx.analysis.report.search import StudySummary, line_of, read_study
 from rlx.base.errors import UserError
 from rlx.rundir import query, reader
-from rlx.rundir.layout import Status
+from rlx.rundir.layout import SILENT, Status
 from rlx.rundir.metrics import MetricsTable, is_number
 from rlx.rundir.provenance import Provenance
 
@@ -177,7 +177,7 @@ def _one(path: Path, seed: Any, metric: str) -> One:
     fallback = None if metric.endswith("loss") else last.get(metric)  # of a loss less is better
     value = fallback if status.score is None else status.score
     step = max(status.step, int(last.get("step", 0)))
-    silent = "killed (no error recorded)" if status.state == "killed" else status.damage
+    silent = SILENT if status.state == "killed" else status.damage
     seconds = float(last.get("time/time_elapsed", 0.0))
     return One(path, seed, status.state, line_of(status.error) or silent, value, step, seconds, Provenance.read(path))
 

@@ -22,6 +22,7 @@ from rlx.rundir.checkpoint import CheckpointError, Checkpoints, Found
 from rlx.rundir.layout import Status, read_config
 from rlx.rundir.provenance import Provenance
 from rlx.training import code_record, device as devices, distributed, drift, init_from
+from rlx.training.exits import no_silent_exit
 from rlx.training.loop import Loop, Progress, say
 
 Announce = Callable[[Config, Path, str], None]
@@ -77,6 +78,7 @@ def ready(
     return whole, cfg, module, origins
 
 
+@no_silent_exit()
 def start(
     raw: Mapping[str, Any],
     command: list[str],
@@ -140,6 +142,7 @@ def follow(cfg: Config, module: ModuleType, device: torch.device, checkpoints: C
     return path, {"evaluation": None, "metrics": {}, "weights_sha256": None}
 
 
+@no_silent_exit()
 def resume(
     path: Path,
     raw: Mapping[str, Any],

@@ -576,6 +576,8 @@ class Odd(CartPoleEnv):
             return obs, reward, terminated, truncated, info
         if self.what == "exit":
             sys.exit(0)
+        if self.what == "os._exit":
+            os._exit(0)
         odd = {
             "reward (1,)": {"reward": np.ones(1)}, "reward text": {"reward": "1.5"}, "reward None": {"reward": None},
             "reward 1e39": {"reward": 1e39}, "terminated (1,)": {"terminated": np.zeros(1, bool)},
@@ -618,6 +620,17 @@ def test_what_an_environment_returns_later_is_named_with_episode_and_step(what, 
     with pytest.raises(RunFailed, match=r"EnvFault: env [01] \(Odd-v0\), episode \d+, step \d+: ") as failed:
         train(tmp_path, name="run", **odd, **changes)
     assert (what.split()[0] if what != "exit" else "SystemExit") in str(failed.value)
+
+
+@pytest.mark.parametrize("at", [1, 60])
+def test_an_environment_that_leaves_the_process_is_no_success(at, odd, tmp_path):
+    changes = {"env.kwargs": {"what": "os._exit", "at": at}, "env.replay": True}
+    assert Child(lambda: train(tmp_path, name="run", **odd, **changes), tmp_path / "err").wait() == (
+        2 if at == 1 else 1
+    )
+    where = "env.id=Odd-v0: step 1 " if at == 1 else r"EnvFault: env [01] \(Odd-v0\), episode \d+, step \d+: "
+    assert re.search(rf"error: {where}.*SystemExit", (tmp_path / "err").read_text())
+    assert at == 1 or status(tmp_path / "run")["status"] == "failed"
 
 
 @pytest.mark.parametrize("what", ["close raises", "close hangs"])

@@ -19,6 +19,7 @@ import yaml
 from rlx.rundir.tensorboard import Dashboard
 
 COLUMNS, LAYOUT, BANDS = ".columns", ".layout", "summary"
+LAST = "~bands"  # sorts behind every letter
 NAMED = ("algo", "env", "task", "model")  # groups of conf/ whose choice a run keeps as GROUP.name
 
 
@@ -46,10 +47,11 @@ def columns(directory: Path, hparams: Mapping[str, Sequence[Any] | Interval], me
     """Say which hyper-parameters (keys as on the command line; their values, or the interval they are drawn from) are
     the columns of HPARAMS, beside `metrics`. Without this TensorBoard shows everything it
     finds, some eighty columns. Called again, it replaces what it wrote."""
-    dashboard = Dashboard(directory, suffix=COLUMNS)
+    dashboard = Dashboard(directory / BANDS, suffix=COLUMNS)  # (in the directory itself they were of a run called ".")
     dashboard.hparams_columns(_experiment(hparams, metrics))
     dashboard.close()
-    _replace(directory, COLUMNS)
+    _replace(directory / BANDS, COLUMNS)
+    _replace(directory, COLUMNS, keep=0)
 
 
 def _experiment(hparams: Mapping[str, Sequence[Any] | Interval], metrics: Sequence[str]) -> Any:
@@ -108,18 +110,23 @@ def bands(directory: Path, rows: Rows, charts: Mapping[str, Sequence[str]], tabl
         for step in sorted(steps):
             dashboard.scalars(step, steps[step])
         dashboard.close()
-    for path in (directory / BANDS).glob("*"):
+    for path in (directory / BANDS).glob("*/"):
         _replace(path, "", keep=path.name in rows)
-    dashboard = Dashboard(directory, suffix=LAYOUT)
+        if path.name not in rows:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+    dashboard = Dashboard(directory / BANDS, suffix=LAYOUT)
     dashboard.layout(_layout(charts))
     dashboard.text("all_runs", table)  # (the first of the tab)
     dashboard.close()
-    _replace(directory, LAYOUT)
+    _replace(directory / BANDS, LAYOUT)
+    _replace(directory, LAYOUT, keep=0)
 
 
 def tags(place: str, metric: str) -> list[str]:
-    """The tags of the mean, the lower and the upper end of a band."""
-    return [f"{place}/{metric}/{what}" for what in ("mean", "low", "high")]
+    """The tags of the mean, the lower and the upper end of a band. CUSTOM SCALARS draws nothing that SCALARS does not
+    list; there they come last."""
+    return [f"{LAST}/{place}/{metric}/{what}" for what in ("mean", "low", "high")]
 
 
 def _layout(charts: Mapping[str, Sequence[str]]) -> Any:
@@ -134,11 +141,9 @@ def _layout(charts: Mapping[str, Sequence[str]]) -> Any:
     return layout
 
 
-def _replace(directory: Path, suffix: str, keep: bool = True) -> None:
-    """Remove the event files with this suffix but the newest, or all of them and the directory."""
-    paths = sorted(path for path in directory.glob(f"events.out.tfevents.*{suffix}"))
+def _replace(directory: Path, suffix: str, keep: int = 1) -> None:
+    """Remove the event files with this suffix but for the newest one, or all."""
+    paths = sorted(directory.glob(f"events.out.tfevents.*{suffix}"))
     with contextlib.suppress(OSError):
-        for path in paths[:-1] if keep else paths:
+        for path in paths[: len(paths) - keep]:
             path.unlink()
-        if not keep:
-            directory.rmdir()

@@ -47,7 +47,7 @@ def plugin_answers(directory: Path) -> tuple[Any, Any]:
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
     from tensorboard.plugins.custom_scalar import layout_pb2
 
-    root = EventAccumulator(str(directory)).Reload()
+    root = EventAccumulator(str(directory / "summary")).Reload()
     content = root.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0]
     assert list(root.PluginTagToContent("custom_scalars")) == ["custom_scalars__config__"]
 
@@ -105,13 +105,30 @@ def columns(directory: Path) -> Any:
     return get_experiment.Handler(RequestContext(), context, "", request).run()
 
 
+def configurations(directory: Path) -> list[str]:
+    return sorted(path.name for path in (directory / "summary").glob("*/"))
+
+
+def test_no_run_has_the_name_dot_and_the_bands_are_the_last_of_scalars(grid: Path) -> None:
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+
+    tensorboard_grid.columns(grid, {"algo.lr": [0.5]}, METRICS)
+    summary.write(grid)
+    runs = EventMultiplexer().AddRunsFromDirectory(str(grid)).Reload()
+    assert "." not in runs.Runs()
+    tags = {run: set(runs.PluginRunToTagToContent("scalars").get(run, ())) for run in runs.Runs()}
+    bands = set().union(*(tags[run] for run in tags if run.startswith("summary/")))
+    others = set().union(*(tags[run] for run in tags if not run.startswith("summary")))
+    assert bands and others and min(bands) > max(others)
+
+
 # -- CUSTOM SCALARS ------------------------------------------------------------------------------------------------
 
 
 def test_a_grid_has_a_band_per_configuration_with_mean_lowest_and_highest_seed(grid: Path) -> None:
     summary.write(grid)
     layout, read = plugin_answers(grid)
-    assert sorted(path.name for path in (grid / "summary").iterdir()) == ["lr=0.25", "lr=0.5", "lr=9"]
+    assert configurations(grid) == ["lr=0.25", "lr=0.5", "lr=9"]
     [category] = layout.category
     assert category.title == "cartpole" and [chart.title for chart in category.chart] == [
         "eval/mean_reward",
@@ -133,9 +150,9 @@ def test_finish_called_again_replaces_what_it_wrote(grid: Path) -> None:
         path.rename(grid.parent / path.name)
     summary.write(grid)
     layout, read = plugin_answers(grid)
-    assert sorted(path.name for path in (grid / "summary").iterdir()) == ["lr=0.5", "lr=9"]
-    assert [len(list(path.iterdir())) for path in (grid / "summary").iterdir()] == [1, 1]
-    assert len(list(grid.glob("*.layout"))) == 1 and "summary/lr=0.25" in before
+    assert configurations(grid) == ["lr=0.5", "lr=9"]
+    assert [len(list(path.iterdir())) for path in (grid / "summary").glob("lr=*/")] == [1, 1]
+    assert len(list(grid.rglob("*.layout"))) == 1 and "summary/lr=0.25" in before
     steps = [step for step, _ in read("summary/lr=0.5", layout.category[0].chart[1].margin.series[0].upper)]
     assert len(steps) == len(set(steps))
     assert read("summary/lr=0.5", layout.category[0].chart[0].margin.series[0].upper)[-1] == (100, 1000)
@@ -145,7 +162,7 @@ def test_what_became_of_the_runs_stands_in_the_text_tab(grid: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     summary.write(grid)
-    root = EventAccumulator(str(grid)).Reload()
+    root = EventAccumulator(str(grid / "summary")).Reload()
     text = root.Tensors("all_runs")[-1].tensor_proto.string_val[0].decode()
     rows = {line.split(" | ")[1]: line.strip("| ").split(" | ")[2:] for line in text.splitlines()[2:]}
     assert rows["lr=0.5"][:2] == ["200", "3 finished"]
@@ -156,7 +173,7 @@ def test_configurations_whose_names_look_alike_keep_their_own_bands(tmp_path: Pa
     for seed, text in enumerate(["a/b", "a b", "a:b"]):
         make_run(tmp_path, str(seed), ramp(seed + 1), weight=text, events=True)
     summary.write(tmp_path)
-    assert len(list((tmp_path / "summary").iterdir())) == 3
+    assert len(configurations(tmp_path)) == 3
 
 
 def test_a_grid_without_a_run_and_one_that_cannot_be_written_end_nothing(tmp_path: Path, capsys: Any) -> None:

@@ -14,6 +14,7 @@ import typer
 
 from rlx.base.errors import UserError
 from rlx.cli.verbs.base import RUNS, app, check_directory, optional
+from rlx.rundir.tensorboard_grid import BANDS
 
 FIRST, MANY = 6006, 100  # ports that are tried where none is asked for
 PATIENCE = 60.0  # seconds for its first answer
@@ -53,7 +54,8 @@ def _free(port: int) -> bool:
 
 def _grids(directory: Path) -> list[Path]:
     """The grids and searches here that name columns of their own (see rlx.rundir.tensorboard_grid)."""
-    places = [file.parent for under in ("", "*/", "sweeps/*/") for file in directory.glob(f"{under}*tfevents*.columns")]
+    under = ("", "*/", "sweeps/*/")
+    places = [file.parents[1] for part in under for file in directory.glob(f"{part}{BANDS}/*tfevents*.columns")]
     return sorted(set(places), key=lambda path: path.stat().st_mtime)
 
 

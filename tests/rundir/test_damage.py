@@ -22,8 +22,9 @@ from rlx.analysis.compare import build as compare, diff
 from rlx.analysis.curves import build, profiles, summary
 from rlx.analysis.report import build as report, page
 from rlx.base.errors import UserError
-from rlx.cli import completion
+from rlx.cli import completion, exit_codes
 from rlx.rundir import filter as conditions, index, query, reader
+from rlx.rundir.layout import Status
 
 METRIC = "rollout/ep_rew_mean"
 GOOD = ["good1", "good2", "good3"]
@@ -136,6 +137,23 @@ def test_a_run_with_a_damaged_file_is_marked_and_named(file: str, damage: str, t
     assert row["status"] == "damaged", row
     assert reader.state(bad) == ("damaged" if file == "status.json" else "finished")
     assert re.fullmatch(rf"{re.escape(file)}: unreadable \([^\n]+\)", row["error"]), row["error"]
+
+
+@pytest.mark.parametrize("score", ["best", [1], {"a": 1}, True])
+def test_a_score_that_is_no_number_is_no_score(score: object, tmp_path: Path) -> None:
+    run = make_run(tmp_path, "run", ramp(1), score=1.0)
+    whole = json.loads((run / "status.json").read_text())
+    whole["evaluation"] = {"step": 100, "score": score}
+    (run / "status.json").write_text(json.dumps(whole))
+    row = reader.show(run)
+    assert row["status"] == "finished" and Status.read(run).score is None
+    assert remove.plan([str(run)]).runs == [run] and remove.plan([str(tmp_path)], ["eval>0"]).runs == []
+
+
+def test_a_name_too_long_for_any_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(OSError) as error:
+        remove.plan(["x" * 5000])
+    assert exit_codes.code_of(error.value) == 2 and capsys.readouterr().err.count("\n") == 1
 
 
 FILES = ["policy.txt", "checkpoints/step_000000000100.safetensors", "videos/step_000000000100.gif", "samples/100.txt",

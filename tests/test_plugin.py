@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from command_line import PLUGIN, Command, Forks, environment, rlx
+from command_line import LISTING_MODULES, PLUGIN, Command, Forks, environment, rlx
 from installed import pretend
 
 from rlx.base.errors import ConfigError
@@ -45,7 +45,6 @@ def forks(forks: Forks, site: Path) -> Command:
 
 
 def test_it_is_listed_and_completed_without_being_imported(site: Path, tmp_path: Path) -> None:
-    code = "import sys, atexit; atexit.register(lambda: print(*sys.modules)); from rlx.cli.main import main; main()"
     env = environment(PYTHONPATH=str(site))
     for words, found in [
         (["list", "algos"], "Acts at random"),
@@ -55,9 +54,9 @@ def test_it_is_listed_and_completed_without_being_imported(site: Path, tmp_path:
         (["complete", "--", "train", "env=corridor", "algo=random", "algo.num"], "algo.num_envs="),
     ]:
         done = subprocess.run(
-            [sys.executable, "-c", code, *words], cwd=tmp_path, env=env, capture_output=True, text=True
+            [sys.executable, "-c", LISTING_MODULES, *words], cwd=tmp_path, env=env, capture_output=True, text=True
         )
-        out, modules = done.stdout.rstrip("\n").rpartition("\n")[::2]
+        out, modules = done.stdout, done.stderr.splitlines()[-1]
         assert found in out and not UNNEEDED & set(modules.split())
 
 

@@ -72,18 +72,19 @@ def rlx(*words: str, cwd: Path, timeout: float = PATIENCE, **env: str) -> Done:
     return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
+LISTING_MODULES = (  # rlx's command line; the last line of stderr is what it imported
+    "import sys, atexit; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); "
+    "from rlx.cli.main import main; main()"
+)
+
+
 def imported(*words: str, cwd: Path) -> tuple[set[str], str]:
     """The slow modules that a command imports, and what it prints."""
-    code = (
-        "import sys, atexit; atexit.register(lambda: print('MODULES', *sys.modules)); "
-        "from rlx.cli.main import main; main()"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=cwd, env=environment(), capture_output=True, text=True
+        [sys.executable, "-c", LISTING_MODULES, *words], cwd=cwd, env=environment(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    out, _, modules = done.stdout.rpartition("MODULES ")
-    return SLOW & set(modules.split()), out
+    return SLOW & set(done.stderr.splitlines()[-1].split()), done.stdout
 
 
 def entries(place: Path) -> set[str]:

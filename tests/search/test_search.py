@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import tiny_runs
-from command_line import CRASH, PLUGIN, Begun, Forks, entries, environment
+from command_line import CRASH, LISTING_MODULES, PLUGIN, Begun, Forks, entries, environment
 from waiting import PATIENCE, until
 
 from rlx.base.signals import Pruned
@@ -370,13 +370,16 @@ def test_the_winner_is_trained_on_seeds_that_the_study_has_not_used(study: Path,
 
 
 def test_show_lists_the_trials_and_imports_no_torch(study: Path) -> None:
-    code = "import sys, atexit; atexit.register(lambda: print(*sys.modules)); from rlx.cli.main import main; main()"
     for words in (["show", "ours", "--json"], ["best", "ours"]):
         done = subprocess.run(
-            [sys.executable, "-c", code, "sweep", *words], cwd=study, env=environment(), capture_output=True, text=True
+            [sys.executable, "-c", LISTING_MODULES, "sweep", *words],
+            cwd=study,
+            env=environment(),
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
-        out, modules = done.stdout.rstrip("\n").rpartition("\n")[::2]
+        out, modules = done.stdout, done.stderr.splitlines()[-1]
         assert not {"torch", "hydra", "gymnasium"} & set(modules.split())
         if "--json" in words:
             assert [row["state"] for row in json.loads(out)["rows"]] == ["complete"] * 4

@@ -26,6 +26,7 @@ REGION = "tests/functional/test_trust_region.py"
 ROLLOUT = "tests/control/test_rollout.py"
 ENGINE = "tests/engine/test_engine.py"
 KERNELS = "tests/engine/test_kernels.py"
+STEPPED = "tests/control/test_rollout.py -k compiled_environments"
 DPO, RLHF = "tests/algos/test_dpo.py", "tests/algos/test_rlhf_ppo.py"
 
 MUTANTS: list[Mutant] = [
@@ -239,8 +240,19 @@ MUTANTS: list[Mutant] = [
      "maker is None or maker > index or used[storage(source)] != 1 or", "maker is None or", f"{KERNELS} -k elsewhere"),
     ("a run goes on with another engine", "engine/trust.py",
      'if before in (NUMPY, "torch"):', "if before == '':", f"{KERNELS} -k began"),
-    ("the pole is pushed the other way", "engine/kernels.c", "action[i] > 0 ? c->force : -c->force",
-     "action[i] > 0 ? -c->force : c->force", "tests/control/test_rollout.py -k kernels"),
+    ("the pole is pushed the other way", "engine/kernels.c", "(i64 *)action > 0 ? force : -force",
+     "(i64 *)action > 0 ? -force : force", STEPPED),
+    ("the car does not stop at the wall", "engine/kernels.c", "if (x == low && v < 0.0) v = 0.0;", "", STEPPED),
+    ("the first push of the engine is a float's", "engine/kernels.c", "else { CLIMB(double) }", "else { CLIMB(float) }",
+     STEPPED),
+    ("the pendulum's square is x * x", "engine/kernels.c", "return pow(x, two);", "return x * x;",
+     "tests/control/test_rollout.py -k squares"),
+    ("the acrobot's angles are not wrapped", "engine/kernels.c", "while (s[i] < -M_PI) s[i] = s[i] + 2.0 * M_PI;", "",
+     STEPPED),
+    ("the kernels forget rewards but the last", "engine/kernels.c", "e->returns[i] += e->reward[i], ", "",
+     "tests/control/test_rollout.py -k gymnasium_give"),
+    ("the kernels do not clip what they normalise", "engine/kernels.c", "* r->scale[i % size], -r->clip, r->clip)",
+     "* r->scale[i % size], -1e9, 1e9)", "tests/control/test_rollout.py -k gymnasium_give"),
     ("others may write the compiled file", "engine/kernels.py", "or about.st_mode & 0o022", "", f"{KERNELS} -k cache"),
     # Language models
     ("DPO takes means over tokens", "algos/dpo.py",

@@ -57,7 +57,7 @@ class ObsNormalizer:
         self._rescale()
 
     def _rescale(self) -> None:
-        self._scale = 1.0 / np.sqrt(self.stats.var + EPS)
+        self.scale = 1.0 / np.sqrt(self.stats.var + EPS)
 
     def update(self, batch: np.ndarray) -> None:
         """Raw observations [..., *shape] of one rollout."""
@@ -66,7 +66,7 @@ class ObsNormalizer:
 
     def normalize(self, obs: np.ndarray) -> np.ndarray:
         """obs [..., *shape] -> float32 of the same shape, a new array."""
-        x = (obs - self.stats.mean) * self._scale
+        x = (obs - self.stats.mean) * self.scale
         np.maximum(x, -self.clip, out=x)
         np.minimum(x, self.clip, out=x)
         if self.masked:

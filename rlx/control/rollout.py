@@ -125,13 +125,11 @@ class Rollout:
         return self._acting
 
     def _kernel_loop(self, noise: np.ndarray) -> tuple[Acting, Calls] | None:
-        """Acting and stepping by the kernels, where they know the environment, step it as it steps itself, and nothing
-        else looks at each step."""
+        """Acting and stepping by the kernels, where they know the environment."""
         if self._loop is None:
-            envs, kernels, self._loop = self.envs, self._act.kernels, ()
-            plain = not (self.whole_episodes or self.normalizer.obs or envs.kernel is None)
-            if plain and kernels and envs.kernel and envs.agrees(kernels.environments[envs.kernel[0]]):
-                self._loop = self._act.acting(*envs.kernel, obs=envs.obs, noise=noise) or ()
+            lanes, self._loop = self.envs.kernel, ()
+            if lanes is not None and not self.whole_episodes:
+                self._loop = self._act.acting(lanes, self.action[0].numpy(), obs=self.envs.obs, noise=noise) or ()
         return self._loop or None
 
     @torch.no_grad()
@@ -161,13 +159,15 @@ class Rollout:
                 obs, action, reward = self.obs.numpy(), self.action.numpy(), self.reward.numpy()
                 terminated, done, valid = self.terminated.numpy(), self.done.numpy(), self.valid.numpy()
                 if loop:
-                    loop[0].into(obs, action, noise)
+                    loop[0].into(obs=obs, action=action, noise=noise, reward=reward)
+                    if (norm := self.normalizer.obs) and self._raw is not None:
+                        loop[0].normalize(self._raw, norm.stats.mean, norm.scale, norm.clip)
             if loop and (count := min(T - t, envs.room, loop[1].room)) > 1:
                 # The kernels act and step until an episode ends. Nothing but the last of their steps needs a look.
                 first, t = t, t + loop[0].run(t, count) - 1
                 stopwatch.spent["env"] += loop[0].env_seconds()
                 loop[1].made += t + 1 - first
-                reward[first : t + 1], terminated[t], truncated, final = envs.stepped(action[first : t + 1])
+                reward[t], terminated[t], truncated, final = envs.stepped(action[first : t + 1])
                 terminated[first:t], done[first:t], valid[first:t] = False, False, True
             else:
                 self._observe(obs, t)

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 SOURCE = Path(__file__).with_name("kernels.c")
 FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-fPIC", "-shared", "-fvisibility=hidden"]
@@ -24,8 +25,8 @@ SECONDS = 120  # of a build
 
 
 class Kernels:
-    """The loaded library: the functions of kernels.c, the operations' names with their codes, `environments` (how one
-    step is made, by name), and `identity`: two with the same one round alike."""
+    """The loaded library: the functions of kernels.c, the codes of operations and `environments` by name, and
+    `identity`: two with the same one round alike."""
 
     def __init__(self, path: Path) -> None:
         library = ctypes.CDLL(str(path))
@@ -36,15 +37,17 @@ class Kernels:
         self.step.argtypes, self.step.restype = [pointer, pointer, whole, real, real], real
         self.rollout = library.rlx_rollout
         self.rollout.argtypes, self.rollout.restype = [pointer, whole, whole], whole
-        self.environments = {"cartpole": library.rlx_cartpole}
-        for environment in self.environments.values():
-            environment.argtypes, environment.restype = [pointer, pointer], whole
-        library.rlx_operations.restype = ctypes.c_char_p
-        names = library.rlx_operations().decode().split()
-        self.codes = {name: code for code, name in enumerate(names)}
+        self.env = library.rlx_env
+        self.env.argtypes, self.env.restype = [pointer, pointer], whole
+        self.codes, self.environments = map(_numbered, (library.rlx_operations, library.rlx_environments))
         lanes, fused = library.rlx_lanes(), library.rlx_fused()
         digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
         self.identity = f"native {digest}, {lanes} lanes{'' if fused else ' without FMA'}"
+
+
+def _numbered(names: Any) -> dict[str, int]:
+    names.restype = ctypes.c_char_p
+    return {name: code for code, name in enumerate(names().decode().split())}
 
 
 class _Unusable(Exception):

@@ -4,7 +4,6 @@
 no kernel (the program is then run by numpy). Sizes, strides and addresses are data of the table.
 """
 
-import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -401,37 +400,41 @@ class Step(Update):
 # -- acting ------------------------------------------------------------------------------------------------------
 
 ROLLOUT = np.dtype(
-    [(name, "u8") for name in ("ops", "num_ops", "obs_in", "noise_in", "action_out", "lanes", "obs_bytes")]
-    + [(name, "u8") for name in ("noise_bytes", "step", "state", "env_obs", "obs", "action", "noise")]
-    + [("env_seconds", "f8")]
+    [(name, "u8") for name in ("ops", "num_ops", "obs_in", "noise_in", "action_out", "noise_bytes", "envs")]
+    + [(name, "u8") for name in ("obs", "raw", "action", "noise", "reward", "mean", "scale")]
+    + [("clip", "f8"), ("env_seconds", "f8")]
 )
 
 
 class Acting:
     """Acting and stepping in one call: `run(t, count)` goes on from time t until an episode ends or `count` steps are
-    done, and says how many they were. `table` computes `out` of the `inputs` "obs" and "noise"."""
+    done, and says how many they were. `table` computes `out` of the `inputs` "obs" and "noise"; `envs` is the struct
+    Lanes of kernels.c."""
 
     def __init__(
-        self, kernels: Kernels, table: Table, inputs: Mapping[str, np.ndarray], out: np.ndarray, environment: str,
-        state: np.ndarray, env_obs: np.ndarray,
-    ) -> None:  # fmt: skip
-        self._kernels, self._keep = kernels, (table, inputs, out, state, env_obs)
-        step = ctypes.cast(kernels.environments[environment], ctypes.c_void_p).value
+        self, kernels: Kernels, table: Table, inputs: Mapping[str, np.ndarray], out: np.ndarray, envs: np.ndarray
+    ) -> None:
+        self._kernels, self._keep = kernels, (table, inputs, out, envs)
+        self._rows: Sequence[np.ndarray] = ()
         self.struct = np.zeros((), ROLLOUT)
-        for name, value in {
-            "ops": table.array.ctypes.data, "num_ops": len(table.array), "obs_in": inputs["obs"].ctypes.data,
-            "noise_in": inputs["noise"].ctypes.data, "action_out": out.ctypes.data, "lanes": len(out),
-            "obs_bytes": inputs["obs"].nbytes, "noise_bytes": inputs["noise"].nbytes, "step": step,
-            "state": state.ctypes.data, "env_obs": env_obs.ctypes.data,
-        }.items():  # fmt: skip
-            self.struct[name] = value
+        self._set(obs_in=inputs["obs"], noise_in=inputs["noise"], action_out=out, ops=table.array, envs=envs)
+        self.struct["num_ops"], self.struct["noise_bytes"] = len(table.array), inputs["noise"].nbytes
         self._address = self.struct.ctypes.data
 
-    def into(self, obs: np.ndarray, action: np.ndarray, noise: np.ndarray) -> None:
-        """Where the rows of each time lie; contiguous."""
-        self._rows = obs, action, noise
-        for name, array in zip(("obs", "action", "noise"), self._rows, strict=True):
+    def _set(self, **arrays: np.ndarray) -> None:
+        for name, array in arrays.items():
             self.struct[name] = array.ctypes.data
+
+    def into(self, **rows: np.ndarray) -> None:
+        """Where the rows of each time lie, contiguous: obs, action, noise and reward."""
+        self._rows = list(rows.values())
+        self._set(**rows)
+
+    def normalize(self, raw: np.ndarray, mean: np.ndarray, scale: np.ndarray, clip: float) -> None:
+        """`obs` is to hold what the environments show less the mean, times the scale, clipped; `raw` what they show."""
+        self._statistics = raw, mean, scale
+        self._set(raw=raw, mean=mean, scale=scale)
+        self.struct["clip"] = clip
 
     def run(self, t: int, count: int) -> int:
         return self._kernels.rollout(self._address, t, count)

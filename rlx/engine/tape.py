@@ -258,20 +258,19 @@ class Forward:
 
         return run
 
-    def acting(self, environment: str, state: np.ndarray, **example: np.ndarray) -> tuple[Acting, Calls] | None:
-        """For inputs "obs" (the environment's own array) and "noise" of these shapes: the kernels' loop of acting and
-        stepping in an environment that they know, and the count of calls; None where they cannot."""
+    def acting(self, envs: np.ndarray, action: np.ndarray, **example: np.ndarray) -> tuple[Acting, Calls] | None:
+        """For inputs "obs" and "noise" and a first output like these: the kernels' loop of acting and stepping in
+        environments that they know (the struct Lanes of kernels.c), and the count of calls; None where they cannot."""
         inputs = {name: torch.from_numpy(array) for name, array in example.items()}
         key, kernels = tuple(tensor.shape for tensor in inputs.values()), self._trust.kernels
         tape = (self._tapes.get(key) or self._recorded(key, inputs)) if kernels else None
         if kernels is None or tape is None or tape.table is None:
             return None
         arrays, out = {name: tensor.numpy() for name, tensor in tape.inputs.items()}, tape.outputs[0]
-        same = all(arrays[name].dtype == array.dtype for name, array in example.items())
-        if not same or out.dtype != torch.int64 or out.dim() != 1:
+        alike = all(arrays[name].dtype == array.dtype for name, array in example.items())
+        if not alike or not out.is_contiguous() or (out.numpy().dtype, out.shape) != (action.dtype, action.shape):
             return None
-        loop = Acting(kernels, tape.table, arrays, out.numpy(), environment, state, example["obs"])
-        return loop, self._calls[key]
+        return Acting(kernels, tape.table, arrays, out.numpy(), envs), self._calls[key]
 
     def state_dict(self) -> dict[str, Any]:
         return self._trust.state_dict()

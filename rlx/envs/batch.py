@@ -9,7 +9,6 @@ Resume is exact without pickling environments: the actions of the open episodes 
 is restored from its seed by taking them again; the observation and the return must then be the stored ones.
 """
 
-from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
@@ -43,7 +42,7 @@ class Envs:
     waits: bool = False
     replayable: bool = True
     notice: str | None = None
-    kernel: tuple[str, np.ndarray] | None = None  # a compiled step that does the same: its name, its state
+    kernel: np.ndarray | None = None  # of environments that compiled kernels step: the struct Lanes of kernels.c
 
     def __init__(
         self,
@@ -133,14 +132,15 @@ class Envs:
         action = self._accept(action)
         if self._log is not None:
             self._log.put(self._t, action, self._start)
-        result = self._after(action, *self._advance(action))
+        ends = self._advance(action)
+        self._t += 1
+        self._return += self._raw_reward
+        result = self._after(action, *ends)
         stopwatch.spent["env"] += perf_counter() - began
         return result
 
     def _after(self, action: np.ndarray, terminated: Any, truncated: Any, ended: bool) -> Any:
         """What follows a step: rewards, checks, the ends of episodes."""
-        self._t += 1
-        self._return += self._raw_reward
         self._reward[:] = np.sign(self._raw_reward) if self.clip_reward else self._raw_reward
         if not (self._image or all_finite(self._flat)) or not all_finite(self._checked):
             self._blame(action)
@@ -155,24 +155,18 @@ class Envs:
         return self._deadline - self._t
 
     def stepped(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, Final]:
-        """What `step` gives for the last of the steps [k, N] that the compiled `kernel` has made; no episode ended in
-        the others, whose rewards are the last one's."""
+        """What `step` gives for the last of the steps [k, N] that the compiled kernels have made; in the others no
+        episode ended."""
         began = perf_counter()
         if self._log is not None:
-            for ahead, action in enumerate(actions):
-                self._log.put(self._t + ahead, action, self._start)
-        self._t += len(actions) - 1
-        self._return += (len(actions) - 1) * self._raw_reward
+            self._log.extend(self._t, actions, self._start)
+        self._t += len(actions)
         result = self._after(actions[-1], *self._ends())
         stopwatch.spent["env"] += perf_counter() - began
         return result
 
-    def agrees(self, step: Callable[[int, int], int]) -> bool:
-        """Whether a compiled step (address of the kernel's state, address of actions) equals this one's to the bit."""
-        return False
-
     def _ends(self) -> Ends:
-        """Of the step that the kernel has made last."""
+        """Of the step that the kernels have made last."""
         raise NotImplementedError
 
     def pop_episodes(self) -> list[Episode]:

@@ -6,7 +6,6 @@ before it trusts that. Episodes start, are seeded, saved and replayed by Gymnasi
 states are exchangeable with the backends "sync" and "async".
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -16,12 +15,6 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from rlx.envs.batch import Ends
 from rlx.envs.spaces import EnvError
 from rlx.envs.sync import SyncEnvs
-
-KERNEL_STATE = np.dtype(  # the struct CartPole of rlx/engine/kernels.c
-    [("state", "u8"), ("obs", "u8"), ("terminated", "u8"), ("lanes", "i8")]
-    + [(name, "f8") for name in ("force", "gravity", "masspole", "total_mass", "length", "polemass_length", "tau")]
-    + [("x_limit", "f8"), ("theta_limit", "f8")]
-)
 
 
 class CartPoleEnvs(SyncEnvs):
@@ -39,9 +32,7 @@ class CartPoleEnvs(SyncEnvs):
         self._never = np.zeros(num_envs, bool)
         self._infos = [{}] * num_envs
         self._raw_reward[:] = 1.0
-        self._fell = np.zeros(num_envs, bool)
         self._compare()
-        self.kernel = "cartpole", self._kernel_state()
 
     def _advance(self, action: np.ndarray) -> Ends:
         cart, state, rate, cos, sin, temp, arm, more = self.cart, self._state, self._rate, *self._scratch
@@ -75,41 +66,6 @@ class CartPoleEnvs(SyncEnvs):
         self.obs[:] = state.T
         terminated = np.logical_or.reduce(np.abs(state[0::2]) > self._limits)
         return terminated, self._never, bool(terminated.any())
-
-    def _kernel_state(self) -> np.ndarray:
-        cart = self.cart
-        fields = {
-            "state": self._state.ctypes.data, "obs": self.obs.ctypes.data, "terminated": self._fell.ctypes.data,
-            "lanes": self.num_envs, "force": cart.force_mag, "gravity": cart.gravity, "masspole": cart.masspole,
-            "total_mass": cart.total_mass, "length": cart.length, "polemass_length": cart.polemass_length,
-            "tau": cart.tau, "x_limit": cart.x_threshold, "theta_limit": cart.theta_threshold_radians,
-        }  # fmt: skip
-        struct = np.zeros((), KERNEL_STATE)
-        for name, value in fields.items():
-            struct[name] = value
-        return struct
-
-    def _ends(self) -> Ends:
-        return self._fell, self._never, bool(self._fell.any())
-
-    def agrees(self, step: Callable[[int, int], int]) -> bool:
-        """Whether a compiled step, step(address of the kernel's state, address of actions), equals this one to the last
-        bit, on 256 random states. Leaves no trace."""
-        assert self.kernel is not None
-        rng, kept = np.random.default_rng(1), (self._state.copy(), self.obs.copy())
-        address, equal = self.kernel[1].ctypes.data, True
-        for _ in range(-(-256 // self.num_envs)):
-            before = _some_states(rng, self.num_envs)
-            action = rng.integers(0, 2, self.num_envs)
-            self._state[:] = before
-            terminated, _, ended = self._advance(action)
-            after, obs, fell = self._state.copy(), self.obs.copy(), terminated.copy()
-            self._state[:] = before
-            said = step(address, action.ctypes.data)
-            same = np.array_equal(after, self._state) and np.array_equal(obs, self.obs)
-            equal &= same and np.array_equal(fell, self._fell) and bool(said) == ended
-        self._state[:], self.obs[:] = kept
-        return equal
 
     def _reset_lane(self, i: int, seed: int | None) -> None:
         super()._reset_lane(i, seed)

@@ -43,6 +43,12 @@ class ActionLog:
             k = self._make_room(t, min(starts))
         self.rows[k] = action
 
+    def extend(self, t: int, actions: np.ndarray, starts: list[int]) -> None:
+        """Keep `actions` [k, N, ...] of the times from t on."""
+        while (end := t - self.first + len(actions)) > len(self.rows):
+            self._make_room(t, min(starts))
+        self.rows[end - len(actions) : end] = actions
+
     def get(self, start: int, t: int, lane: int) -> np.ndarray:
         """The actions of a lane from time start to before t, a copy."""
         return self.rows[start - self.first : t - self.first, lane].copy()

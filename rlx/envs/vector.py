@@ -1,6 +1,6 @@
 """The backends "vector" (Gymnasium's vector_entry_point) and "envpool": one object steps all environments.
 
-CartPole has its own, exact and resumable: see `native`. The others share one random generator or seed only
+CartPole has its own, exact and resumable: see `cartpole`. The others share one random generator or seed only
 when they are made, so that open episodes cannot be restored: each checkpoint starts new ones (`replayable` is
 False).
 

@@ -157,48 +157,68 @@ def test_a_policy_that_plays_keeps_the_statistics_it_was_saved_with() -> None:
         np.testing.assert_array_equal(value, before[name])
 
 
-@pytest.mark.parametrize("settings", [{}, {"normalize_reward": True}, {"max_episode_steps": 13}], ids=str)
-def test_the_kernels_loop_gives_what_single_steps_give_to_the_last_bit(settings: dict) -> None:
-    """Three environments, 30 rollouts through every call that is compared; then saved and restored in the middle."""
+CLASSIC = ["CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1", "Acrobot-v1"]
+LOOPS = [(id, {"max_episode_steps": 170}) for id in CLASSIC] + [
+    ("CartPole-v1", {"normalize_reward": True}),
+    ("CartPole-v1", {"max_episode_steps": 13}),
+    ("MountainCar-v0", {"normalize_obs": True, "clip_obs": 1.0}),
+    ("Pendulum-v1", {"normalize_obs": True, "kwargs": {"g": 9.81}}),
+]
+
+
+@pytest.mark.parametrize(("id", "settings"), LOOPS, ids=str)
+def test_the_kernels_loop_gives_what_single_steps_of_gymnasium_give_to_the_last_bit(id: str, settings: dict) -> None:
+    """Three environments, 12 rollouts through calls that are compared; then saved and restored in the middle."""
     rollouts = []
-    for by_kernel in (True, False):
-        cfg = EnvConfig(name="cartpole", id="CartPole-v1", **settings)
+    for backend in ("auto", "sync"):
+        cfg = EnvConfig(name="classic", id=id, backend=backend, **settings)
         envs = make_envs(cfg, 3, seed=0)
-        if not by_kernel:
-            envs.kernel = None
         head = make_head(envs.action_space)
         model = ActorCritic(
-            envs.observation_space.shape, head, ModelConfig([16], "tanh", False, True, 0.0, 32),
+            envs.observation_space.shape, head, ModelConfig([16], "tanh", False, True, 0.5, 32),
             torch.Generator().manual_seed(0),
         )  # fmt: skip
         rollouts.append(Rollout(cfg, envs, model, head, 50, 0.99, np.random.default_rng(0), torch.device("cpu")))
     if rollouts[0]._act.kernels is None:
         pytest.skip("no kernels here")
-    for turn in range(30):
+    for turn in range(12):
         batches = [rollout.collect() for rollout in rollouts]
         assert all(torch.equal(batches[0][name], batches[1][name]) for name in batches[0])
         assert list(rollouts[0].episodes) == list(rollouts[1].episodes)
         states = [rollout.state_dict() for rollout in rollouts]
         assert str(states[0]) == str(states[1])
-        if turn == 20:
-            for rollout, state in zip(rollouts, states):
+        if turn == 8:
+            for rollout, state in zip(rollouts, reversed(states)):
                 rollout.load_state_dict(state)
     assert rollouts[0]._loop and not rollouts[1]._loop and rollouts[0].episodes
 
 
-def test_a_compiled_step_that_rounds_differently_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("id", CLASSIC)
+def test_compiled_environments_that_round_differently_are_not_used(id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from rlx.engine import kernels
-    from rlx.envs.cartpole import CartPoleEnvs
+    from rlx.envs import compiled
 
-    loaded = kernels.load()
-    if loaded is None:
+    if kernels.load() is None:
         pytest.skip(kernels.problem())
-    envs = make_envs(EnvConfig(name="cartpole", id="CartPole-v1"), 3, seed=0)
-    assert isinstance(envs, CartPoleEnvs) and envs.kernel
-    step = loaded.environments["cartpole"]
-    assert envs.agrees(step)
-    envs.kernel[1]["gravity"] = np.nextafter(9.8, 10)
-    assert not envs.agrees(step)
+    cfg = EnvConfig(name="classic", id=id)
+    envs = make_envs(cfg, 3, seed=0)
+    assert isinstance(envs, compiled.CompiledEnvs) and envs.agrees()
+    envs.kernel["k"][0] = np.nextafter(np.float32(envs.kernel["k"][0]), np.float32(np.inf))
+    assert not envs.agrees()
+    monkeypatch.setattr(compiled.CompiledEnvs, "agrees", lambda self: False)
+    monkeypatch.setattr(compiled, "_verdicts", {})
+    assert not isinstance(make_envs(cfg, 3, seed=0), compiled.CompiledEnvs)
+
+
+def test_squares_are_those_of_pow_which_rounds_otherwise_than_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one number in a thousand: so many pendulums are compared."""
+    from rlx.envs import compiled
+
+    envs = make_envs(EnvConfig(name="pendulum", id="Pendulum-v1"), 4, seed=0)
+    if not isinstance(envs, compiled.CompiledEnvs):
+        pytest.skip("no kernels here")
+    monkeypatch.setattr(compiled, "COMPARED", 6000)
+    assert envs.agrees()
 
 
 @pytest.mark.parametrize("acts", ["rollout", "explorer"])

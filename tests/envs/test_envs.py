@@ -9,6 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from rlx.base.extras import install
+from rlx.engine import kernels
 from rlx.envs.episodes import ActionLog, episode_seed
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig, make_env
@@ -487,7 +488,12 @@ def test_mujoco_writes_nothing_to_stdout_or_the_working_directory(tmp_path, capf
     assert capfd.readouterr().out == "" and os.listdir(tmp_path) == []
 
 
-def test_backend_auto_is_the_array_version_where_it_is_exact_and_pays(make):
+def test_backend_auto_is_the_compiled_version_or_else_the_array_version_where_it_pays(make, monkeypatch):
+    if kernels.load() is not None:
+        assert type(make(config("CartPole-v1", backend="auto"), 1)).__name__ == "CompiledEnvs"
+        assert type(make(config("Acrobot-v1", backend="auto"), 8)).__name__ == "CompiledEnvs"
+        assert type(make(config("Acrobot-v1", backend="auto", seeding="once"), 8)).__name__ == "SyncEnvs"
+    monkeypatch.setattr(kernels, "load", lambda: None)
     assert type(make(config("CartPole-v1", backend="auto"), 8)).__name__ == "CartPoleEnvs"
     assert type(make(config("CartPole-v1", backend="auto"), 1)).__name__ == "SyncEnvs"
     assert type(make(config("Acrobot-v1", backend="auto"), 8)).__name__ == "SyncEnvs"

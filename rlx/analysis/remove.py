@@ -11,12 +11,11 @@ from typing import Any
 from rlx.analysis import grids
 from rlx.base.errors import UserError
 from rlx.base.paths import near
-from rlx.rundir import index, query, reader
+from rlx.rundir import home, index, query, reader
 from rlx.rundir.filter import select
 from rlx.rundir.layout import lock
 from rlx.rundir.provenance import Provenance
 
-ROOT = Path("runs")
 LAST = ("run.json", "config.yaml")  # what makes a directory a run goes last: half removed, it can be removed again
 
 
@@ -41,7 +40,7 @@ def plan(names: Sequence[str], conditions: Sequence[str] = ()) -> Plan:
         raise UserError("rm: RUN is missing: run directories, or --where KEY=VALUE (rlx rm --help)")
     chosen: dict[Path, Path] = {}
     whole: dict[Path, Path] = {}
-    for name in names or (str(ROOT),):
+    for name in names or (str(home.runs_dir()),):
         path = Path(name)
         if path.is_symlink():
             raise UserError(f"rm {name}: is a link (to {os.path.realpath(path)}), which rlx rm does not follow")
@@ -69,13 +68,14 @@ def _runs(name: str, anywhere: bool) -> list[Path]:
     if not name:
         raise UserError("rm '': must be a run directory, latest or latest:ALGO")
     if path.is_dir() and (anywhere or grids.is_grid(path)):
-        return reader.find(path)
+        return reader.find(path, links=False)
     if not path.exists() and query.GLOB.search(name):
         return [one for one in query.find([name]) if not one.is_symlink()]
     try:
         return [reader.resolve(name)]
     except reader.NotARun as error:
-        inside = [] if Path.cwd().is_relative_to(path.resolve()) else reader.find(path)  # that may be the whole disk
+        around = Path.cwd().is_relative_to(path.resolve())  # that may be the whole disk
+        inside = [] if around else reader.find(path, links=False)
         hint = f"; it has {len(inside)} under it: rlx rm '{name}/*', or --where" if inside else ""
         raise UserError(f"rm {error}{hint}") from None
 
@@ -88,7 +88,8 @@ def _selected(chosen: dict[Path, Path], conditions: Sequence[str]) -> dict[Path,
 
 def _check_needed(chosen: dict[Path, Path]) -> None:
     """No other run of their directories starts from one of them."""
-    roots = {ROOT.resolve(), *(_real(query.raw_config(path).get("runs_dir")) or ROOT.resolve() for path in chosen)}
+    here = home.runs_dir().resolve()
+    roots = {here, *(_real(query.raw_config(path).get("runs_dir")) or here for path in chosen)}
     for root in roots:
         for other in reader.find(root):
             if other.resolve() in chosen:
@@ -130,7 +131,7 @@ def carry_out(removal: Plan) -> None:
         with lock(path, f"rm {path}", lambda: "is running"):
             _remove(path)
     for path in removal.grids:
-        if inside := reader.find(path):  # one that began since
+        if inside := reader.find(path, links=False):  # one that began since
             raise UserError(f"rm {path}: has a new run in it, {inside[0].name}")
         _try(shutil.rmtree, path, path)
 

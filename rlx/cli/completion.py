@@ -11,6 +11,7 @@ from typing import Any
 from rlx.base.errors import ConfigError
 from rlx.config import kind, registry
 from rlx.config.nested import flatten
+from rlx.rundir import home
 from rlx.search import settings
 
 SCRIPTS = {shell: Path(__file__).parent / "templates" / f"rlx.{shell}" for shell in ("bash", "zsh", "fish")}
@@ -64,6 +65,7 @@ SEVERAL = ("plot", "rm", "diff", "compare")  # runs
 
 def candidates(words: list[str]) -> list[str]:
     """What could stand in place of the last of `words` (what was typed after `rlx`)."""
+    words = [*home.take(words[:-1]), *words[-1:]]
     current = words[-1] if words else ""
     if len(words) <= 1:
         return _starting(current, (*FLAGS, "--help", "--version") if current.startswith("-") else FLAGS)
@@ -71,7 +73,7 @@ def candidates(words: list[str]) -> list[str]:
     if before in VALUES and (verb != "train" or before != "--device"):
         return _starting(current, VALUES[before])
     if current.startswith("-"):
-        return _starting(current, FLAGS.get(verb, ()))
+        return _starting(current, (*FLAGS.get(verb, ()), home.FLAG))
     if len(words) == 2 and verb in ("list", "completion"):
         return _starting(current, LISTS if verb == "list" else SCRIPTS)
     if verb == "explain" and len(words) == 2:
@@ -81,7 +83,7 @@ def candidates(words: list[str]) -> list[str]:
     if verb in RUN_VERBS and (len(words) == 2 or verb in SEVERAL):
         from rlx.rundir import reader
 
-        return _starting(current, ["latest", *(str(path) for path in reversed(reader.find(Path("runs"))))])
+        return _starting(current, ["latest", *(str(path) for path in reversed(reader.find(home.runs_dir())))])
     if verb == "sweep":
         return _sweep(words, current)
     return _override(words[1:], current) if verb in ("train", "resume") else []
@@ -90,7 +92,7 @@ def candidates(words: list[str]) -> list[str]:
 def _sweep(words: list[str], current: str) -> list[str]:
     """What stands after `rlx sweep`: an action and a study, or settings and the words of a run."""
     if words[1] in ACTIONS and len(words) > 2:
-        studies = sorted(path.parent.name for path in Path("runs", "sweeps").glob("*/study.json"))
+        studies = sorted(path.parent.name for path in (home.runs_dir() / "sweeps").glob("*/study.json"))
         more = ("trials=", "jobs=", "storage=") if words[1] == "resume" else ()
         return _starting(current, ("latest", *studies) if len(words) == 3 else more)
     name, equals, value = current.partition("=")

@@ -14,6 +14,8 @@ def main() -> NoReturn:
     _open_streams()
     if sys.argv[1:2] in (["train"], ["resume"]) and _follows():
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # torchrun: the first process says it all
+    if sys.argv[1:2] != ["complete"]:
+        sys.argv[1:] = _without_place(sys.argv[1:])
     try:
         code = _quick(sys.argv[1:2], sys.argv[2:]) if _is_quick(sys.argv[1:]) else _run()
     except BrokenPipeError:  # `| head`: the reader has seen enough
@@ -22,6 +24,19 @@ def main() -> NoReturn:
     else:
         end_stdout()
     sys.exit(code)
+
+
+def _without_place(words: list[str]) -> list[str]:
+    """Without the words that say where runs are, of which every verb may have some."""
+    from rlx.base.errors import UserError
+    from rlx.rundir import home
+
+    try:
+        return home.take(words)
+    except UserError as error:
+        from rlx.cli import exit_codes
+
+        sys.exit(exit_codes.say(str(error)))
 
 
 def _is_quick(words: list[str]) -> bool:

@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 
 from rlx.base.errors import ConfigError, choices_hint, closest, shown
 from rlx.config import registry
+from rlx.rundir import home
 
 SHORT = {
     "-h": "--help", "-r": "--run", "-m": "--multirun", "-c": "--cfg", "-p": "--package", "-i": "--info",
@@ -93,6 +94,9 @@ def split(argv: list[str]) -> Words:
                 f"{typed}: no such flag{f'; did you mean --{close}?' if close else ''} (rlx train --help)"
             )
     _check_combination(words)
+    place = os.environ.get(home.VARIABLE)
+    if place and not any(word.lstrip("+").startswith(home.KEY) for word in words.overrides):
+        words.overrides.append(f"{home.KEY}{quoted(place)}")
     files = [word for word in words.overrides if "=" not in word and word.endswith((".yaml", ".yml"))]
     if len(files) > 1:
         raise ConfigError(f"{files[1]}: one file holds the whole configuration; there is {files[0]} already")
@@ -127,6 +131,14 @@ def _check_combination(words: Words) -> None:
         raise ConfigError("--continue: only with a grid (rlx train -m ... --continue); of one run: rlx resume RUN")
     if "--resolve" in words.flags and not {"--cfg", "--help"} & set(words.flags):
         raise ConfigError("--resolve: only with --cfg (rlx train --cfg job --resolve)")
+
+
+def quoted(text: str) -> str:
+    """A text as a value of an override."""
+    if re.fullmatch(r"[\w./+-]+", text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 # -- overrides -------------------------------------------------------------------------------------------------

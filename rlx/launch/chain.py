@@ -116,7 +116,7 @@ def run(name: str, given: arguments.Words, start: Start) -> None:
     for i, stage in enumerate(stages):
         try:
             filled = stage.filled(runs)
-            runs[stage.name] = quoted(start(_compose(filled, given), ["rlx", "train", *filled]))
+            runs[stage.name] = arguments.quoted(str(start(_compose(filled, given), ["rlx", "train", *filled])))
         except BaseException as error:
             _say_how_to_go_on(stages, i, runs, getattr(error, "path", None))
             raise
@@ -126,15 +126,6 @@ def _compose(overrides: list[str], given: arguments.Words) -> dict[str, Any]:
     with one_line(overrides, given.config_dir), compose_all(given) as compose:
         parsed = arguments.overrides(overrides, config_dir=given.config_dir)
         return plain(compose([override.input_line or "" for override in parsed]))
-
-
-def quoted(path: Path) -> str:
-    """A path as a value of an override."""
-    text = str(path)
-    if re.fullmatch(r"[\w./+-]+", text):
-        return text
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _say_how_to_go_on(stages: list[Stage], i: int, finished: Mapping[str, str], path: Path | None) -> None:

@@ -25,6 +25,7 @@ from rlx.config import kind, registry
 from rlx.config.schema import find_target
 from rlx.launch.arguments import Words, for_hydra
 from rlx.launch.hydra_errors import one_line
+from rlx.rundir import home
 
 OLD = hydra.__version__.startswith("1.3")  # 1.4 has other names for the same, and warns of these
 BASE: dict[str, Any] = {"version_base": "1.3"} if OLD else {}
@@ -79,18 +80,20 @@ def first(given: Words) -> str:
     if given.file is not None:
         return _stored("file", _whole(given.file))
     name = given.flags.get("--config-name") or kind.primary(given.overrides, given.config_dir)
-    user = registry.user_conf()
-    if name not in registry.PRIMARY.values() or user is None or not (user / f"{name}.yaml").exists():
+    user, place = registry.user_conf(), home.configured()  # of both worlds
+    own = user is not None and (user / f"{name}.yaml").exists()
+    if name not in registry.PRIMARY.values() or not (own or place != home.DEFAULT):
         return name
     content, notice = registry.begins_with(name)
+    content["runs_dir"] = place
     if notice and notice not in _said:
         print(f"rlx: note: {notice}", file=sys.stderr)
         _said.add(notice)
     sections = {key: content.pop(key) for key in registry.groups() if key in content}
     if sections:  # over the files that are chosen, under presets
         listed = content["defaults"]
-        place = next((i for i, item in enumerate(listed) if "preset" in str(item)), len(listed))
-        listed.insert(place, _stored(f"{name}_sections", sections, package="_global_"))
+        at = next((i for i, item in enumerate(listed) if "preset" in str(item)), len(listed))
+        listed.insert(at, _stored(f"{name}_sections", sections, package="_global_"))
     return _stored(name, content)
 
 

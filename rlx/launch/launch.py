@@ -23,7 +23,6 @@ from rlx.base.in_fork import Died, apart
 from rlx.base.signals import Interrupted
 from rlx.config import kind, registry
 from rlx.launch import arguments, chain, grid as grids
-from rlx.launch.chain import quoted
 from rlx.launch.composing import check_hydra, compose, compose_all, compose_in, first, opened, plain, set_threads
 from rlx.launch.config_files import check_size
 from rlx.launch.grid import Grid
@@ -158,7 +157,8 @@ def _run_grid(given: arguments.Words, parsed: list[Override], command: list[str]
     """Every job, by Hydra's launcher. One that is interrupted says how to go on."""
     grid = grids.check(given, parsed, command)
     overrides = [word for word in given.overrides if word.partition("=")[0].lstrip("+") != "hydra.sweep.dir"]
-    overrides.append(f"hydra.sweep.dir={quoted(grid.directory)}")  # the one that was made: its name has the time in it
+    made = arguments.quoted(str(grid.directory))  # its name has the time in it
+    overrides.append(f"hydra.sweep.dir={made}")
     try:
         with opened(given.config_dir) as hydra_object:
             with progress.watching(grid) if progress is not None else contextlib.nullcontext():

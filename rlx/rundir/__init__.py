@@ -5,6 +5,7 @@ metrics      metrics.jsonl, the truth                    tensorboard  the events
 keys         what a key of the configuration means       films        videos/
 reader       what `rlx ls` and `rlx show` print          query        several runs and their configurations
 filter       --where and --sort                          index        the cache of `rlx ls`
+home         where runs are
 
 A stranger may have written any file there: base.guarded reads them, base.document makes objects of the JSON ones.
 

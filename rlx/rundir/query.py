@@ -13,7 +13,7 @@ from rlx.base import guarded
 from rlx.base.errors import UserError, choices_hint, did_you_mean, shown
 from rlx.config.keys import ORIGINS
 from rlx.config.nested import flatten
-from rlx.rundir import reader
+from rlx.rundir import home, reader
 from rlx.rundir.layout import CONFIG
 from rlx.rundir.provenance import Provenance
 
@@ -24,7 +24,7 @@ GLOB = re.compile(r"[*?\[]")
 def find(names: Sequence[str]) -> list[Path]:
     """The runs that the words name: runs, directories of runs, patterns of either, latest. Raises UserError."""
     runs: list[Path] = []
-    for name in names or ("runs",):
+    for name in names or (str(home.runs_dir()),):
         path = Path(name)
         if name == "latest" or name.startswith("latest:"):
             runs.append(reader.resolve(name))
@@ -36,7 +36,7 @@ def find(names: Sequence[str]) -> list[Path]:
             what = "not a directory" if path.exists() else "no such directory"
             raise UserError(f"{shown(name)}: {what} (a run, or a directory with runs under it; rlx train makes runs/)")
     if not runs:
-        raise UserError(f"no runs under {', '.join(names) or 'runs'} yet: rlx train algo=ppo env=cartpole")
+        raise UserError(f"no runs under {', '.join(names) or home.runs_dir()} yet: rlx train algo=ppo env=cartpole")
     return sorted({path.resolve(): path for path in runs}.values(), key=natural)
 
 

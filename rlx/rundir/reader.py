@@ -9,6 +9,7 @@ from typing import Any
 from rlx.base import guarded
 from rlx.base.errors import UserError, choices_hint, shown
 from rlx.config.facts import Facts
+from rlx.rundir import home
 from rlx.rundir.layout import SILENT, Status
 from rlx.rundir.metrics import MetricsTable
 from rlx.rundir.provenance import Provenance
@@ -20,17 +21,30 @@ class NotARun(UserError):
     """A path that is not a run directory; the message is one line."""
 
 
-def find(root: Path) -> list[Path]:
-    """All run directories under `root`, oldest first. None is looked for inside a run directory or behind a link."""
-    return sorted(map(Path, _walk(os.fspath(root))), key=lambda path: (path.name, str(path)))
+def find(root: Path, links: bool = True) -> list[Path]:
+    """All run directories under `root`, oldest first, each once: linked folders are looked into after the others, and
+    not without `links`. None is looked for inside a run directory."""
+    seen: set[tuple[int, int]] = set()
+    runs: list[str] = []
+    roots = [os.fspath(root)]
+    while roots:
+        runs += _walk(roots.pop(0), seen, roots)
+        if not links:
+            break
+    return sorted(map(Path, runs), key=lambda path: (path.name, str(path)))
 
 
 def is_run(path: Path) -> bool:
     return (path / "run.json").is_file() and (path / "config.yaml").is_file()
 
 
-def _walk(root: str) -> Iterator[str]:
+def _walk(root: str, seen: set[tuple[int, int]], links: list[str]) -> Iterator[str]:
+    """The runs below a directory; links to directories are added to `links`, and none of `seen` (by inode) again."""
     try:
+        about = os.stat(root)
+        if (about.st_dev, about.st_ino) in seen:
+            return
+        seen.add((about.st_dev, about.st_ino))
         with os.scandir(root) as listing:
             entries = list(listing)
     except OSError:  # no directory, or one that may not be read
@@ -40,7 +54,9 @@ def _walk(root: str) -> Iterator[str]:
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path)
+            yield from _walk(entry.path, seen, links)
+        elif entry.is_symlink() and entry.is_dir():
+            links.append(entry.path)
 
 
 def newest_first(root: Path) -> list[Path]:
@@ -48,16 +64,18 @@ def newest_first(root: Path) -> list[Path]:
     return sorted(find(root), key=lambda path: (str(Provenance.read(path).started), path.name), reverse=True)
 
 
-def resolve(name: str, runs_dir: str = "runs") -> Path:
+def resolve(name: str, runs_dir: Path | None = None) -> Path:
     """A run directory by path, `latest` for the newest under runs_dir, latest:ALGO for the newest of an algorithm.
 
     Raises NotARun.
     """
     word, colon, algo = name.partition(":")
     if word == "latest":
-        runs = find(Path(runs_dir))
+        runs_dir = runs_dir or home.runs_dir()
+        runs = find(runs_dir)
         if not runs:
-            raise NotARun(f"{name}: there is no run under {runs_dir}/ yet (rlx train starts one)")
+            elsewhere = f"{home.FLAG} DIRECTORY or {home.VARIABLE} looks elsewhere"
+            raise NotARun(f"{name}: there is no run under {runs_dir}/ yet (rlx train starts one; {elsewhere})")
         if colon:
             of = {path: str(Provenance.read(path).algo) for path in runs}
             runs = [path for path in runs if of[path] == algo]

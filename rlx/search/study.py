@@ -22,10 +22,9 @@ import filelock
 from rlx.base import guarded, process
 from rlx.base.atomic_files import TEMPORARY, write_atomically, write_json
 from rlx.base.errors import ConfigError, UserError, choices_hint, shown
-from rlx.rundir import reader
+from rlx.rundir import home, reader
 from rlx.rundir.layout import lock
 
-ROOT = Path("runs") / "sweeps"
 OVER = (
     "complete",
     "pruned",
@@ -221,8 +220,9 @@ def _newest(directories: list[Path]) -> Study:
     return max(studies, key=lambda study: str(study.asked.get("created")))
 
 
-def find(name: str, root: Path = ROOT) -> Study:
+def find(name: str, root: Path | None = None) -> Study:
     """A study by its path, its name under runs/sweeps, or `latest`. Raises UserError."""
+    root = root or home.runs_dir() / "sweeps"
     directories = sorted(file.parent for file in root.glob("*/study.json"))
     if name == "latest":
         if not directories:

@@ -13,7 +13,7 @@ from rlx.analysis import statistics
 from rlx.analysis.curves import build as plot, configurations, curves
 from rlx.analysis.report.search import StudySummary, line_of, read_study
 from rlx.base.errors import UserError
-from rlx.rundir import query, reader
+from rlx.rundir import home, query, reader
 from rlx.rundir.layout import SILENT, Status
 from rlx.rundir.metrics import MetricsTable, is_number
 from rlx.rundir.provenance import Provenance
@@ -129,7 +129,7 @@ def build(words: Sequence[str], metric: str = "", title: str = "") -> Report:
     plots = _plots(paths, metric, chosen, rows)
     for picture in plots:
         notes += [note for note in picture.notes if " too" in note or "earlier run" in note]
-    words = list(words or ["runs"])
+    words = list(words or [str(home.runs_dir())])
     title = title or (str(studies[0].asked.get("name", "")) if len(studies) == 1 else "") or ", ".join(words)
     return Report(title, words, rows, plots, studies, list(dict.fromkeys(notes)), chosen)
 

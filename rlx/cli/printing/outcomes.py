@@ -6,7 +6,7 @@ from typing import Any
 
 from rlx.base.paths import near
 from rlx.base.text import escaped
-from rlx.cli.printing.text import columns, quoted, score, table
+from rlx.cli.printing.text import columns, dash_of, quoted, score, table
 
 
 def finished(path: Path, outcome: Mapping[str, Any]) -> None:
@@ -18,9 +18,9 @@ def finished(path: Path, outcome: Mapping[str, Any]) -> None:
     columns(rows)
     name = quoted(path)
     if reader.place(path) == "task":
-        print(f"\nnext: rlx eval {name} --prompts 1000\n      rlx sample {name}\n      rlx dash")
+        print(f"\nnext: rlx eval {name} --prompts 1000\n      rlx sample {name}\n      {dash_of(path)}")
     else:
-        print(f"\nnext: rlx eval {name} --episodes 100\n      rlx play {name} --gif out.gif\n      rlx dash")
+        print(f"\nnext: rlx eval {name} --episodes 100\n      rlx play {name} --gif out.gif\n      {dash_of(path)}")
     print(f"run: {near(path)}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlx.base.paths import near
-from rlx.cli.printing.text import columns, table
+from rlx.cli.printing.text import columns, dash_of, table
 
 EVERY = 0.5  # seconds between two looks
 ROWS = 12  # of the live table, at most
@@ -145,7 +145,7 @@ def ended(study: Any, rows: Sequence[Row], name: str, over: bool) -> None:
         print(f"best: {told(best)}")
     print(summary(study, rows))
     if over and best:
-        print(f"\nnext: rlx sweep best {name} --train\n      rlx sweep show {name}\n      rlx dash")
+        print(f"\nnext: rlx sweep best {name} --train\n      rlx sweep show {name}\n      {dash_of(study.directory)}")
     print(f"run: {near(study.directory)}")
 
 

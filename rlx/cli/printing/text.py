@@ -6,12 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from rlx.base.paths import near
+from rlx.rundir import home
 from rlx.rundir.layout import LastEvaluation
 
 
 def quoted(path: Path | str) -> str:
     """A path as the shell takes it."""
     return shlex.quote(str(near(Path(path))))
+
+
+def dash_of(path: Path) -> str:
+    """The command that shows a run, a grid or a search in TensorBoard, among the others of its directory of runs."""
+    place = home.of(path)
+    return "rlx dash" if place.absolute() == home.usual().absolute() else f"rlx dash {quoted(place)}"
 
 
 def columns(rows: Iterable[tuple[str, str]]) -> None:

@@ -15,8 +15,8 @@ from rlx import __version__
 from rlx.base.errors import UserError, choices_hint, shown
 from rlx.cli import exit_codes
 
+optional = partial(typer.Option, show_default=False)  # it stands for something that its help names
 PASS = {"allow_extra_args": True, "ignore_unknown_options": True}
-RUNS = Path("runs")
 TOUR = f"""rlx {__version__}: reinforcement learning you can start, trust, compare and resume
 
   rlx train algo=ppo env=cartpole        train an agent (about 6 seconds)
@@ -61,7 +61,12 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def tour(
-    ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    _: Annotated[
+        str | None,
+        optional("--runs-dir", metavar="DIRECTORY", help="Where runs are, of any command (RLX_RUNS_DIR, conf, runs)."),
+    ] = None,  # taken before: see rlx.rundir.home
 ) -> None:
     """Reinforcement-learning runs you can start, trust, compare and resume."""
     if version:
@@ -73,7 +78,7 @@ def tour(
 
 # -- options and arguments -------------------------------------------------------------------------------------
 
-optional = partial(typer.Option, show_default=False)  # it stands for something that its help names
+Directory = Annotated[Path | None, typer.Argument(metavar="[DIRECTORY]", help="Where to look (the directory of runs).")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, latest or latest:ALGO.")]
 Checkpoint = Annotated[str, typer.Option(help="latest, best, final or a step.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Run the code of a run's own that this machine has not recorded.")]
@@ -100,6 +105,7 @@ def check_choice(what: str, value: str, choices: Iterable[str], noun: str) -> No
 
 
 def check_directory(directory: Path) -> None:
+    """Raises UserError where there is none."""
     if not directory.is_dir():
         what = "not a directory" if directory.exists() else "no such directory"
         raise UserError(f"{directory}: {what} (rlx train makes runs/)")

@@ -10,10 +10,9 @@ import time
 from pathlib import Path
 from typing import IO, Annotated
 
-import typer
-
 from rlx.base.errors import UserError
-from rlx.cli.verbs.base import RUNS, app, check_directory, optional
+from rlx.cli.verbs.base import Directory, app, check_directory, optional
+from rlx.rundir import home
 from rlx.rundir.tensorboard_grid import BANDS
 
 FIRST, MANY = 6006, 100  # ports that are tried where none is asked for
@@ -23,12 +22,13 @@ HOST = "localhost"
 
 @app.command()
 def dash(
-    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="A directory of runs, or a grid.")] = RUNS,
+    directory: Directory = None,
     port: Annotated[
         int | None, optional(min=1, max=65535, help=f"Port of the web page ({FIRST}, or the next free one).")
     ] = None,
 ) -> None:
     """TensorBoard over the runs, on localhost only, until Ctrl-C."""
+    directory = directory or home.runs_dir()
     check_directory(directory)
     if port is not None and not _free(port):
         raise UserError(f"--port={port}: is in use by another program (without --port a free one is used)")

@@ -11,7 +11,7 @@ from rlx.base.errors import UserError
 from rlx.base.paths import check_out
 from rlx.cli import printing
 from rlx.cli.verbs.base import (
-    RUNS,
+    Directory,
     Json,
     RunName,
     answer,
@@ -31,17 +31,18 @@ Where = Annotated[
 
 @app.command()
 def ls(
-    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Where to look.")] = RUNS,
+    directory: Directory = None,
     where: Where = None,
     sort: Annotated[str, typer.Option(help="time, eval, env, algo, status, step, or a key as in --where.")] = "time",
     as_json: Annotated[bool, typer.Option("--json", help="A list of what `show --json` prints.")] = False,
 ) -> None:
     """List runs, the newest (or the best) last."""
-    from rlx.rundir import index
+    from rlx.rundir import home, index
     from rlx.rundir.filter import SHOWN, conditions, ordered, select, sort_key, value_of
 
-    if directory != RUNS:  # before the first run there is none
+    if directory is not None:  # before the first run there is none
         check_directory(directory)
+    directory = directory or home.runs_dir()
     entries = index.read(directory)
     key = sort_key(sort, entries, ORDERS)
     chosen = ordered(select(entries, where or ()), key)

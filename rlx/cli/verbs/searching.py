@@ -11,6 +11,7 @@ import typer
 from rlx.base.errors import UserError, did_you_mean, shown
 from rlx.cli import printing
 from rlx.cli.verbs.base import PASS, Json, app, optional
+from rlx.rundir import home
 
 ACTIONS = {"resume": ("-j",), "best": ("--train", "--seeds", "--json"), "show": ("--json",)}  # and their options
 START = ("-j", "--config-dir")
@@ -129,7 +130,7 @@ def _work(study: Any, jobs: int) -> None:
 
 def _name(study: Any) -> str:
     """A study as the command line names it."""
-    if study.directory.parent == (Path.cwd() / "runs" / "sweeps"):
+    if study.directory.parent == (home.usual() / "sweeps").absolute():
         return str(study.name)
     return printing.quoted(study.directory)
 

@@ -45,7 +45,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Plan:
-    """Sides that run in turns: rlx_NAME (experiment=bench_ALGO_NAME; rlx_own: the preset), sb3_NAME, cleanrl,
+    """Sides that run in turns: rlx_NAME (experiment=bench_ALGO_NAME; rlx_own: the preset), sb3_NAME, sbx_NAME, cleanrl,
     purejaxrl_NAME."""
 
     sides: tuple[str, ...]
@@ -99,12 +99,13 @@ BENCHES = {
     ),
     **{
         algo: Bench(
-            (Plan(("rlx_defaults", "sb3_defaults"), 3_000, long=True),),
-            (
+            (Plan(("rlx_defaults", "sb3_defaults", "sbx_defaults"), 3_000, long=True),),
+            tuple(
                 Comparison(
-                    "defaults", "Pendulum, the defaults of Stable-Baselines3, vs Stable-Baselines3",
-                    "rlx_defaults", "sb3_defaults", False,
-                ),
+                    f"defaults{peer}", f"Pendulum, the defaults of Stable-Baselines3, vs {name}",
+                    "rlx_defaults", f"{peer or 'sb3'}_defaults", False,
+                )
+                for peer, name in (("", "Stable-Baselines3"), ("sbx", "SBX (XLA)"))
             ),
         )
         for algo in ("sac", "td3")
@@ -121,7 +122,7 @@ def title(algo: str, side: str) -> str:
     if side == "cleanrl":
         return f"CleanRL, {algo}.py"
     program, _, values = side.partition("_")
-    name = {"sb3": "Stable-Baselines3", "purejaxrl": "PureJaxRL"}[program]
+    name = {"sb3": "Stable-Baselines3", "sbx": "SBX", "purejaxrl": "PureJaxRL"}[program]
     whose = {"zoo": "RL-Zoo's", "cleanrl": "CleanRL's", "defaults": "its default"}[values]
     return f"{name}, {whose} hyper-parameters"
 
@@ -140,14 +141,18 @@ class Peers:
     cleanrl_python: str
     purejaxrl: Path | None = None  # a checkout
     purejaxrl_python: str = sys.executable
+    sbx: str | None = None  # the Python that has it
 
     def command(self, side: str, steps: int, seed: int, directory: Path) -> list[str]:
         end = [f"total_steps={steps}", f"seed={seed}", f"runs_dir={directory}"]
         if side.startswith("rlx_"):
             return [*title(self.algo, side).replace("rlx", self.rlx, 1).split(), *end]
         words = ["--seed", str(seed)]
-        if side.startswith("sb3_"):
-            what = [self.algo, side.removeprefix("sb3_"), "--total-steps", str(steps), "--log-dir", str(directory)]
+        if side.startswith(("sb3_", "sbx_")):
+            program, _, values = side.partition("_")
+            what = [self.algo, values, "--total-steps", str(steps), "--log-dir", str(directory)]
+            if program == "sbx" and self.sbx:
+                return [self.sbx, str(SB3), *what, *words, "--sbx"]
             return [self.python, str(SB3), *what, *words]
         if side.startswith("purejaxrl_"):
             what = [side.removeprefix("purejaxrl_"), "--checkout", str(self.purejaxrl), "--total-steps", str(steps)]
@@ -166,6 +171,8 @@ class Peers:
                 said = json.loads((directory / "output.txt").read_text().splitlines()[-1])
                 learnt = {"steps_to_475": None, "last_return": round(said["return"], 2)}
                 return {"side": side, "seed": seed, "steps": steps, **used, **learnt, "run_cpu": said["run_cpu"]}
+            if side.startswith("sbx_"):
+                more = ONE_THREAD
             used = measure.run(command, directory / "output.txt", cwd, more)
             done, curve = read_log(side, directory)
         learnt = {"steps_to_475": measure.steps_to(curve), "last_return": round(curve[-1][1], 2) if curve else None}
@@ -181,7 +188,7 @@ def read_log(side: str, directory: Path) -> tuple[int, Curve]:
     if side.startswith("rlx_"):
         return measure.rlx_curve(next(directory.rglob("metrics.jsonl")).read_text().splitlines())
     found = measure.events(directory)
-    if side.startswith("sb3_"):
+    if side.startswith(("sb3_", "sbx_")):
         last = (directory / "output.txt").read_text().splitlines()[-1]
         return int(last.removeprefix("steps: ")), found.get("rollout/ep_rew_mean", [])
     steps = max(step for curve in found.values() for step, _ in curve)
@@ -292,6 +299,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cleanrl-python", default=sys.executable, metavar="PYTHON", help="with its requirements")
     parser.add_argument("--purejaxrl", type=Path, metavar="PATH", help="a checkout of PureJaxRL, to run its PPO too")
     parser.add_argument("--purejaxrl-python", default=sys.executable, metavar="PYTHON", help="with jax and gymnax")
+    parser.add_argument("--sbx-python", metavar="PYTHON", help="one with sbx-rl, to run its SAC and TD3 too")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the directory of the JSON files (docs/results)")
     parser.add_argument("--tables", action="store_true", help="only rewrite the tables from the JSON files")
     args = parser.parse_args(argv)
@@ -325,9 +333,9 @@ def bench(algo: str, args: argparse.Namespace, place: dict[str, Any]) -> dict[st
         raise BenchmarkFailed("no rlx command beside this Python: pip install -e .")
     peers = Peers(
         algo, rlx, sys.executable, find_cleanrl(args.cleanrl, algo), args.cleanrl_python,
-        args.purejaxrl and args.purejaxrl.resolve(), args.purejaxrl_python,
+        args.purejaxrl and args.purejaxrl.resolve(), args.purejaxrl_python, args.sbx_python,
     )  # fmt: skip
-    absent = [name for name in ("cleanrl", "purejaxrl") if getattr(peers, name) is None]
+    absent = [name for name in ("cleanrl", "purejaxrl", "sbx") if getattr(peers, name) is None]
     theirs = measure.versions_of(args.cleanrl_python, ("torch", "numpy", "gymnasium")) if peers.cleanrl else {}
     if not theirs.get("gymnasium", "0.").startswith("0."):
         print("note: with gymnasium 1, CleanRL logs no episodes: see --cleanrl-python", file=sys.stderr)

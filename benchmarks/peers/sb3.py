@@ -11,6 +11,7 @@ writes checkpoints in the runs it is compared with.
 from __future__ import annotations
 
 import argparse
+import importlib
 from typing import Any
 
 NUM_ENVS = {
@@ -118,12 +119,13 @@ def main() -> None:
     parser.add_argument("--total-steps", type=int, required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--log-dir", required=True)
+    parser.add_argument("--sbx", action="store_true", help="SBX instead: the same library's algorithms in JAX")
     args = parser.parse_args()
     chosen = (args.algorithm, args.hyperparameters)
     if chosen not in HYPERPARAMETERS:
         parser.error(f"there are: {', '.join(' '.join(pair) for pair in HYPERPARAMETERS)}")
 
-    import stable_baselines3
+    library = importlib.import_module("sbx" if args.sbx else "stable_baselines3")
     from stable_baselines3.common.env_util import make_vec_env
 
     values = dict(HYPERPARAMETERS[chosen])
@@ -131,10 +133,9 @@ def main() -> None:
         values[key] = linear(values[key])
     env_id = "Pendulum-v1" if args.algorithm in PENDULUM else "CartPole-v1"
     envs = make_vec_env(env_id, n_envs=NUM_ENVS[chosen], seed=args.seed)  # a DummyVecEnv; each in a Monitor
-    algorithm = getattr(stable_baselines3, args.algorithm.upper())
-    model = algorithm(
-        "MlpPolicy", envs, seed=args.seed, device="cpu", tensorboard_log=args.log_dir, verbose=0, **values
-    )
+    algorithm = getattr(library, args.algorithm.upper())
+    device = {} if args.sbx else {"device": "cpu"}
+    model = algorithm("MlpPolicy", envs, seed=args.seed, **device, tensorboard_log=args.log_dir, verbose=0, **values)
     model.learn(args.total_steps)
     envs.close()
     print(f"steps: {model.num_timesteps}")  # its log may end earlier: A2C writes every 100 rollouts

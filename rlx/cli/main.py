@@ -1,16 +1,19 @@
 """The command line's entry: every way out is an exit code, and nothing slow is imported before it is needed."""
 
+import gc
 import os
 import re
 import sys
 import warnings
 from typing import Any, NoReturn
 
+from rlx.base import garbage
 from rlx.base.streams import end_stdout
 
 
 def main() -> NoReturn:
     """Run one command."""
+    garbage.seldom()
     _open_streams()
     if sys.argv[1:2] in (["train"], ["resume"]) and _follows():
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # torchrun: the first process says it all
@@ -23,6 +26,7 @@ def main() -> NoReturn:
         code = 0
     else:
         end_stdout()
+    gc.freeze()  # the process ends: no more looking for garbage
     sys.exit(code)
 
 

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from rlx import __version__
-from rlx.base import guarded, process, stopwatch
+from rlx.base import garbage, guarded, process, stopwatch
 from rlx.base.atomic_files import CannotWrite, own_directory, own_file, write_atomically
 from rlx.base.errors import UserError
 from rlx.base.signals import Interrupted, Pruned, RunFailed, Signals, StoppedAtOnce, name_of
@@ -77,6 +77,7 @@ class Loop:
         Raises RunFailed, Interrupted, Pruned, or a UserError if the checkpoint does not fit.
         """
         devices.prepare(self.cfg.threads)
+        garbage.as_usual()
         try:
             self._open(checkpoint)
             try:

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from rlx.base import guarded
-from rlx.base.errors import ConfigError
+from rlx.base.errors import ConfigError, choices_hint
 from rlx.config import own_code, plugins
 from rlx.config.facts import Facts, fault, outline
 from rlx.config.nested import merged
@@ -142,8 +142,59 @@ def values(group: str, name: str, extra: Path | None = None, depth: int = 5) -> 
     below: dict[str, Any] = {}
     for item in content.pop("defaults", None) or []:
         if isinstance(item, str) and item != "_self_" and depth:
-            below |= values(group, item, extra, depth - 1)
-    return {**below, **content}
+            below = merged(below, values(group, item, extra, depth - 1))
+    return merged(below, content)
+
+
+# -- presets of a variant --------------------------------------------------------------------------------------
+
+PROMISE = ("expect", "published")  # keys of a preset that speak of what was measured
+
+
+def parent(algo: str, extra: Path | None = None) -> str | None:
+    """The algorithm whose presets serve this one, too: what its YAML says (`preset_of: ppo`), else the file that its
+    defaults list begins with. Raises ConfigError for a name that is none."""
+    files = options("algo", extra)
+    content = load(files[algo]) if algo in files else {}
+    if "preset_of" not in content:
+        return next((item for item in content.get("defaults") or [] if item in files), None)
+    name = content["preset_of"]
+    if name is not None and name not in files:
+        raise ConfigError(
+            f"algo={algo}: preset_of={name}: no such algorithm{choices_hint(str(name), files, where='rlx list algos')}"
+        )
+    return name
+
+
+def lineage(algo: str, extra: Path | None = None) -> list[str]:
+    """An algorithm, the one that it is a variant of, and so on."""
+    names: list[str] = []
+    name: str | None = algo
+    while name is not None and name not in names:
+        names.append(name)
+        name = parent(name, extra)
+    return names
+
+
+def preset_owner(algo: str, place: str, extra: Path | None = None) -> str | None:
+    """Whose preset a pair takes: that of the algorithm itself, or of the nearest one that it is a variant of."""
+    files = options("preset", extra)
+    return next((name for name in lineage(algo, extra) if f"{name}_{place}" in files), None)
+
+
+def inherited(preset: str, extra: Path | None = None) -> dict[str, Any] | None:
+    """What a preset that has no file takes from the one that its algorithm is a variant of: neither the promise nor a
+    key in which the two algorithms differ. None where there is no such preset."""
+    if preset in options("preset", extra):
+        return None
+    for algo in sorted((name for name in options("algo", extra) if preset.startswith(f"{name}_")), key=len)[::-1]:
+        place = preset.removeprefix(f"{algo}_")
+        if owner := preset_owner(algo, place, extra):
+            content = values("preset", f"{owner}_{place}", extra)
+            own, theirs = values("algo", algo, extra), values("algo", owner, extra)
+            tuned = {k: v for k, v in (content.get("algo") or {}).items() if own.get(k) == theirs.get(k)}
+            return {**{key: value for key, value in content.items() if key not in PROMISE}, "algo": tuned}
+    return None
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import unicodedata
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,23 @@ def split(argv: list[str]) -> Words:
     if files:
         words.overrides.remove(files[0])
         words.file = Path(files[0])
+    words.overrides = [_as_choice(word) for word in words.overrides]
     return words
+
+
+def _as_choice(word: str) -> str:
+    """+experiment=NAME, as other programs have it, is experiment=NAME here, and algo=ppo.yaml is algo=ppo."""
+    key, equals, value = word.partition("=")
+    group = key.lstrip("+")
+    if not equals or group not in registry.groups():
+        return word
+    names = value.split(",")
+    for name in names:
+        if name.startswith("./") and Path(name).is_file():
+            raise ConfigError(
+                f"{word}: a choice is a file of ./conf/{group}: put it there, then {group}={Path(name).stem}"
+            )
+    return f"{group}={','.join(re.sub(r'^(?:[.]/)?(.*[.])ya?ml$', lambda m: m[1][:-1], name) for name in names)}"
 
 
 def _value(flag: str, rest: list[str]) -> str:
@@ -262,8 +279,12 @@ def _check_choice(override: Override, word: str, config_dir: Path | None) -> Non
             raise ConfigError(f"{word}: needs a name{choices_hint(str(value or ''), names)}")
         if isinstance(value, str) and ".." in value.split("/"):
             raise ConfigError(f"{word}: must be a name, not a path{choices_hint(value, names)}")
-        if group == "preset" and isinstance(value, str) and value not in names and "$" not in value:
+        if group == "preset" and isinstance(value, str) and not _is_preset(value, names, config_dir):
             raise ConfigError(f"preset={value}: no such preset{choices_hint(value, names)}")
+
+
+def _is_preset(name: str, names: Container[str], config_dir: Path | None) -> bool:
+    return name in names or "$" in name or registry.inherited(name, config_dir) is not None
 
 
 def _values(override: Override) -> list[Any]:

@@ -15,7 +15,9 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
@@ -48,6 +50,36 @@ class RlxSearchPath(SearchPathPlugin):
                 search_path.prepend(provider, f"file://{path}")
             else:
                 search_path.append(provider, f"file://{path}")
+        search_path.append("rlx", f"{InheritedPresets.scheme()}://{self.extra or ''}")
+
+
+class InheritedPresets(ConfigSource):
+    """The presets that variants inherit, which are no files (registry.inherited)."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "rlx-inherited"
+
+    def _values(self, config_path: str) -> dict[str, Any] | None:
+        group, _, name = config_path.partition("/")
+        extra = Path(self.path) if self.path else None
+        return registry.inherited(name.removesuffix(".yaml"), extra) if group == "preset" else None
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        config = OmegaConf.create(_numbers(self._values(config_path)))
+        return ConfigResult(self.provider, self.full_path(), config, {"package": "_global_"})
+
+    def available(self) -> bool:
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        return False
+
+    def is_config(self, config_path: str) -> bool:
+        return self._values(config_path) is not None
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        return []
 
 
 def _slug(text: str) -> str:
@@ -57,6 +89,7 @@ def _slug(text: str) -> str:
 
 getattr(OmegaConf, "register_new_resolver" if OLD else "register_resolver")("rlx.slug", _slug, replace=True)
 Plugins.instance().register(RlxSearchPath)
+Plugins.instance().register(InheritedPresets)
 
 
 @contextlib.contextmanager
@@ -185,6 +218,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     keys = [str(key) for key in cfg if key not in (*GLOBAL, "hydra")]
     raw = OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True, throw_on_missing=True)
     assert isinstance(raw, dict)
+    if isinstance(raw.get("algo"), dict):
+        raw["algo"].pop("preset_of", None)  # it has chosen the preset
     return raw  # type: ignore[return-value]
 
 

@@ -50,7 +50,6 @@ def train(argv: list[str], progress: Any = None) -> Outcome:
     if "--version" in given.flags:
         print(f"rlx {__version__}, Hydra {hydra.__version__}")
         return Outcome()
-    given.overrides = [_without_plus(word) for word in given.overrides]
     if given.file is not None:
         _check_file(given)
     if name := chain.find(given):
@@ -112,12 +111,6 @@ def _check_file(given: arguments.Words) -> None:
             raise ConfigError(f"{word}: {given.file} holds the whole configuration; only its keys can be set beside it")
     if "--config-name" in given.flags:
         raise ConfigError(f"--config-name: {given.file} is the configuration already")
-
-
-def _without_plus(word: str) -> str:
-    """+experiment=NAME, as other programs have it, is experiment=NAME here."""
-    key, equals, value = word.partition("=")
-    return f"{key.lstrip('+')}={value}" if equals and key.lstrip("+") in registry.groups() else word
 
 
 # -- --help, --cfg, --info ---------------------------------------------------------------------------------------

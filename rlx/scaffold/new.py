@@ -15,8 +15,8 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 
 
 def algo(name: str, source: str) -> list[Path]:
-    """./algos/NAME.py and ./conf/algo/NAME.yaml, copied from another algorithm, with its presets and ranges. Returns
-    what was written. Raises UserError."""
+    """./algos/NAME.py and ./conf/algo/NAME.yaml, copied from another algorithm, whose presets serve it, too; with its
+    ranges. Returns what was written. Raises UserError."""
     _check(name, "algo")
     files = registry.options("algo")
     if source not in files:
@@ -30,16 +30,8 @@ def algo(name: str, source: str) -> list[Path]:
     header = f"# Copied from {path.parent.name}/{path.name} of {origin}, to be changed.\n"
     written = {
         Path("algos", f"{name}.py"): header + path.read_text(encoding="utf-8"),
-        Path("conf", "algo", f"{name}.yaml"): _renamed(
-            files[source].read_text(encoding="utf-8"), name, f"{source} of {origin}"
-        ),
+        Path("conf", "algo", f"{name}.yaml"): _renamed(files[source].read_text(encoding="utf-8"), name, source, origin),
     }
-    for place in (*registry.options("env"), *registry.options("task")):  # its tuning
-        if preset := registry.options("preset").get(f"{source}_{place}"):
-            text = _unpromised(
-                preset.read_text(encoding="utf-8"), f"copied from {preset.stem} of {origin}: not measured"
-            )
-            written[Path("conf", "preset", f"{name}_{place}.yaml")] = text
     if ranges := registry.options("sweep").get(source):
         written[Path("conf", "sweep", f"{name}.yaml")] = ranges.read_text(encoding="utf-8")
     return _write(written)
@@ -72,19 +64,16 @@ def _check(name: str, group: str) -> None:
         raise UserError(f"new {group} {name}: there is one already (rlx list {group}s); take another name")
 
 
-def _renamed(text: str, name: str, origin: str) -> str:
+def _renamed(text: str, name: str, source: str, origin: str) -> str:
     """The YAML of an algorithm under another name, with a file of its own."""
-    lines = [line for line in text.splitlines() if not re.match(r"(name|implementation):", line)]
-    lines.insert(0, f"# My own, copied from {origin}.")
+    lines = [line for line in text.splitlines() if not re.match(r"(name|implementation|preset_of):", line)]
+    lines.insert(0, f"# My own, copied from {source} of {origin}.")
     place = next(i for i, line in enumerate(lines) if re.match(r"(?!defaults)\w+:", line))
-    lines[place:place] = [f"name: {name}", f"implementation: {name}"]
+    tuning = (
+        f"preset_of: {source}  # its tuned values serve here, too, but for what is changed below; its promises do not"
+    )
+    lines[place:place] = [f"name: {name}", f"implementation: {name}", tuning]
     return "\n".join(lines) + "\n"
-
-
-def _unpromised(text: str, source: str) -> str:
-    """A preset that promises nothing: what was measured was another algorithm."""
-    text = re.sub(r"(?m)^(  (?:score|steps|seconds):).*$", r"\1 null", text)
-    return re.sub(r"(?m)^(  source:).*$", rf"\1 {source.replace(':', ',')}", text)
 
 
 def _write(files: Mapping[Path, str]) -> list[Path]:

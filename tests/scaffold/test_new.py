@@ -62,18 +62,19 @@ def test_a_copy_of_one_that_begins_with_other_runs_has_its_values(algo: str, for
     shown = [
         ok(forks("train", f"algo={name}", "task=names", "--cfg", "job", cwd=tmp_path)).out for name in (algo, "mine")
     ]
-    assert shown[1] == re.sub(rf"(?m)^(  (?:name|implementation): ){algo}$", r"\1mine", shown[0])
+    copied = re.sub(rf"(?m)^(  (?:name|implementation): ){algo}$", r"\1mine", shown[0])
+    assert shown[1].replace(f"  preset_of: {algo}\n", "", 1) == copied
 
 
-def test_a_copied_preset_promises_nothing_and_names_where_it_is_from(forks: Forks, tmp_path: Path) -> None:
+def test_a_copy_takes_the_tuned_values_and_no_promise(forks: Forks, tmp_path: Path) -> None:
     ok(forks("new", "algo", "mine", "--from", "ppo", cwd=tmp_path))
     assert (tmp_path / "algos" / "mine.py").read_text().startswith("# Copied from algos/ppo.py of rlx 0.2.0")
-    preset = (tmp_path / "conf" / "preset" / "mine_cartpole.yaml").read_text()
-    assert "score: null" in preset and "source: copied from ppo_cartpole of rlx" in preset and "num_steps: 32" in preset
+    assert "preset_of: ppo" in (tmp_path / "conf" / "algo" / "mine.yaml").read_text()
     assert "mine" in ok(forks("list", "algos", cwd=tmp_path)).out
     ok(forks("new", "algo", "again", "--from", "mine", cwd=tmp_path))  # of one's own, too
-    assert (tmp_path / "conf" / "preset" / "again_cartpole.yaml").exists()
     assert (tmp_path / "conf" / "sweep" / "again.yaml").exists()
+    shown = ok(forks("train", "algo=again", "env=cartpole", "--cfg", "job", cwd=tmp_path)).out
+    assert "num_steps: 32" in shown and "score: null" in shown
 
 
 def test_a_new_environment_learns_and_is_filmed(forks: Forks, tmp_path: Path) -> None:
@@ -127,10 +128,8 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(words: str, named: str, f
 
 
 def test_nothing_is_overwritten_and_it_is_all_or_nothing(forks: Forks, tmp_path: Path) -> None:
-    (tmp_path / "conf" / "preset").mkdir(parents=True)
-    (tmp_path / "conf" / "preset" / "mine_cartpole.yaml").write_text("mine: 1\n")
+    (tmp_path / "conf" / "sweep").mkdir(parents=True)
+    (tmp_path / "conf" / "sweep" / "mine.yaml").write_text("mine: 1\n")
     before = entries(tmp_path)
     done = forks("new", "algo", "mine", "--from", "ppo", cwd=tmp_path)
-    assert (
-        done.code == 2 and "conf/preset/mine_cartpole.yaml: exists already" in done.err and entries(tmp_path) == before
-    )
+    assert done.code == 2 and "conf/sweep/mine.yaml: exists already" in done.err and entries(tmp_path) == before

@@ -29,7 +29,8 @@ def explain(group: str, path: Path) -> list[str]:
     lines = [f"{group}={name}: {' '.join(comments.head(path))}", f"where: {source.near(path, 1)}"]
     lines += [f"from: {origin}"] * (origin != "rlx")
     if presets := _presets(group, name):
-        lines += ["", f"tuned for: {', '.join(presets)} (rlx explain {presets[0]}_{name})"]
+        example = f"{registry.preset_owner(presets[0], name)}_{name}"
+        lines += ["", f"tuned for: {', '.join(presets)} (rlx explain {example})"]
     rows = [
         f"  {one.key}={one.value}{f': {one.text}' if one.text else ''}"
         for one in comments.comments(path).values()
@@ -41,10 +42,10 @@ def explain(group: str, path: Path) -> list[str]:
 
 
 def _presets(group: str, name: str) -> list[str]:
-    """The algorithms that have tuned values for an environment or a task."""
+    """The algorithms that have tuned values for an environment or a task, of their own or of what they vary."""
     if group not in ("env", "task"):
         return []
-    return [preset.removesuffix(f"_{name}") for preset in keys.options("preset") if preset.endswith(f"_{name}")]
+    return [algo for algo in keys.options("algo") if registry.preset_owner(algo, name)]
 
 
 def _command(group: str, name: str) -> str:

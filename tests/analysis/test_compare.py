@@ -253,9 +253,14 @@ def test_an_interval_of_shares_keeps_inside_what_is_possible(tmp_path: Path) -> 
     assert -1 <= only(found).difference.low < only(found).difference.high <= 1
 
 
-def test_two_algorithms_differ_in_everything_and_that_is_no_note(tmp_path: Path) -> None:
+def test_of_two_algorithms_every_differing_key_that_both_have_is_noted(tmp_path: Path) -> None:
     a, b = side(tmp_path / "a", HIGH, name="ppo"), side(tmp_path / "b", LOW, name="dqn", tau=1, gamma=0.9)
-    assert notes(a, b) == ""
+    assert notes(a, b) == ""  # gamma and tau: of one only
+    c = side(tmp_path / "c", LOW, name="dqn", tau=1, lr=0.5)
+    assert notes(a, c) == "A and B differ in algo.lr too"
+    d = side(tmp_path / "d", LOW, name="dqn", lr=0.5, **{key: 0 for key in "abcde"})
+    e = side(tmp_path / "e", HIGH, name="ppo", **{key: 1 for key in "abcde"})
+    assert notes(d, e) == "A and B differ in algo.lr, algo.a, algo.b, algo.c, algo.d, algo.e too"
     for path in (tmp_path / "b").iterdir():
         edit(path, "config.yaml", env={"name": "cartpole", "id": "cartpole-v1", "wrappers": ["x"]})
     assert "A and B differ in env.wrappers too" in notes(a, b)

@@ -35,7 +35,7 @@ def test_an_environment_names_the_algorithms_that_have_tuned_values_for_it() -> 
     tuned = next(line for line in answer(["frozenlake"]) if line.startswith("tuned for: "))
     names = re.sub(r" \(.*", "", tuned.removeprefix("tuned for: ")).split(", ")
     assert {"ppo", "q_learning", "expected_sarsa"} <= {*names}
-    assert all(f"{name}_frozenlake" in registry.options("preset") for name in names)
+    assert all(registry.preset_owner(name, "frozenlake") for name in names)
 
 
 def test_a_choice_of_ones_own_says_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

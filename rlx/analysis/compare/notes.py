@@ -60,9 +60,11 @@ def _unlike(pair: Pair, names: dict[Place, str]) -> list[str]:
                 lines.append(f"{who} were trained for different steps{where}: {one} and {other}")
     keys = list(dict.fromkeys(keys))
     named = "algo.name" in keys
-    rest = [key for key in keys if key != "total_steps" and not (named and key.startswith(("algo.", "model.")))]
+    one_sided = _keys(a.curves) ^ _keys(b.curves) if named else set()  # a key that only one of two algorithms has
+    rest = [key for key in keys if not (key.startswith(("algo.", "model.")) and key in one_sided)]
+    rest = [key for key in rest if key not in ("total_steps", "algo.name", "algo.implementation")]
     if len(rest) > (0 if named else 1):
-        lines.append(f"{who} differ in {_few(rest)}{' too' if named else ''}")
+        lines.append(f"{who} differ in {', '.join(rest)}{' too' if named else ''}")
     return [*lines, *_code(pair, who), *_versions(pair, who)]
 
 
@@ -93,6 +95,10 @@ def _versions(pair: Pair, who: str) -> list[str]:
 
 def _values(curves: Sequence[Curve], key: str) -> set[str]:
     return {query.value_text(curve.config.get(key)) for curve in curves}
+
+
+def _keys(curves: Sequence[Curve]) -> set[str]:
+    return {key for curve in curves for key in curve.config}
 
 
 def _steps(curves: Sequence[Curve]) -> str:

@@ -258,8 +258,8 @@ def test_of_two_algorithms_every_differing_key_that_both_have_is_noted(tmp_path:
     assert notes(a, b) == ""  # gamma and tau: of one only
     c = side(tmp_path / "c", LOW, name="dqn", tau=1, lr=0.5)
     assert notes(a, c) == "A and B differ in algo.lr too"
-    d = side(tmp_path / "d", LOW, name="dqn", lr=0.5, **{key: 0 for key in "abcde"})
-    e = side(tmp_path / "e", HIGH, name="ppo", **{key: 1 for key in "abcde"})
+    d = side(tmp_path / "d", LOW, name="dqn", lr=0.5, **dict.fromkeys("abcde", 0))
+    e = side(tmp_path / "e", HIGH, name="ppo", **dict.fromkeys("abcde", 1))
     assert notes(d, e) == "A and B differ in algo.lr, algo.a, algo.b, algo.c, algo.d, algo.e too"
     for path in (tmp_path / "b").iterdir():
         edit(path, "config.yaml", env={"name": "cartpole", "id": "cartpole-v1", "wrappers": ["x"]})

@@ -17,7 +17,7 @@ def number(text: str) -> float:
 
 
 def leaves(value: str, paper: str) -> bool:
-    """Is the value another than the paper's, as its comment has it: .99; .96 to .99; .003, .01; true for Atari; none?"""
+    """Is the value another than the paper's in its comment: .99; .96 to .99; .003, .01; true for Atari; none?"""
     if value in ("true", "false"):
         return paper.startswith(("true", "false")) and not paper.startswith(value)
     if not re.fullmatch(NUMBER, value) or not re.match(rf"{NUMBER}|none", paper):

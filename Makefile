@@ -5,10 +5,11 @@ CORE := .venv/.installed-core
 INSTALLED := .venv/.installed
 CONSTRAINTS ?= constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 QUICK := $(addprefix tests/,functional base config engine control tabular test_end_to_end.py)
-EXTRAS ?= box2d,mujoco,atari,minigrid,sweep,joblib,hf,onnx,dev
+EXTRAS ?= box2d,mujoco,atari,minigrid,sweep,joblib,hf,onnx,docs,dev
 
-.PHONY: help train quick test fresh check lint results results-lm bench bench-lm torture witness mutants clean
+.PHONY: help train quick test fresh check lint docs docs-serve results results-lm bench bench-lm torture witness mutants clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -39,10 +40,16 @@ fresh: $(INSTALLED)  ## a clean clone that installs the core and trains: a minut
 check: lint test     ## what must be green before every commit
 
 lint: $(INSTALLED)   ## ruff, mypy, import-linter
-	$(BIN)/ruff check rlx tests benchmarks
-	$(BIN)/ruff format --check rlx tests benchmarks
+	$(BIN)/ruff check rlx tests benchmarks docs/_site
+	$(BIN)/ruff format --check rlx tests benchmarks docs/_site
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED)   ## the documentation site, into site/: strict, offline
+	$(MKDOCS) build --quiet
+
+docs-serve: $(INSTALLED)  ## the same on localhost, built again when a page changes
+	$(MKDOCS) serve --dev-addr localhost:8000
 
 results: $(INSTALLED)  ## the learning tables of docs/results, cell by cell; what is there is skipped
 	$(BIN)/python -m benchmarks.results

@@ -26,6 +26,7 @@ from benchmarks.ratios import GATE, ROWS, Sample, compare, passes_gate
 RESULTS = ROOT / "docs" / "results"
 PAGES = [ROOT / "docs" / "performance.md", ROOT / "README.md"]
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
+SHORT_BEGIN, SHORT_END = "<!-- speed-short:begin -->", "<!-- speed-short:end -->"
 SB3 = ROOT / "benchmarks" / "peers" / "sb3.py"
 PUREJAXRL = ROOT / "benchmarks" / "peers" / "purejaxrl.py"
 ONE_THREAD = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
@@ -267,17 +268,35 @@ def caption(result: dict[str, Any]) -> str:
     )
 
 
+def short_table(results: dict[str, dict[str, Any]]) -> str:
+    """A row a comparison in which both sides learn: CPU seconds that a person waits for, and how many times fewer."""
+    lines = ["| work | rlx | peer | whole process | training alone |", "|---|---|---|---|---|"]
+    for algo, result in results.items():
+        ours = {comparison.name: comparison.ours for comparison in BENCHES[algo].comparisons}
+        for name, comparison in result["comparisons"].items():
+            whole, alone, last = (comparison[key] for key in ("whole_rate", "train_rate", "last_return"))
+            if min((last[side] or {}).get("median") or 0.0 for side in ("rlx", "peer")) < measure.THRESHOLD:
+                continue
+            steps = max(sample["steps"] for sample in result["samples"] if sample["side"] == ours[name])
+            seconds = [f"{steps / whole[side]['median']:.1f} s" for side in ("rlx", "peer")]
+            ratios = [f"{row['ratio']['median']:.1f} x" for row in (whole, alone)]
+            work = f"{algo.upper()}, {steps:,} steps, {comparison['title']}"
+            lines.append(f"| {' | '.join([work, *seconds, *ratios])} |")
+    return "\n".join(lines)
+
+
 def rewrite(pages: Sequence[Path], results: dict[str, dict[str, Any]]) -> list[Path]:
-    """Put the tables, by algorithm, between the markers of each page that has them; the pages that changed."""
+    """Put the tables, by algorithm, between the markers of each page that has them, and the short one between its own;
+    the pages that changed."""
     parts = [f"**{algo.upper()}.** {caption(result)}\n\n{table(result)}\n" for algo, result in results.items()]
-    text = "\n".join([BEGIN, *parts]) + END
+    texts = {(BEGIN, END): "\n".join(parts), (SHORT_BEGIN, SHORT_END): short_table(results) + "\n"}
     changed = []
     for page in pages:
-        before = page.read_text() if page.exists() else ""
-        if BEGIN not in before or END not in before:
-            continue
-        head, _, rest = before.partition(BEGIN)
-        after = head + text + rest.partition(END)[2]
+        before = after = page.read_text() if page.exists() else ""
+        for (begin, end), text in texts.items():
+            if begin in after and end in after:
+                head, _, rest = after.partition(begin)
+                after = f"{head}{begin}\n{text}{end}{rest.partition(end)[2]}"
         if after != before:
             page.write_text(after)
             changed.append(page)

@@ -22,6 +22,7 @@ VALUE = "tests/functional/test_value.py"
 CONTINUOUS = "tests/functional/test_continuous.py"
 BOX, ACTORS = "tests/algos/test_continuous_control.py", "tests/control/test_actors.py"
 POLICY = "tests/functional/test_policy.py"
+PREFERENCE = "tests/functional/test_preference.py"
 REGION = "tests/functional/test_trust_region.py"
 ROLLOUT = "tests/control/test_rollout.py"
 ENGINE = "tests/engine/test_engine.py"
@@ -125,6 +126,8 @@ MUTANTS: list[Mutant] = [
      "next_obs[j] = self._unpacked(store.aside(self._key(int(last[j]), FINAL)))", "pass",
      "tests/replay -k transition_is_the_one"),
     # Policy gradient family
+    ("the reward model prefers the rejected answer", "functional/preference.py",
+     "return -logsigmoid(chosen - rejected)", "return -logsigmoid(rejected - chosen)", PREFERENCE),
     ("the policy gradient descends", "functional/policy.py",
      "return -(logprob * weight.detach())", "return logprob * weight.detach()", POLICY),
     ("the policy loss reaches the critic through the weight", "functional/policy.py",

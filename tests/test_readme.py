@@ -1,4 +1,4 @@
-"""Every command block of the README runs as written, in order, in an empty directory for each part."""
+"""Every command of the README and of docs/usage.md runs as written, in order, in an empty directory for each part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from command_line import Done, Forks
 from waiting import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PAGES = [(ROOT / name).read_text() for name in ("docs/usage.md", "README.md")]
+BLOCKS = [block for page in PAGES for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)]
 
 
 def commands(block: str) -> list[str]:

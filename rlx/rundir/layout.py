@@ -1,4 +1,4 @@
-"""A run directory: making one, its configuration, its status and its lock. The layout is in the README.
+"""A run directory: making one, its configuration, its status and its lock. The layout is in docs/usage.md.
 
 config.yaml    resolved, without interpolations      run.json    command, versions, git, host, device, seed
 status.json    how it stands, and who runs it        rlx.log     tracebacks

@@ -1,0 +1,58 @@
+"""What mkdocs calls while it builds the site: generated pages, formulas, links to files that are no pages.
+
+Formulas ($...$ and $$...$$ in LaTeX) become MathML here; the pages need no script for them.
+"""
+
+import html
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import latex2mathml.converter
+from mkdocs.structure.files import File
+
+sys.path.insert(0, str(Path(__file__).parent))
+import pages
+
+FENCE = re.compile(r"(^ *```.*?^ *```$|^(?: {4}[^\n]*\n?)+|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
+FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\w$\\])\$(?=\S)([^$\n]+?)(?<=\S)\$(?![\w$])", re.DOTALL)
+OUTSIDE = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+(?!results|index)[\w./-]+)\)")
+
+
+def on_config(config: Any) -> Any:
+    """Add the generated pages to the navigation."""
+    for section in config["nav"]:
+        if "Algorithms" in section:
+            section["Algorithms"] += [{name: f"algorithms/{name}.md"} for name in pages.algorithms()]
+        if "Reference" in section:
+            section["Reference"] = [{title: f"reference/{name}.md"} for name, (title, _) in pages.REFERENCE.items()]
+            section["Reference"].append({"Equation, function, algorithm": "equation-table.md"})
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    for path, text in pages.everything().items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Formulas outside code; a link to a file of the repository that is no page becomes its name."""
+    root = Path(config["docs_dir"])
+    here = root / Path(page.file.src_uri).parent
+
+    def named(link: re.Match[str]) -> str:
+        path = (here / link[2]).resolve()
+        return link[0] if path.is_relative_to(root) else f"{link[1]} (`{path.relative_to(root.parent)}`)"
+
+    pieces = FENCE.split(markdown)
+    for i in range(0, len(pieces), 2):
+        pieces[i] = FORMULA.sub(_mathml, OUTSIDE.sub(named, pieces[i]))
+    return "".join(pieces)
+
+
+def _mathml(formula: re.Match[str]) -> str:
+    block = formula[1] is not None
+    text = latex2mathml.converter.convert(html.unescape(formula[1] or formula[2]), "block" if block else "inline")
+    return f"\n\n{text}\n\n" if block else f"<span>{text}</span>"  # a line may begin with it

@@ -1,0 +1,318 @@
+"""The generated pages of the site, each from its one source, as `rlx explain` reads it."""
+
+import ast
+import inspect
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlx.config import registry
+from rlx.explain import algorithms as explained, comments, functions, glossary, keys, metrics, source
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "docs" / "results"
+
+
+def algorithms() -> list[str]:
+    """Their names, each followed by its variants."""
+    names = [name for name in explained.names() if explained.file_of(name)]
+    return sorted(names, key=lambda name: (keys.base_of("algo", name), keys.is_variant(name), name))
+
+
+def everything() -> dict[str, str]:
+    """Path -> Markdown."""
+    pages = {f"algorithms/{name}.md": algorithm(name) for name in algorithms()}
+    return pages | {f"reference/{name}.md": make() for name, (_, make) in REFERENCE.items()}
+
+
+# -- an algorithm --------------------------------------------------------------------------------------------------
+
+
+def algorithm(name: str) -> str:
+    path, said = explained.file_of(name), explained.lesson(name)
+    assert path
+    base, implementation, top = keys.base_of("algo", name), keys.implementation(name), explained.head(name)
+    doc = source.docstring(path)
+    lines = [f"# {name}", "", _text(" ".join(top)), ""]
+    if base != name:
+        changes = explained._changes(name)
+        lines += [f"A variant of [{base}]({base}.md): it is that algorithm with `{changes}`.", ""]
+    lines += [_text(said.get("what", doc.partition("\n\n")[0])), ""]
+    lines += [f"**Kind**: {explained.kind(name)}. **Where it learns**: {_text(explained.spaces(name))}.", ""]
+    lines += ["```sh", *explained.commands(name, base, said), "```", ""]
+    lines += ["## Equations and pseudocode", "", *_doc(doc), ""]
+    lines += _symbols(name)
+    lines += _equations_called(path)
+    lines += ["## What to watch", ""]
+    for metric in explained._strings(said, "watch"):
+        if one := metrics.of(metric, implementation):
+            lines.append(f"- {_metric_link(metric)}: {_text(one.definition)} *Healthy*: {_text(one.healthy)}")
+    wrong = explained._strings(said, "wrong")
+    lines += ["", "## What goes wrong", "", *[f"- {_text(one)}" for one in wrong], ""] if wrong else [""]
+    lines += _results(name)
+    lines += ["## Keys", "", *_key_table(keys.of("algo", name).values()), ""]
+    own = [one for listed in metrics.meanings().values() for one in listed if one.owner == implementation]
+    if own:
+        lines += ["## Metrics of its own", "", "| metric | meaning | healthy |", "|---|---|---|"]
+        lines += [f"| {_metric_link(one.name)} | {_text(one.definition)} | {_text(one.healthy)} |" for one in own]
+        lines.append("")
+    place = source.near(path)
+    code = ["```python", *source.text_of(path).rstrip().splitlines(), "```"]
+    return "\n".join([*lines, "## The code", "", f'??? note "{place}"', "", *[f"    {line}" for line in code], ""])
+
+
+def _symbols(name: str) -> list[str]:
+    rows = [
+        f"| {symbol} | `{key.name}={key.comment.value if key.comment else ''}` "
+        f"| {_text(comments.symbol_of(key.summary)[1])} |"
+        for symbol, key in explained.symbols(name).items()
+    ]
+    return ["| symbol | key | meaning |", "|---|---|---|", *rows, ""] if rows else []
+
+
+def _equations_called(path: Path) -> list[str]:
+    rows = [
+        f"| [{call.function.path.stem}.{call.function.name}](../reference/equations.md#{_anchor(call.function)}) "
+        f"| {_text(functions.first_sentence(call.function.doc).rstrip(':'))} | `{call.place}` |"
+        for call in functions.calls(path)
+    ]
+    return ["| equation | meaning | called at |", "|---|---|---|", *rows, ""] if rows else []
+
+
+def _key_table(listed: Iterable[keys.Key]) -> list[str]:
+    lines = ["| key | default | range | meaning | more | less | paper |", "|---|---|---|---|---|---|---|"]
+    for key in listed:
+        parts = comments.parts_of(key.text)
+        value = f"`{key.comment.value}`" if key.comment and key.comment.value else ""
+        cells = [f"`{key.name}`", value.replace("|", "\\|"), _text(key.field.range if key.field else "")]
+        lines.append(f"| {' | '.join([*cells, *(_text(parts.get(one, '')) for one in ('what', *comments.PARTS))])} |")
+    return lines
+
+
+# -- measured here -------------------------------------------------------------------------------------------------
+
+
+def _results(name: str) -> list[str]:
+    """A row and a curve for each environment with cells in docs/results."""
+    lines: list[str] = []
+    for folder in sorted((RESULTS / name).glob("*/")):
+        cells = [json.loads(path.read_text()) for path in sorted(folder.glob("seed_*.json"))]
+        means = [cell["mean"] for cell in cells if "mean" in cell]
+        if not means:
+            continue
+        middle, steps = statistics.median(means), next(cell["steps"] for cell in cells if "mean" in cell)
+        seconds = statistics.median(cell["seconds"] for cell in cells if "mean" in cell)
+        lines.append(
+            f"| {folder.name} | {len(cells)} | {steps:,} | {middle:.4g} | {min(means):.4g} to {max(means):.4g} "
+            f"| {seconds:.0f} |"
+        )
+    if not lines:
+        return []
+    head = ["## Measured here", "", "Final policy, 100 fresh episodes a seed (tables: the exact value); how: "]
+    head[-1] += "[results](../results/README.md)."
+    table = [
+        "| environment | seeds | steps | median return | worst to best seed | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    return [*head, "", *table, *lines, "", *_curves(name), ""]
+
+
+def _curves(name: str) -> list[str]:
+    """A small picture an environment: the mean over seeds of the training return, and its range."""
+    pictures = []
+    for folder in sorted((RESULTS / name).glob("*/")):
+        cells = [json.loads(path.read_text()) for path in sorted(folder.glob("seed_*.json"))]
+        curves = [cell["curve"] for cell in cells if len(cell.get("curve") or ()) > 1]
+        if curves:
+            pictures.append(_picture(folder.name, curves))
+    return ['<div class="curves">', *pictures, "</div>"] if pictures else []
+
+
+def _picture(title: str, curves: list[list[list[float]]]) -> str:
+    start, end = max(curve[0][0] for curve in curves), min(curve[-1][0] for curve in curves)
+    steps = [start + (end - start) * i / 60 for i in range(61)]
+    seeds = [[_at(curve, step) for step in steps] for curve in curves]
+    low, high = [min(column) for column in zip(*seeds)], [max(column) for column in zip(*seeds)]
+    bottom, top = min(low), max(high)
+
+    def points(values: Iterable[float]) -> list[str]:
+        span = (top - bottom) or 1.0
+        return [f"{44 + 250 * i / 60:.1f},{110 - 90 * (value - bottom) / span:.1f}" for i, value in enumerate(values)]
+
+    mean = [statistics.fmean(column) for column in zip(*seeds)]
+    words = f"{title}: mean training return of {len(curves)} seeds from {mean[0]:.4g} to {mean[-1]:.4g}"
+    return (
+        f'<svg viewBox="0 0 300 130" role="img" aria-label="{words}"><text x="44" y="12">{title}</text>'
+        f'<text x="40" y="24" text-anchor="end">{top:.4g}</text><text x="40" y="112" text-anchor="end">{bottom:.4g}'
+        f'</text><text x="294" y="126" text-anchor="end">{end:,.0f} steps</text>'
+        f'<polygon points="{" ".join(points(high) + points(low)[::-1])}"/>'
+        f'<polyline points="{" ".join(points(mean))}"/></svg>'
+    )
+
+
+def _at(curve: list[list[float]], step: float) -> float:
+    """The last value before a step."""
+    return next((value for at, value in reversed(curve) if at <= step), curve[0][1])
+
+
+# -- the reference -------------------------------------------------------------------------------------------------
+
+
+def metrics_page() -> str:
+    lines = ["# Metrics", "", "What each value of metrics.jsonl and TensorBoard means: `rlx explain METRIC`.", ""]
+    for name, listed in sorted(metrics.meanings().items()):
+        lines += [f"## {name} {{ #{_slug(name)} }}", ""]
+        for one in listed:
+            owner = f"[{one.owner}](../algorithms/{one.owner}.md): " if one.owner in algorithms() else ""
+            lines += [f"{owner}{_text(one.definition)}", ""]
+            lines += [f"*Healthy*: {_text(one.healthy)} *If not*: {_text(one.otherwise)} (`{one.place}`)", ""]
+    return "\n".join(lines)
+
+
+def equations_page() -> str:
+    lines = ["# Equations", "", "Each is a pure function of `rlx.functional`: `rlx explain gae`.", ""]
+    grouped: dict[str, list[source.Function]] = {}
+    for listed in functions.equations().values():
+        for function in listed:
+            grouped.setdefault(function.path.stem, []).append(function)
+    for module, listed in sorted(grouped.items()):
+        lines += [f"## {module}", "", *_doc(source.docstring(listed[0].path)), ""]
+        for function in sorted(listed, key=lambda one: one.line):
+            signature = f"{function.name}({', '.join(function.arguments)})"
+            lines += [f"### {module}.{function.name} {{ #{_anchor(function)} }}", "", f"`{signature}`", ""]
+            lines += [*_doc(function.doc), ""]
+            users = {name: call for name, call in functions.users(function) if name in algorithms()}
+            callers = [f"[{name}](../algorithms/{name}.md) (`{call.place}`)" for name, call in users.items()]
+            lines += [f"Called by {', '.join(callers)}." if callers else "", f"In `{function.place}`.", ""]
+    return "\n".join(lines)
+
+
+def glossary_page() -> str:
+    lines = ["# Glossary", "", "`rlx explain bellman` prints one of these.", ""]
+    for term in sorted(glossary.terms().values(), key=lambda term: term.name.lower()):
+        also = f"*Also*: {', '.join(term.also)}. " if term.also else ""
+        lines += [f"## {term.name}", "", _text(term.text), "", f"{also}Try it: `{term.command}`", ""]
+    return "\n".join(lines)
+
+
+def keys_page() -> str:
+    lines = ["# Keys of the configuration", "", "`key=value` on the command line; `rlx explain KEY`.", ""]
+    for world in ("control", "language"):
+        lines += [f"## Every run: {world}", "", *_key_table(keys.top(world).values()), ""]
+    for group in ("env", "task", "model"):
+        for option in sorted(keys.options(group)):
+            listed = keys.of(group, option)
+            lines += [f"## {group}={option}", "", *_key_table(listed.values()), ""] if listed else []
+    return "\n".join(lines)
+
+
+def presets_page() -> str:
+    """What is tuned, and what each promises."""
+    lines = ["# Presets", "", "`algo=X env=Y` picks the preset of the pair; `preset=none` leaves it out.", ""]
+    for path in sorted((registry.conf_dir() / "preset").glob("*.yaml")):
+        text = path.read_text(encoding="utf-8").rstrip()
+        lines += [f"## {path.stem}", "", "```yaml", text, "```", ""]
+    return "\n".join(lines)
+
+
+def command_line_page() -> str:
+    import typer
+
+    from rlx.cli.verbs import base
+
+    command: Any = typer.main.get_command(base.app)
+    lines = ["# Command line", "", "`rlx VERB --help` prints the same.", ""]
+    context = command.make_context("rlx", ["doctor"], resilient_parsing=True)
+    for name in command.list_commands(context):
+        lines += _verb(f"rlx {name}", command.get_command(context, name), context)
+    return "\n".join(lines)
+
+
+def _verb(name: str, command: Any, parent: Any, level: int = 2) -> list[str]:
+    if command.hidden:
+        return []
+    lines = [f"{'#' * level} {name}", "", *_doc(inspect.cleandoc(command.help or "")), ""]
+    rows = []
+    for option in command.params:
+        spelled = ", ".join([*option.opts, *option.secondary_opts]) if option.param_type_name == "option" else ""
+        rows.append(f"| `{spelled or (option.name or '').upper()}` | {_text(getattr(option, 'help', '') or '')} |")
+    lines += ["| word | meaning |", "|---|---|", *rows, ""] if rows else []
+    for each in getattr(command, "commands", {}):
+        lines += _verb(f"{name} {each}", command.commands[each], parent, level + 1)
+    return lines
+
+
+def api_page() -> str:
+    """The public names of rlx/api.py, from their docstrings."""
+    path = source.RLX / "api.py"
+    lines = ["# Python", ""]
+    if not path.is_file():
+        return "\n".join([*lines, "`rlx.functional` holds the equations: [equations](equations.md)."])
+    lines += [*_doc(source.docstring(path)), ""]
+    for node in source.tree_of(path).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            lines += _definition(node, "rlx.", 2)
+    return "\n".join(lines)
+
+
+def _definition(node: Any, prefix: str, level: int) -> list[str]:
+    signature = f"({ast.unparse(node.args)})" if isinstance(node, ast.FunctionDef) else ""
+    lines = [f"{'#' * level} {prefix}{node.name}", ""]
+    lines += [f"```python\n{prefix}{node.name}{signature}\n```", ""] if signature else []
+    lines += [*_doc(ast.get_docstring(node) or ""), ""]
+    for each in node.body if isinstance(node, ast.ClassDef) else ():
+        if isinstance(each, ast.FunctionDef) and not each.name.startswith("_"):
+            lines += _definition(each, f"{node.name}.", level + 1)
+    return lines
+
+
+REFERENCE: Mapping[str, tuple[str, Callable[[], str]]] = {
+    "command-line": ("Command line", command_line_page),
+    "keys": ("Keys", keys_page),
+    "metrics": ("Metrics", metrics_page),
+    "equations": ("Equations", equations_page),
+    "python": ("Python", api_page),
+    "presets": ("Presets", presets_page),
+    "glossary": ("Glossary", glossary_page),
+}
+
+
+# -- text ----------------------------------------------------------------------------------------------------------
+
+
+def _doc(doc: str) -> list[str]:
+    """A docstring as Markdown: what is indented, and examples, are code."""
+    lines: list[str] = []
+    example = False
+    for line in doc.splitlines():
+        example = bool(line) and (example or line.startswith(">>>"))
+        code = example or line.startswith(" ")
+        if code and (not lines or not lines[-1].startswith("    ")) and lines and lines[-1]:
+            lines.append("")
+        lines.append(f"    {line}" if code else _text(line))
+    return lines
+
+
+def _text(text: str) -> str:
+    """Plain text whose signs are no Markdown."""
+    pieces = re.split(r"(`[^`]+`)", " ".join(text.split()))
+    return "".join(
+        piece if i % 2 else re.sub(r"[*_<>\[\]#$|]", lambda sign: f"&#{ord(sign[0])};", piece)
+        for i, piece in enumerate(pieces)
+    )
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _anchor(function: source.Function) -> str:
+    return _slug(f"{function.path.stem}-{function.name}")
+
+
+def _metric_link(name: str) -> str:
+    known = name in metrics.meanings()
+    return f"[{_text(name)}](../reference/metrics.md#{_slug(name)})" if known else _text(name)

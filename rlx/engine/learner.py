@@ -108,10 +108,10 @@ class Learner:
                 return None
             rows = index.data_ptr()
         elif index is not None:
-            start, _, stride = index.indices(len(next(iter(batch.values()))))
+            start, _, stride = index.indices(next(iter(batch.values())).shape[0])
             if stride != 1:
                 return None
-        if not tape.step.takes(self._as_arrays(batch), start) or not tape.calls.plain():
+        if not tape.step.takes(batch, start) or not tape.calls.plain():
             return None
         for name, value in hyper.items():
             tape.arrays[name][...] = value
@@ -171,7 +171,7 @@ class Learner:
             del self._tapes[next(iter(self._tapes))]
         tape = _Arrays(recorded, self._names, self._row_names, self._trust.calls(str(rows)))
         if recorded.table and (update := self._native_update()):
-            tape.step = Step(update, recorded.table, tape.arrays, rows)
+            tape.step = Step(update, recorded.table, recorded.inputs, rows)
         self._tapes[rows] = tape
         return tape
 
@@ -266,5 +266,5 @@ class _Arrays:
 
 
 def _count(batch: Mapping[str, Tensor], index: Index) -> int:
-    whole = len(next(iter(batch.values())))
+    whole = next(iter(batch.values())).shape[0]
     return whole if index is None else len(range(*index.indices(whole))) if isinstance(index, slice) else len(index)

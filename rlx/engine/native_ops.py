@@ -361,36 +361,38 @@ class Update:
 class Step(Update):
     """A whole gradient step in one call: rows of a batch into the program's inputs, the program, the update."""
 
-    def __init__(self, update: Update, table: Table, inputs: Mapping[str, np.ndarray], rows: int) -> None:
+    def __init__(self, update: Update, table: Table, inputs: Mapping[str, Tensor], rows: int) -> None:
         self.kernels, self.optimizer, self._inputs = update.kernels, update.optimizer, inputs
         self._table, self._rows = table, rows
         self.struct = update.struct.copy()
-        self.struct["ops"], self.struct["num_ops"], self.struct["rows"] = (
-            table.array.ctypes.data,
-            len(table.array),
-            rows,
-        )
+        self.struct["ops"], self.struct["num_ops"] = table.array.ctypes.data, len(table.array)
+        self.struct["rows"] = rows
         self._address = self.struct.ctypes.data
-        self._arrays: Mapping[str, np.ndarray] = {}
+        self._batch: Mapping[str, Tensor] = {}
+        self._layout: list[tuple] = []
         self._shortest = -1
 
-    def takes(self, arrays: Mapping[str, np.ndarray], start: int) -> bool:
+    def takes(self, batch: Mapping[str, Tensor], start: int) -> bool:
         """Whether the rows can be read as they lie in memory, as many of them as are needed from `start` on."""
-        if arrays is not self._arrays:
-            self._attach(arrays)
+        if batch is not self._batch:
+            self._attach(batch)
         return start + self._rows <= self._shortest
 
-    def _attach(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self._arrays, self._shortest = arrays, -1
-        feeds = []
-        for name, array in arrays.items():
-            target = self._inputs[name]
-            if not array.flags.c_contiguous or array.dtype != target.dtype or array.shape[1:] != target.shape[1:]:
-                return
-            feeds.append((array.ctypes.data, target.ctypes.data, target.nbytes // self._rows, len(array)))
-        self._feeds = np.array(feeds, FEED)
-        self.struct["feeds"], self.struct["num_feeds"] = self._feeds.ctypes.data, len(feeds)
-        self._shortest = min(map(len, arrays.values()))
+    def _attach(self, batch: Mapping[str, Tensor]) -> None:
+        self._batch = batch
+        layout = [(name, t.dtype, t.shape, t.is_contiguous() and t.is_cpu) for name, t in batch.items()]
+        if layout != self._layout:
+            self._layout, targets = layout, [self._inputs[name] for name in batch]
+            feeds = [(0, x.data_ptr(), x.nbytes // self._rows, t.shape[0]) for x, t in zip(targets, batch.values())]
+            self._feeds = np.array(feeds, FEED)
+            self._from = self._feeds["from"]
+            self.struct["feeds"], self.struct["num_feeds"] = self._feeds.ctypes.data, len(batch)
+            alike = all(
+                plain and dtype == x.dtype and shape[1:] == x.shape[1:]
+                for (_, dtype, shape, plain), x in zip(layout, targets)
+            )
+            self._shortest = min(t.shape[0] for t in batch.values()) if alike else -1
+        self._from[:] = [t.data_ptr() for t in batch.values()]
 
     def step(self, index: int | None, start: int, lr: float) -> float:
         """Of the rows whose numbers (int64) are at the address `index`, or of those from `start` on."""

@@ -256,6 +256,10 @@ MUTANTS: list[Mutant] = [
      "tests/control/test_rollout.py -k gymnasium_give"),
     ("the kernels do not clip what they normalise", "engine/kernels.c", "* r->scale[i % size], -r->clip, r->clip)",
      "* r->scale[i % size], -1e9, 1e9)", "tests/control/test_rollout.py -k gymnasium_give"),
+    ("a random action is as likely as it is good", "control/q_acting.py", "noise[explore, random[explore]] = np.inf",
+     "noise[explore, random[explore]] = 0.1", "tests/control/test_rollout.py -k explore"),
+    ("what the kernels saw is stored a step late", "control/q_acting.py", "self._raw[first + 1 : t + 1]",
+     "self._raw[first:t]", "tests/control/test_rollout.py -k explore"),
     ("others may write the compiled file", "engine/kernels.py", "or about.st_mode & 0o022", "", f"{KERNELS} -k cache"),
     # Language models
     ("DPO takes means over tokens", "algos/dpo.py",

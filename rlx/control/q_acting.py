@@ -1,7 +1,7 @@
 """Acting with a Q network: epsilon-greedily into a replay buffer while it learns, greedily when it is evaluated."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 from rlx.base import stopwatch
 from rlx.config.schema import Algo
 from rlx.control.config import ControlConfig
+from rlx.control.kernel_loop import KernelLoop
 from rlx.control.normalize import ObsNormalizer
 from rlx.control.off_policy import Collector
 from rlx.control.policy import engine_of, make_one, saved_statistics
@@ -44,6 +45,8 @@ def any_allowed(uniforms: np.ndarray, obs: np.ndarray, masked: int) -> np.ndarra
 class Explorer(Collector):
     """Steps the environments epsilon-greedily and stores every step. `engine` is that of the learner."""
 
+    _act: Callable[..., np.ndarray]  # made at the first step, when the network has its parameters in place
+
     def __init__(
         self,
         cfg: EnvConfig,
@@ -56,30 +59,53 @@ class Explorer(Collector):
         horizon: int = 100,
         engine: Engine = "auto",
     ) -> None:
-        greedy = Forward(lambda x: (q_network(x["obs"]).argmax(-1),), device, engine=engine)
-        super().__init__(cfg, envs, replay, gamma, greedy, horizon)
+        acting = Forward(lambda x: ((q_network(x["obs"]) + x["noise"]).argmax(-1),), device, engine=engine)
+        super().__init__(cfg, envs, replay, gamma, acting, horizon)
         self.rng, self.num_actions, self.masked = rng, num_discrete(envs), mask_size(envs.action_space)
-        self._act: Callable[[np.ndarray], np.ndarray] | None = None
+        self._loop: KernelLoop | None = None
+        self._noise = np.zeros((0, envs.num_envs, self.num_actions), np.float32)
+
+    def _kernel_loop(self, T: int) -> KernelLoop:
+        """And memory for T steps. The noise is added to the values: where it is infinite, that action is taken."""
+        if self._loop is None or len(self._noise) != T:
+            self._noise = np.zeros((T, *self._noise.shape[1:]), np.float32)
+            self._action = np.zeros((T, self.envs.num_envs), np.int64)
+            if self._loop is None:
+                norm = self.normalizer.obs
+                self._loop = KernelLoop(self._acting, self.envs, norm, self._noise[0], self._action[0])
+                self._act = self._acting.on_arrays(obs=self.seen(), noise=self._noise[0])
+            if self._loop:
+                obs = np.zeros((T, *self.envs.obs.shape), np.float32)
+                self._raw, self._reward = np.zeros_like(obs) if self.normalizer.obs else obs, np.zeros_like(obs[..., 0])
+                self._loop.into(obs, self._action, self._noise, self._reward, self._raw)
+        return self._loop
 
     @stopwatch.part("act")
     def collect(self, epsilons: Sequence[float]) -> None:
         """One step of every lane for each of `epsilons`: with that probability a random action, else the greedy one."""
         self.begin()
-        envs, add, T, N = self.envs, self.replay.add, len(epsilons), self.envs.num_envs
-        greedy = self._act = self._act or self._acting.on_arrays(obs=self.seen())
-        explore: Any = self.rng.random((T, N)) < np.array(epsilons)[:, None]
+        envs, T, N = self.envs, len(epsilons), self.envs.num_envs
+        loop, explore = self._kernel_loop(T), np.less(self.rng.random((T, N)), np.array(epsilons)[:, None])
         random = self.rng.random((T, N, self.masked)) if self.masked else self.rng.integers(0, self.num_actions, (T, N))
-        some, all_ = explore.any(1).tolist(), explore.all(1).tolist()
-        for t in range(T):
-            any_ = any_allowed(random[t], envs.obs, self.masked) if self.masked and some[t] else random[t]
-            if all_[t]:
-                action = any_
+        noise = self._noise
+        noise[:] = 0.0
+        if not self.masked and explore.any():
+            noise[explore, random[explore]] = np.inf
+        t = 0
+        while t < T:
+            if steps := loop.run(t, T):
+                first, t = t, t + steps - 1
+                self.replay.extend(self._action[first:t], self._reward[first:t], self._raw[first + 1 : t + 1])
+                action, outcome = self._action[t], envs.stepped(self._action[first : t + 1])
             else:
-                action = greedy(self.seen())
-                if some[t]:
-                    action = np.where(explore[t], any_, action)
-            reward, terminated, truncated, final = envs.step(action)
-            add(action, reward, terminated, truncated, final, envs)
+                any_ = random[t]
+                if self.masked and explore[t].any():
+                    any_ = any_allowed(random[t], envs.obs, self.masked)
+                    noise[t, explore[t], any_[explore[t]]] = np.inf
+                action = any_ if explore[t].all() and not loop else self._act(self.seen(), noise[t])
+                outcome = envs.step(action)
+            self.replay.add(action, *outcome, envs)
+            t += 1
         self.finish(T)
 
 

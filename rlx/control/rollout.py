@@ -10,11 +10,11 @@ from torch import Tensor
 
 from rlx.base import stopwatch
 from rlx.control.distributions import Head
+from rlx.control.kernel_loop import KernelLoop
 from rlx.control.networks import ActorCritic
 from rlx.control.normalize import ObsNormalizer, RewardNormalizer
-from rlx.engine.native_ops import Acting
 from rlx.engine.tape import Forward
-from rlx.engine.trust import Calls, Engine
+from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
 from rlx.envs.episodes import LONGEST, Episode, episode_metrics
 from rlx.envs.single import EnvConfig
@@ -82,7 +82,7 @@ class Rollout:
             engine=engine,
         )
         self._acting: Callable[..., np.ndarray] | None = None
-        self._loop: tuple[Acting, Calls] | tuple[()] | None = None
+        self._loop: KernelLoop | None = None
         self._policy = policy
         self._evaluate = Forward(self._values_and_logprobs, torch.device(device), whole_episodes, engine)
         self._value = lambda obs: policy(obs.to(device))[1]
@@ -124,13 +124,10 @@ class Rollout:
             self._acting = self._act.on_arrays(obs=self.obs[0].numpy(), noise=noise)
         return self._acting
 
-    def _kernel_loop(self, noise: np.ndarray) -> tuple[Acting, Calls] | None:
-        """Acting and stepping by the kernels, where they know the environment."""
-        if self._loop is None:
-            lanes, self._loop = self.envs.kernel, ()
-            if lanes is not None and not self.whole_episodes:
-                self._loop = self._act.acting(lanes, self.action[0].numpy(), obs=self.envs.obs, noise=noise) or ()
-        return self._loop or None
+    def _kernel_loop(self, noise: np.ndarray) -> KernelLoop | None:
+        if self._loop is None and not self.whole_episodes:
+            self._loop = KernelLoop(self._act, self.envs, self.normalizer.obs, noise, self.action[0].numpy())
+        return self._loop
 
     @torch.no_grad()
     @stopwatch.part("act")
@@ -159,14 +156,9 @@ class Rollout:
                 obs, action, reward = self.obs.numpy(), self.action.numpy(), self.reward.numpy()
                 terminated, done, valid = self.terminated.numpy(), self.done.numpy(), self.valid.numpy()
                 if loop:
-                    loop[0].into(obs=obs, action=action, noise=noise, reward=reward)
-                    if (norm := self.normalizer.obs) and self._raw is not None:
-                        loop[0].normalize(self._raw, norm.stats.mean, norm.scale, norm.clip)
-            if loop and (count := min(T - t, envs.room, loop[1].room)) > 1:
-                # The kernels act and step until an episode ends. Nothing but the last of their steps needs a look.
-                first, t = t, t + loop[0].run(t, count) - 1
-                stopwatch.spent["env"] += loop[0].env_seconds()
-                loop[1].made += t + 1 - first
+                    loop.into(obs, action, noise, reward, self._raw)
+            if loop and (steps := loop.run(t, T)):  # nothing but the last of them needs a look
+                first, t = t, t + steps - 1
                 reward[t], terminated[t], truncated, final = envs.stepped(action[first : t + 1])
                 terminated[first:t], done[first:t], valid[first:t] = False, False, True
             else:

@@ -85,6 +85,7 @@ class Replay:
         self._gammas = (gamma ** np.arange(n_step + 1)).astype(np.float32)
         self.t = 0  # complete rows so far
         self._began = False
+        self._forgot = 0  # when what is too old was last given up
         self._skipped = False  # whether any row holds a reset that was no transition
         self._open = np.empty(0)  # the newest observations, where they are stacks
         self._age = np.zeros(N, np.int64)
@@ -131,6 +132,15 @@ class Replay:
         self._open = obs.copy()
         self.store.age[t % self._slots] = self._age
 
+    def extend(self, action: Array, reward: Array, obs: Array) -> None:
+        """Steps [k, N] in which no episode ended, and the observations [k, N, ...] behind them."""
+        assert not self.frames
+        rows, store = np.arange(self.t, self.t + len(action)), self.store
+        slots = rows % self._slots
+        store.action[slots], store.reward[slots], store.flags[slots] = action, reward, 0
+        store.put_rows(rows, self._packed(obs))
+        self.t += len(rows)
+
     def add(self, action: Array, reward: Array, terminated: Any, truncated: Any, final: list, envs: Envs) -> None:
         """What a step brought, as `Envs.step` returns it, and the observations the next one starts from."""
         t, store = self.t, self.store
@@ -148,7 +158,8 @@ class Replay:
         store.put_row(t)
         self.t = t + 1
         self.observe(envs.obs)
-        if t >= self.rows and t % 256 == 0:
+        if t >= self.rows and t - self._forgot >= 256:
+            self._forgot = t
             store.forget(self._key(self._reach * self.num_envs, STACK))
 
     def cut(self, obs: Array) -> None:

@@ -35,6 +35,7 @@ class Store(Protocol):
 
     def put_obs(self, t: int, obs: Array) -> None: ...
     def put_row(self, t: int) -> None: ...  # the small columns of row t are complete
+    def put_rows(self, t: Array, obs: Array) -> None: ...  # those of rows t, and obs are those behind them
     def obs(self, e: Array) -> Array: ...
     def put_aside(self, key: int, obs: Array) -> None: ...  # with ascending keys
     def aside(self, key: int) -> Array | None: ...
@@ -69,6 +70,9 @@ class Memory:
 
     def put_row(self, t: int) -> None:
         pass
+
+    def put_rows(self, t: Array, obs: Array) -> None:
+        self._obs[(t + 1) % self.slots] = obs
 
     def obs(self, e: Array) -> Array:
         return self._flat.take(e % len(self._flat), 0)
@@ -169,6 +173,11 @@ class Disk:
         slot = t % self.slots
         for name in SMALL:
             block[name][row] = getattr(self, name)[slot]
+
+    def put_rows(self, t: Array, obs: Array) -> None:
+        for row, after in zip(t.tolist(), obs):
+            self.put_row(row)
+            self.put_obs(row + 1, after)
 
     def obs(self, e: Array) -> Array:
         rows, lanes = np.divmod(e, self.lanes)

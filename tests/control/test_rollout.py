@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from rlx.control.distributions import make_head
-from rlx.control.networks import ActorCritic, ModelConfig
+from rlx.control.networks import ActorCritic, ModelConfig, QNetwork
 from rlx.control.policy import Policy
 from rlx.control.q_acting import Explorer
 from rlx.control.rollout import Rollout, minibatches
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig
 from rlx.replay.buffer import Replay
-from rlx.replay.store import Memory
+from rlx.replay.store import Disk, Memory
 
 torch.set_num_threads(1)
 
@@ -191,6 +194,37 @@ def test_the_kernels_loop_gives_what_single_steps_of_gymnasium_give_to_the_last_
             for rollout, state in zip(rollouts, reversed(states)):
                 rollout.load_state_dict(state)
     assert rollouts[0]._loop and not rollouts[1]._loop and rollouts[0].episodes
+
+
+@pytest.mark.parametrize("store", [Memory, Disk])
+@pytest.mark.parametrize("settings", [{}, {"normalize_obs": True, "normalize_reward": True}], ids=str)
+def test_the_kernels_explore_as_single_steps_of_gymnasium_do_to_the_last_bit(
+    settings: dict, store: type, tmp_path: Path
+) -> None:
+    """Two environments, bursts of 7 steps, epsilon from 1 to 0, a buffer that wraps; then restored in the middle."""
+    explorers = []
+    for backend in ("auto", "sync"):
+        cfg = EnvConfig(name="cartpole", id="CartPole-v1", backend=backend, max_episode_steps=40, **settings)
+        envs = make_envs(cfg, 2, seed=0)
+        make_store = partial(Disk, directory=tmp_path / backend) if store is Disk else Memory
+        replay = Replay(envs, 300, make_store, n_step=3)
+        network = QNetwork((4,), 2, ModelConfig([16], "relu", False, True, 0.5, 32), torch.Generator().manual_seed(0))
+        rng, cpu = np.random.default_rng(0), torch.device("cpu")
+        explorers.append(Explorer(cfg, envs, network, replay, 0.99, rng, cpu))
+    if explorers[0]._acting.kernels is None:
+        pytest.skip("no kernels here")
+    for turn in range(60):
+        for explorer in explorers:
+            explorer.collect([max(0.0, 1 - turn / 30)] * 7)
+        samples = [explorer.sample(np.random.default_rng(turn), 32) for explorer in explorers]
+        assert all(np.array_equal(samples[0][name], samples[1][name]) for name in samples[0])
+        assert list(explorers[0].episodes) == list(explorers[1].episodes)
+        states = [explorer.state_dict() for explorer in explorers]
+        assert str(states[0]["envs"]) == str(states[1]["envs"])
+        if turn == 40 and store is Memory:
+            for explorer, state in zip(explorers, reversed(states)):
+                explorer.load_state_dict({**state, "greedy": explorer.state_dict()["greedy"]})
+    assert explorers[0]._loop and not explorers[1]._loop and explorers[0].episodes
 
 
 @pytest.mark.parametrize("id", CLASSIC)

@@ -632,7 +632,7 @@ def test_how_a_q_network_acts_is_saved_with_its_explorer(tmp_path: Path) -> None
         made.append(Explorer(env, envs, net(4, 8, 2), replay, 0.99, np.random.default_rng(0), CPU))
     first, second = made
     first.collect([0.0] * 7)
-    assert first.state_dict()["greedy"]["calls"] == {"2x4": 7}
+    assert first.state_dict()["greedy"]["calls"] == {"2x4 2x2": 7}
     first._acting._trust.refuses("of a reason")
     second.load_state_dict(first.state_dict())
     second.collect([0.0])

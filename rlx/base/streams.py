@@ -6,10 +6,26 @@ import os
 import sys
 from collections.abc import Iterator
 
+_callers = False  # the streams
+
+
+@contextlib.contextmanager
+def belongs_to_caller() -> Iterator[None]:
+    """Meanwhile the streams are those of a program that uses rlx: they stay as they are."""
+    global _callers
+    before, _callers = _callers, True
+    try:
+        yield
+    finally:
+        _callers = before
+
 
 @contextlib.contextmanager
 def others_on_stderr() -> Iterator[None]:
     """Meanwhile stream 1 is stream 2, for Python, for C and for child processes."""
+    if _callers:
+        yield
+        return
     try:
         _flush()
         kept = os.dup(1)

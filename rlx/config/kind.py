@@ -12,6 +12,7 @@ environments nor tokens:
     inherit(raw, source, key, ...)      what a run takes over from the one that its `key` names (a Saved)
     evaluation(cfg, module, run)        at eval_every: rlx.run.Evaluation
     load_policy(cfg, module, run)       the policy that a checkpoint holds, as the algorithm restores it or most do
+    raw_policy(policy, cfg)             the same for what an environment gives, or for prompts (rlx.api)
     report(policy, cfg, count, seed)    rlx eval; then play (rlx play) or sample (rlx sample)
 
 An algorithm of the language world may have check(cfg, task); and evaluate(cfg, run, prompts, seed) -> {name: number},
@@ -26,6 +27,7 @@ from typing import NamedTuple
 from rlx.base.errors import ConfigError
 from rlx.config import registry
 
+COUNTS = {"env": 10, "task": 256}  # episodes or prompts of an evaluation, where nothing else is said
 WHERE = {"control": "in an environment (env=NAME)", "language": "on a task (task=NAME)"}
 
 

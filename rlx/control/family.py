@@ -21,6 +21,7 @@ from rlx.control.config import ControlConfig
 from rlx.control.distributions import make_head
 from rlx.control.networks import SMALLEST_IMAGE, ModelConfig, encoder_of
 from rlx.control.policy import Policy, make_one
+from rlx.control.raw import RawPolicy
 from rlx.envs.batch import Envs
 from rlx.envs.single import EnvConfig, package_of
 from rlx.envs.spaces import EnvError, EnvFault
@@ -134,6 +135,11 @@ def _fits(attribute: str, kind: str, cfg: ControlConfig[Algo]) -> None:
 def load_policy(cfg: ControlConfig[Algo], module: ModuleType, run: Run) -> Any:
     """The policy that a checkpoint holds: as the algorithm restores it, or an actor-critic's."""
     return module.load_policy(cfg, run) if hasattr(module, "load_policy") else Policy.restore(cfg, run)
+
+
+def raw_policy(policy: Any, cfg: ControlConfig[Algo]) -> RawPolicy:
+    """The same for observations as the environment gives them."""
+    return RawPolicy(policy, cfg)
 
 
 def evaluation(cfg: ControlConfig[Algo], module: ModuleType, run: Run) -> Evaluation:

@@ -227,7 +227,8 @@ def close(env: gym.Env, id: str) -> None:
     def too_long(*_: Any) -> None:
         raise TimeoutError(f"took longer than {CLOSE_SECONDS:g} s")
 
-    limited = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+    main = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+    limited = main and signal.getitimer(signal.ITIMER_REAL)[0] == 0  # no alarm of another's
     before = signal.signal(signal.SIGALRM, too_long) if limited else None
     try:
         if limited:

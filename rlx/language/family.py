@@ -185,6 +185,19 @@ def load_policy(cfg: LanguageConfig[Algo], module: ModuleType, run: Run) -> Any:
     return module.load_policy(cfg, run) if hasattr(module, "load_policy") else TokenPolicy.restore(cfg, run)
 
 
+def raw_policy(policy: Any, cfg: LanguageConfig[Algo]) -> Any:
+    """`policy(prompt) -> completion`, the likeliest one or as drawn from `rng`; of a list of prompts a list."""
+
+    def complete(prompts: str | Sequence[str], rng: np.random.Generator | None = None) -> str | list[str]:
+        listed = [prompts] if isinstance(prompts, str) else list(prompts)
+        heat = None if rng is None else temperature(cfg)
+        rows = sample(policy, cfg, listed, 1, 0, heat, rng is None, rng)
+        texts = [row["completions"][0]["text"] for row in rows]
+        return texts[0] if isinstance(prompts, str) else texts
+
+    return complete
+
+
 def evaluation(cfg: LanguageConfig[Algo], module: ModuleType, run: Run) -> Evaluation:
     """Held-out prompts, and some completions to look at. Draws nothing from the run's own generators."""
     if own := getattr(module, "evaluate", None):  # generating is not what it learns
@@ -236,11 +249,12 @@ def sample(
     seed: int,
     heat: float | None,
     greedy: bool,
+    rng: np.random.Generator | None = None,
 ) -> list[dict[str, Any]]:
     """`count` completions of each prompt (none given: of four held-out ones), sampled at `heat` or at the run's
     temperature: [{prompt, completions: [{text, logprob, ended}]}]. Raises UserError for a prompt that cannot be read.
     """
-    rng = np.random.default_rng([seed, 5])
+    rng = rng or np.random.default_rng([seed, 5])
     prompts = list(prompts) or policy.task.prompts(rng, 4, held_out=True)
     start, unit = (1, "characters") if cfg.model.path is None else (0, "tokens")  # the beginning is no character
     most = policy.model.context - policy.task.max_new - start

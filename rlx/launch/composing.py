@@ -37,9 +37,12 @@ GLOBAL = ("experiment", "preset")  # groups whose files set keys of the whole co
 class RlxSearchPath(SearchPathPlugin):
     """The order of registry.conf_dirs around rlx's own files, which are Hydra's primary path."""
 
+    active: ClassVar[bool] = False  # in programs that use Hydra for themselves it changes nothing
     extra: ClassVar[Path | None] = None  # --config-dir
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if not self.active:
+            return
         own, user = registry.conf_dir().resolve(), registry.user_conf()
         before = True
         for path in registry.conf_dirs(self.extra):
@@ -93,15 +96,26 @@ Plugins.instance().register(InheritedPresets)
 
 
 @contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """Meanwhile a program's own Hydra, which may be in progress, is put aside."""
+    used, told = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().hydra = HydraConfig.instance().cfg = None
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = used, told
+
+
+@contextlib.contextmanager
 def opened(config_dir: Path | None = None) -> Iterator[Any]:
     """Hydra's object over rlx's own files, the user's ./conf, plug-ins' and `config_dir`: what hydra.main works with,
     without its rewriting of sys.argv, its banners and its exits."""
     GlobalHydra.instance().clear()
-    RlxSearchPath.extra = config_dir
+    RlxSearchPath.active, RlxSearchPath.extra = True, config_dir
     try:
         entry = hydra.initialize_config_dir(str(registry.conf_dir().resolve()), job_name="rlx", **BASE)
     finally:
-        RlxSearchPath.extra = None
+        RlxSearchPath.active, RlxSearchPath.extra = False, None
     with entry:
         yield GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()

@@ -162,7 +162,8 @@ def _item(value: Any) -> Any:
     return value.item()
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """As strict JSON has it: see MetricsLog."""
     if not isinstance(value, (str, int, float, type(None))):
         value = _item(value)
     if not isinstance(value, float) or math.isfinite(value):
@@ -177,4 +178,4 @@ def _to_json(row: dict[str, Any]) -> str:
     try:
         return _encode(row)
     except ValueError:  # NaN or inf
-        return _encode({key: _finite(value) for key, value in row.items()})
+        return _encode({key: finite(value) for key, value in row.items()})

@@ -19,30 +19,34 @@ from rlx.rundir import query, reader
 from rlx.rundir.query import place_names
 
 
-def build(words: Sequence[str], metric: str = "eval", by: Sequence[str] = (), lower: bool = False) -> Comparison:
+def build(
+    sides: Sequence[str | Sequence[str]], metric: str = "eval", by: Sequence[str] = (), lower: bool = False
+) -> Comparison:
     """Everything that is printed. Each word is a side: a run, a directory of runs, a pattern of either. Where there is
     one word only, or keys `by`, or every word is a single run, the runs are grouped by their configuration instead.
+    A list of words is one side, too.
 
     Raises UserError.
     """
-    groups = [query.find([word]) for word in words]
+    groups = [query.find([side] if isinstance(side, str) else side) for side in sides]
+    words = [side if isinstance(side, str) else _together(side) for side in sides]
     every = list(dict.fromkeys(path for paths in groups for path in paths))
     metric = scores.full_metric(every, metric)
     notes: list[str] = []
     single = len(words) > 2 and all(len(paths) == 1 and reader.is_run(Path(word)) for word, paths in zip(words, groups))
     if by or single or len(words) == 1:
-        sides = _grouped(every, metric, by, notes)
+        chosen = _grouped(every, metric, by, notes)
         if single:
             notes.append("each word is one run, so they are grouped by configuration (quote a pattern: it is one side)")
     else:
-        sides = [_side(i, word, paths, metric, notes) for i, (word, paths) in enumerate(zip(words, groups))]
-    if len(sides) < 2:
+        chosen = [_side(i, word, paths, metric, notes) for i, (word, paths) in enumerate(zip(words, groups))]
+    if len(chosen) < 2:
         raise UserError(f"compare {' '.join(words)}: there is only one side; name another one (rlx compare 'A*' 'B*')")
-    if all(not side.curves for side in sides):
+    if all(not side.curves for side in chosen):
         raise UserError(f"compare {' '.join(words)}: no finished run has {metric}; {'; '.join(notes)}")
-    names = place_names(curve.place for side in sides for curve in side.curves)
-    result = Comparison(metric, lower, sides, names, notes=notes)
-    result.pairs = [_pair(a, b, names, lower) for a, b in itertools.combinations(sides, 2)]
+    names = place_names(curve.place for side in chosen for curve in side.curves)
+    result = Comparison(metric, lower, chosen, names, notes=notes)
+    result.pairs = [_pair(a, b, names, lower) for a, b in itertools.combinations(chosen, 2)]
     result.notes += caveats.notes(result)
     return result
 
@@ -70,6 +74,10 @@ def _grouped(paths: list[Path], metric: str, by: Sequence[str], notes: list[str]
         Side(_name(i), line.label.rpartition(" (")[0], line.curves, [curve.path for curve in line.curves])
         for i, line in enumerate(lines)
     ]
+
+
+def _together(words: Sequence[str]) -> str:
+    return f"{words[0]} and {len(words) - 1} more" if len(words) > 1 else words[0]
 
 
 def _name(index: int) -> str:

@@ -1,16 +1,18 @@
-"""The live line of a run."""
+"""How a run in progress is shown: a live line, nothing, or JSON."""
 
 import contextlib
+import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 from rlx.base.paths import near
 from rlx.config import registry
+from rlx.rundir.metrics import finite
 
 
 @contextlib.contextmanager
@@ -22,22 +24,39 @@ def _to_the_end(number: int) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
+How = Literal["lines", "quiet", "json"]
+
+
 class Live:
     """The live line: %, ETA, steps/s, and how it goes. A terminal gets one line that changes, a file a line each tenth
-    of the run."""
+    of the run. `how`: these lines, nothing, or JSON objects with an "event". `head`: where it says what is trained.
+    `also` hears of every step that is logged."""
 
-    def __init__(self) -> None:
-        self.terminal = sys.stderr.isatty() and not os.environ.get("CI")
+    def __init__(
+        self,
+        how: How = "lines",
+        head: IO[str] | None = None,
+        also: Callable[[int, Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        self.how, self.head, self.also = how, head, also
+        self.terminal = how == "lines" and sys.stderr.isatty() and not os.environ.get("CI")
         self._begin(0, {})
 
     def _begin(self, total: int, formats: Mapping[str, str]) -> None:
         self.formats = formats  # of the metrics that say how it goes
         self.total, self.shown, self.tenth, self.width = total, 0.0, -1, 0
 
-    @_to_the_end(1)
-    def announce(self, cfg: Any, _path: Path, device: str) -> None:
+    def announce(self, cfg: Any, path: Path, device: str) -> None:
         self.finish()
         self._begin(cfg.total_steps, registry.facts(cfg.algo.implementation).shown)
+        self._event("begun", run=str(near(path)), algo=cfg.algo.name, seed=cfg.seed, total_steps=cfg.total_steps)
+        if self.how == "lines":
+            with contextlib.redirect_stdout(self.head or sys.stdout):
+                self._heading(cfg, device)
+
+    @staticmethod
+    @_to_the_end(1)
+    def _heading(cfg: Any, device: str) -> None:
         where = getattr(cfg.place, "id", cfg.place.name)
         print(f"{cfg.algo.name} on {where}, seed {cfg.seed}, {cfg.total_steps:,} steps, device {device}")
         if init := getattr(cfg, "init", None):
@@ -56,18 +75,27 @@ class Live:
 
     def watching(self, grid: Any) -> AbstractContextManager[None]:
         """A grid while it runs."""
+        if self.how != "lines":
+            return contextlib.nullcontext()
         from rlx.cli.printing.grid import watching
 
         return watching(grid)
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> None:
+        if self.also:
+            self.also(step, metrics)
+        if self.how == "quiet":
+            return
         now, tenth = time.monotonic(), 10 * step // self.total
-        due = now - self.shown > 0.2 if self.terminal else tenth > self.tenth
+        due = now - self.shown > 0.2 if self.terminal else tenth > self.tenth or self.how == "json"
         if not due and step < self.total:
             return
         self.shown, self.tenth = now, tenth
         rate = metrics.get("time/fps") or 0.0
         left = max(0.0, (self.total - step) / rate) if rate else 0.0
+        if self.how == "json":
+            self._event("step", step=step, total_steps=self.total, seconds_left=round(left, 1), metrics=metrics)
+            return
         parts = [
             f"{min(100, 100 * step // self.total):3d}%",
             f"{step:,} steps",
@@ -79,6 +107,13 @@ class Live:
             here.pop("eval/greedy_accuracy", None)
         parts += [text.format(metrics[name]) for name, text in here.items()]
         self._print("  ".join(parts))
+
+    @_to_the_end(2)
+    def _event(self, name: str, metrics: Mapping[str, Any] | None = None, **about: Any) -> None:
+        """A line for programs, where they listen."""
+        if self.how == "json":
+            about |= {} if metrics is None else {"metrics": {key: finite(value) for key, value in metrics.items()}}
+            print(json.dumps({"event": name, **about}), file=sys.stderr, flush=True)
 
     @_to_the_end(2)
     def _print(self, line: str) -> None:

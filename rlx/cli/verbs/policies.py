@@ -11,8 +11,9 @@ from rlx.base.paths import check_out
 from rlx.base.streams import others_on_stderr
 from rlx.cli import printing
 from rlx.cli.verbs.base import Checkpoint, Json, RunName, Trust, answer, app, optional, run_path, set_one_thread
+from rlx.config.kind import COUNTS
 
-EPISODES, PROMPTS, SAMPLES = 10, 256, 8  # of an evaluation, where nothing else is said
+EPISODES, PROMPTS, SAMPLES = COUNTS["env"], COUNTS["task"], 8  # of an evaluation, where nothing else is said
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed for the evaluation environments or prompts.")]
 
 

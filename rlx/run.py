@@ -33,6 +33,7 @@ class Evaluation:
     metrics: Values  # tags of metrics.jsonl and TensorBoard
     summary: Values  # "score", the more the better, and what it is made of: in status.json and `rlx show`
     gif: tuple[bytes, int, int] | None = None  # and its width and height
+    no_film: str | None = None  # why there is none, in one line
     text: str | None = None  # samples, for TensorBoard and samples/
 
 
@@ -83,6 +84,7 @@ class Run:
         self._open_saved = saved
         self.step = 0
         self.notices: list[str] = []
+        self.films = True  # False once one could not be made: no more are tried
         self.exhibit: Callable[[], Exhibit | None] | None = None  # set by the algorithm, called at evaluations
         self.tracked: dict[str, Stateful] = {}
         self._rngs: dict[str, np.random.Generator] = {}

@@ -19,7 +19,7 @@ from rlx.base import global_rngs
 from rlx.config.plugins import name_of
 from rlx.envs.batch import NO_LIMIT
 from rlx.envs.episodes import EVALUATION, LONGEST, PLAY, Episode
-from rlx.envs.single import EnvConfig, make_env, reset_options, time_limit
+from rlx.envs.single import EnvConfig, draw_plainly, make_env, reset_options, time_limit
 from rlx.envs.spaces import EnvError
 from rlx.envs.sync import SyncEnvs
 from rlx.envs.wrappers import TRAINING_ONLY
@@ -85,11 +85,19 @@ def evaluate(
 
 
 def render_episode(
-    act: Act, cfg: EnvConfig, seed: int, max_steps: int | None = None, every: int = 1, width: int | None = 320
+    act: Act,
+    cfg: EnvConfig,
+    seed: int,
+    max_steps: int | None = None,
+    every: int = 1,
+    width: int | None = 320,
+    most: int | None = None,
+    plainly: bool = False,
 ) -> tuple[list[Image.Image], float, int]:
     """(frames, raw return, length) of one episode.
 
-    Frames: the first, every `every`-th and the last, at most `width` pixels wide.
+    Frames: the first, every `every`-th and the last, at most `width` pixels wide. Where they would be more than `most`,
+    every second one goes, and from there on `every` is twice as large. `plainly`: see `draw_plainly`.
     """
     frames: list[Image.Image] = []
 
@@ -103,10 +111,12 @@ def render_episode(
         image = Image.fromarray(np.ascontiguousarray(frame, np.uint8))
         if width is not None and image.width > width:
             height = max(1, round(image.height * width / image.width))
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
+            image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=1.0)
         frames.append(image)
 
     with global_rngs.seeded(seed), closing(_opened(cfg, PLAY, seed, max_steps, mode="rgb_array")) as envs:
+        if plainly and width is not None:
+            draw_plainly(envs.envs[0], width)
         obs, steps = envs.reset(), 0
         picture()
         while envs.results[0] is None:  # once it is there the lane idles: no reset spoils the last picture
@@ -114,6 +124,9 @@ def render_episode(
             steps += 1
             if steps % every == 0 or envs.results[0] is not None:
                 picture()
+            if most is not None and len(frames) > most:
+                del frames[1::2]
+                every *= 2
     total, length, _ = envs.results[0]
     return frames, total, length
 

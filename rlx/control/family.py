@@ -1,6 +1,5 @@
 """The world of environments: what a run in one asks of its configuration, how its policy is judged and shown."""
 
-import io
 import math
 import sys
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ import torch
 from rlx.base.errors import ConfigError
 from rlx.config import registry
 from rlx.config.schema import Algo
-from rlx.control import evaluate
+from rlx.control import evaluate, film
 from rlx.control.config import ControlConfig
 from rlx.control.distributions import make_head
 from rlx.control.networks import SMALLEST_IMAGE, ModelConfig, encoder_of
@@ -157,20 +156,13 @@ def evaluation(cfg: ControlConfig[Algo], module: ModuleType, run: Run) -> Evalua
     if successes:
         metrics["eval/success_rate"] = float(np.mean(successes))
     summary = {"score": mean, "mean_reward": mean, "std_reward": std, "episodes": len(episodes.returns)}
-    return Evaluation(metrics, summary, gif=_film(policy, cfg, run) if cfg.video else None)
-
-
-def _film(policy: Any, cfg: ControlConfig[Algo], run: Run) -> tuple[bytes, int, int] | None:
-    """A short GIF of one episode. What cannot be filmed is said once, and training goes on."""
-    try:
-        frames, _, _ = evaluate.render_episode(policy, cfg.judged_in, cfg.seed, max_steps=500, every=5, width=240)
-        buffer = io.BytesIO()
-        evaluate.save_gif(frames, buffer, fps=12)
-    except Exception as error:  # a missing display or renderer must not end a training run
-        run.notice(f"no video: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
-        return None
-    height, width = np.asarray(frames[0]).shape[:2]
-    return buffer.getvalue(), width, height
+    evaluation = Evaluation(metrics, summary)
+    if cfg.video and run.films:
+        try:
+            evaluation.gif = film.film(policy, cfg.judged_in, cfg.seed, float(np.mean(episodes.lengths)))
+        except film.NoFilm as error:  # a missing display or renderer must not end a training run
+            evaluation.no_film = str(error)
+    return evaluation
 
 
 def report(policy: Any, cfg: ControlConfig[Algo], count: int, seed: int, stochastic: bool = False) -> dict[str, Any]:

@@ -119,6 +119,18 @@ def _wants_masks(cfg: EnvConfig, env: gym.Env) -> bool:
     return _masks[key]
 
 
+def draw_plainly(env: gym.Env, width: int) -> None:
+    """Before its first picture: MuJoCo's, drawn without a graphics card, take 130 ms with shadows, reflections and
+    smooth edges at full size, and 3 ms without. Others draw as they do."""
+    renderer: Any = getattr(env.unwrapped, "mujoco_renderer", None)
+    if renderer is None:
+        return
+    renderer.model.vis.quality.shadowsize = renderer.model.vis.quality.offsamples = 0
+    renderer.model.mat_reflectance[:] = 0
+    if renderer.width and renderer.height and renderer.width > width:
+        renderer.width, renderer.height = width, round(renderer.height * width / renderer.width)
+
+
 def reset_options(cfg: EnvConfig) -> dict[str, Any]:
     """The argument of reset, where there is anything to say."""
     return {"options": dict(cfg.reset_options)} if cfg.reset_options else {}

@@ -191,7 +191,7 @@ def _arrays(memory: dict[str, Any]) -> dict[str, np.ndarray]:
     return {name: np.frombuffer(raw, dtype).reshape(shape) for name, (raw, shape, dtype) in memory.items()}
 
 
-def _leave_with_parent() -> None:
+def leave_with_parent() -> None:
     """Block in a thread until the parent is gone, then leave, even from the middle of a hung step."""
     parent = mp.parent_process()
     if parent is not None:
@@ -206,7 +206,7 @@ def _work(
     own_code.stand_in(folder)
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=leave_with_parent, daemon=True).start()
     gym.logger.min_level = gym.logger.ERROR  # the parent has shown the warnings
     shared = _arrays(memory)
     arrays = {name: array[lanes.start : lanes.stop] for name, array in shared.items()}

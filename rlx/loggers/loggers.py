@@ -15,7 +15,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,14 +81,16 @@ def _factory(item: Item) -> Any:
 
 
 class Loggers:
-    """Those of a run. Nothing here raises."""
+    """Those of a run. Nothing here raises; `failed` is called for each that does."""
 
-    def __init__(self, items: Sequence[Item] | None, run: LoggedRun, step: int) -> None:
+    def __init__(
+        self, items: Sequence[Item] | None, run: LoggedRun, step: int, failed: Callable[[], None] = lambda: None
+    ) -> None:
         self._pending: tuple[int, dict[str, Any]] | None = None
         self._each: list[_Guarded] = []
         for number, item in enumerate(items or ()):
             if name_of(item) != TENSORBOARD:
-                self._each.append(_Guarded(item, run, step, number))
+                self._each.append(_Guarded(item, run, step, number, failed))
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Of a step there may be several lines: they are given together, once the next step or a checkpoint comes."""
@@ -125,8 +127,8 @@ def _recalled(directory: Path, name: str) -> tuple[int, int]:
 class _Guarded:
     """One logger, and how far it has been told."""
 
-    def __init__(self, item: Item, run: LoggedRun, step: int, number: int) -> None:
-        self.name, self.told = name_of(item), -1
+    def __init__(self, item: Item, run: LoggedRun, step: int, number: int, failed: Callable[[], None]) -> None:
+        self.name, self.told, self.failed = name_of(item), -1, failed
         self.logger: Logger | None = None
         self.file: int | None = None
         with self._guard():
@@ -159,6 +161,7 @@ class _Guarded:
             yield
         except Exception as error:
             self.logger = None
+            self.failed()
             reason = " ".join(str(error).split()) or type(error).__name__
             with contextlib.suppress(OSError, ValueError):
                 print(f"rlx: warning: logger {self.name}: {reason}; it is left out, training goes on", file=sys.stderr)

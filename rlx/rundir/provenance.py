@@ -57,7 +57,7 @@ class Provenance(Document):
     git: dict[str, Any] | None = None
     notices: list[Any] = field(default_factory=list)
     resumes: list[dict[str, Any]] = field(default_factory=list)
-    failed: dict[str, Any] | None = None  # how many evaluations
+    failed: dict[str, Any] | None = None  # how many evaluations, films, loggers
     facts: dict[str, Any] | None = None  # of its algorithm, when it began: see config.facts
     engine: dict[str, Any] | None = None  # {what is tracked: what computes it}, where that rounds in its own way
     code: dict[str, Any] | None = None  # that is not rlx's, and files: see training.code_record
@@ -204,6 +204,12 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str
 def add_notices(path: Path, notices: Iterable[str]) -> None:
     if notices := list(notices):
         update(path, notices=list(dict.fromkeys([*Provenance.load(path).notices, *notices])))
+
+
+def count_failed(path: Path, what: str) -> None:
+    """One more side task that failed while training went on."""
+    counts = Provenance.load(path).failed or {}
+    update(path, failed={**counts, what: counts.get(what, 0) + 1})
 
 
 def drop_resume(path: Path) -> None:

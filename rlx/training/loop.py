@@ -65,7 +65,6 @@ class Loop:
         self.step = 0
         self.evaluation: LastEvaluation | None = None
         self._shown = 0  # notices
-        self._films = True  # can be written
         self._beat = self._since = time.perf_counter()
         self._spent = dict(stopwatch.spent)
         self._state: dict[str, Any] | None = None  # of the run, at this step
@@ -134,7 +133,7 @@ class Loop:
         self._config = guarded.text(self.path / layout.CONFIG)
         recorded = Provenance.load(self.path)
         about = LoggedRun(self.path, "/".join(self.path.parts[-3:]), raw, self.cfg.seed, recorded.command or [])
-        self.loggers = Loggers(self.cfg.logger, about, self.step)
+        self.loggers = Loggers(self.cfg.logger, about, self.step, lambda: self._count_failed("loggers"))
         drawn = TENSORBOARD in names(self.cfg.logger, self.cfg.tensorboard)
         began = any(self.path.glob("events.out.tfevents.*"))
         self.dashboard = (Dashboard if drawn else _NoDashboard)(
@@ -281,6 +280,9 @@ class Loop:
         if self.best is None or evaluation.summary["score"] > self.best:
             self.best = evaluation.summary["score"]
             self._checkpoint("best", step)
+        if evaluation.no_film:
+            self.run.notice(f"no video: {evaluation.no_film}")
+            self._no_more_films()
         if evaluation.gif:
             films.keep(self.path, (step, *self.checkpoints.steps("best")))
 
@@ -290,18 +292,24 @@ class Loop:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         say(f"warning: the evaluation at step {step} failed ({reason}); training goes on")
         self._to_log("".join(traceback.format_exception(error)))
-        counts = Provenance.load(self.path).failed or {}
-        provenance.update(self.path, failed={**counts, "evaluations": counts.get("evaluations", 0) + 1})
+        self._count_failed("evaluations")
 
     def _film(self, gif: bytes, step: int) -> None:
         """Into videos/. A run goes on without, and says so once."""
-        if not self._films:
-            return
         try:
             films.write(self.path, step, gif)
         except OSError as error:
-            self._films = False
             say(f"warning: no more films ({error}); training goes on")
+            self._no_more_films()
+
+    def _no_more_films(self) -> None:
+        self.run.films = False
+        self._count_failed("films")
+
+    def _count_failed(self, what: str) -> None:
+        if not self._lost:
+            with contextlib.suppress(OSError):
+                provenance.count_failed(self.path, what)
 
     @stopwatch.part("log")
     def _checkpoint(self, kind: str, step: int, owed: bool = False) -> None:

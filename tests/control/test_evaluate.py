@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rlx.control import film
 from rlx.control.evaluate import evaluate, render_episode, save_gif
 from rlx.envs.episodes import EVALUATION, PLAY, episode_seed
 from rlx.envs.single import EnvConfig, make_env
@@ -96,6 +97,24 @@ def test_a_rendered_episode_is_the_one_of_the_play_seed():
         obs, _, over, *_ = env.step(int(balance(obs[None])[0]))
         steps += 1
     assert (total, length) == (steps, steps)
+
+
+def test_a_long_film_keeps_its_first_and_its_last_frame_and_skips_more_between():
+    cfg = EnvConfig(name="drawn", id="fake_envs:Drawn-v0", kwargs={"length": 83})
+    frames, total, length = render_episode(zeros, cfg, seed=0, every=2, most=10)
+    assert [frame.getpixel((0, 0))[0] for frame in frames] == [0, 16, 32, 48, 64, 80, 83] and (total, length) == (
+        83,
+        83,
+    )
+    assert len(render_episode(zeros, cfg, seed=0, every=2, most=10, max_steps=20)[0]) == 6
+
+
+def test_a_film_is_the_episode_that_its_policy_plays_here():
+    cfg = EnvConfig(name="drawn", id="fake_envs:Drawn-v0", kwargs={"length": 12})
+    seen = []
+    gif, width, height = film.film(lambda obs: seen.append(obs[0, 0]) or zeros(obs), cfg, 0)
+    assert seen == list(range(12)) and (width, height) == (40, 30)
+    assert Image.open(io.BytesIO(gif)).n_frames == 4
 
 
 def test_a_gif_is_small_and_animated(tmp_path):

@@ -1,7 +1,10 @@
 """Environments small enough to know every answer; importable by worker processes as "fake_envs:Name-v0"."""
 
+import faulthandler
 import os
+import signal
 import time
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -53,6 +56,26 @@ class Counter(gym.Env):
         over = self.t >= self.stop
         info = {"is_success": self.stop % 2 == 0} if over else {}
         return obs, reward, over and self.end != "truncated", over and self.end != "terminated", info
+
+
+class Drawn(Counter):
+    """Draws the episode's step; or what it is told to do instead."""
+
+    metadata: ClassVar[Any] = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, renders="", render_mode=None, **more):
+        super().__init__(**more)
+        self.renders, self.render_mode = renders, render_mode
+
+    def render(self):
+        if self.renders == "crash":
+            faulthandler.disable()  # pytest's
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self.renders == "exit":
+            os._exit(7)
+        if self.renders == "hang":
+            time.sleep(1000)
+        return np.full((30, 40, 3), self.t, np.uint8)
 
 
 class Random(Counter):
@@ -165,6 +188,7 @@ SPACES = {
 def register():
     here = "fake_envs"
     gym.register("Counter-v0", f"{here}:Counter", max_episode_steps=100)
+    gym.register("Drawn-v0", f"{here}:Drawn")
     gym.register("Random-v0", f"{here}:Random")
     gym.register("Lives-v0", f"{here}:Lives")
     gym.register("CounterVector-v0", f"{here}:Counter", vector_entry_point=f"{here}:CounterVector")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from command_line import TINY, Forks
-from tiny_runs import Child, die, die_at, result, resume, train
+from tiny_runs import Child, die, die_at, record, result, resume, train
 
 from rlx.base.errors import ConfigError
 from rlx.rundir.checkpoint import Checkpoints
@@ -103,6 +103,7 @@ def test_one_that_raises_is_one_warning_and_the_run_is_the_same(where: str, tmp_
     path = train(tmp_path, logger=[broken, LINES, "csv"])
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert len(warnings) == 1 and f"Broken: no network in {where}; it is left out" in warnings[0]
+    assert record(path)["failed"] == {"loggers": 1}
     check_each_step_once(path)
     assert result(path) == result(train(tmp_path))
 

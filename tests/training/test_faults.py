@@ -1,6 +1,7 @@
 """What goes wrong ends in one line and an exit code, and the last good checkpoint survives it."""
 
 import json
+import multiprocessing
 import os
 import re
 import resource
@@ -21,6 +22,7 @@ from tiny_runs import Child, checkpoints, config, die_at, read_metrics, record, 
 from waiting import until
 
 from rlx.base.errors import ConfigError
+from rlx.control import film
 from rlx.engine.learner import Learner
 from rlx.rundir.checkpoint import Checkpoints
 from rlx.training import runner
@@ -262,7 +264,34 @@ def test_a_video_that_cannot_be_made_is_a_notice(tmp_path, whole, monkeypatch, c
     monkeypatch.setattr(evaluate, "render_episode", fails)
     path = train(tmp_path, video=True)
     assert result(path) == whole and record(path)["notices"] == ["no video: no display"]
-    assert capsys.readouterr().err == "rlx: note: no video: no display\n"
+    assert capsys.readouterr().err == "rlx: note: no video: no display\n" and record(path)["failed"] == {"films": 1}
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize(
+    "renders, says",
+    [
+        ("crash", "the process that renders it was killed by SIGSEGV"),
+        ("exit", "the process that renders it ended with exit code 7"),
+        ("hang", "it took longer than 2 s"),
+    ],
+)
+def test_a_renderer_that_crashes_or_hangs_costs_the_film_and_not_the_run(
+    start, renders, says, tmp_path, monkeypatch, capsys
+):
+    if (start, renders) == ("spawn", "exit"):
+        pytest.skip("as with the other two")
+    monkeypatch.setattr(film, "START", start)
+    monkeypatch.setattr(film, "SECONDS", 2.0 if start == "fork" or renders == "hang" else 60.0)
+    changes = {"env.id": "fake_envs:Drawn-v0", "env.kwargs": {"renders": renders}, "tensorboard": True}
+    path = train(tmp_path, name="run", video=True, **changes)
+    assert status(path)["status"] == "finished" and status(path)["evaluation"]["step"] == 320
+    assert record(path)["notices"] == [f"no video: {says}"] and record(path)["failed"] == {"films": 1}
+    assert [line for line in capsys.readouterr().err.splitlines() if "video" in line] == [
+        f"rlx: note: no video: {says}"
+    ]
+    assert multiprocessing.active_children() == []
+    assert result(path)[0] == result(train(tmp_path, name="without", **changes))[0]
 
 
 # -- two processes

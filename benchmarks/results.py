@@ -5,14 +5,17 @@ episodes, deterministic; a target holds when at least 8 of 10 seeds reach it. A 
 value of its greedy policy instead. One JSON file a cell (algorithm, environment, seed) under docs/results/ALGO/ENV/; a
 cell that is there is skipped, so the command can be stopped and goes on later. A run that fails is kept as a failure,
 which counts as a seed that missed, and is tried again next time. The page is docs/results/README.md, the picture
-docs/results/learning.png; --table makes both again without running anything.
+docs/results/learning.png; --table makes both again without running anything. --promises writes the section `expect` of
+every preset from these cells, and --seconds measures what a run takes.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,6 +27,9 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+
+from benchmarks import measure
+from rlx.config import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -335,6 +341,102 @@ def _curves(axis: Any, target: Target, cells: Sequence[dict[str, Any]]) -> bool:
     return True
 
 
+# -- what presets promise --------------------------------------------------------------------------------------
+
+PRESETS = ROOT / "conf" / "preset"
+BLOCK = re.compile(r"(?m)^expect:.*\n(?:  .*\n)*")
+SECTION = re.compile(r"(?m)^(env|task|model|algo):")
+
+
+def promises() -> dict[Path, str]:
+    """Each preset as it has to be: with what its cells say in `expect`, and without that section where there are too
+    few. A variant with cells and no preset gets one, which takes the values of its parent's."""
+    known = {**_measured_control(), **_measured_language()}
+    places = [*registry.options("env"), *registry.options("task")]
+    files = {}
+    for algo, place in itertools.product(registry.options("algo"), places):
+        path = PRESETS / f"{algo}_{place}.yaml"
+        owner = registry.preset_owner(algo, place)
+        if path.exists():
+            files[path] = _promising(path.read_text(), known.get((algo, place)))
+        elif owner and (algo, place) in known:
+            head = (
+                f"# @package _global_\n# The values of {owner}_{place}.\ndefaults:\n  - {owner}_{place}\n  - _self_\n\n"
+            )
+            files[path] = _promising(head, known[algo, place])
+    return files
+
+
+def _promising(text: str, expect: dict[str, Any] | None) -> str:
+    text = BLOCK.sub("", text)
+    if expect is None:
+        return text
+    block = "expect:\n" + "".join(f"  {key}: {_yaml(value)}\n" for key, value in expect.items())
+    place = SECTION.search(text)
+    return text[: place.start()] + block + text[place.start() :] if place else text + block
+
+
+def _yaml(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_yaml, value))}]"
+    if isinstance(value, float):
+        return f"{float(f'{value:.5g}')}"
+    return "null" if value is None else f"{value:_}" if isinstance(value, int) else str(value)
+
+
+def _measured_control() -> dict[tuple[str, str], dict[str, Any]]:
+    """(algo, env) -> what ten seeds and more of it say."""
+    known = {}
+    for row in filter(None, (summary(target, cells) for target, cells in measured())):
+        if row["interval"] and not row["failed"]:
+            metric = "exact/value" if row["judged"] == "exact" else "eval/mean_reward"
+            source = f"docs/results/{row['algo']}/{row['env']}"
+            known[row["algo"], row["env"]] = _expect(row, metric, source, _seconds(f"{row['algo']}_{row['env']}"))
+    return known
+
+
+def _measured_language() -> dict[tuple[str, str], dict[str, Any]]:
+    known = {}
+    for row in json.loads((RESULTS / "language" / "summary.json").read_text()):
+        if row["interval"] and not row["failed"]:
+            start = f", from {row['starts']}" if row["starts"] else ""
+            source = f"docs/results/language/{row['task']}/{row['stage']}{start}"
+            known[row["stage"], row["task"]] = _expect(row, f"eval/{row['judged']}", source, row["cpu_seconds"])
+    return known
+
+
+def _expect(row: dict[str, Any], metric: str, source: str, seconds: float | None) -> dict[str, Any]:
+    return {
+        "score": row["iqm"], "interval": row["interval"], "worst": row["worst"], "seeds": row["seeds"],
+        "steps": row["steps"], "seconds": seconds and float(f"{seconds:.2g}"), "metric": metric, "source": source,
+    }  # fmt: skip
+
+
+def _seconds(pair: str) -> float | None:
+    """CPU seconds of one run as a person starts it, evaluations and films included (--seconds)."""
+    return read_cell(SECONDS).get(pair, {}).get("cpu_seconds")
+
+
+SECONDS = RESULTS / "seconds.json"
+
+
+def measure_seconds(targets: Iterable[Target]) -> None:
+    """Run each pair once with all that is on by default, and keep what it took."""
+    for target in targets:
+        with tempfile.TemporaryDirectory() as scratch:
+            words = [f"algo={target.algo}", f"env={target.env}", "seed=1", *target.overrides]
+            command = [sys.executable, "-m", "rlx", "train", *words, f"runs_dir={scratch}"]
+            used = measure.run(command, Path(scratch) / "log", ROOT)
+            versions = json.loads(next(Path(scratch).glob("**/run.json")).read_text())["versions"]
+        known = read_cell(SECONDS)
+        known[target.pair] = {
+            "command": " ".join(["rlx", "train", *words]), "cpu_seconds": used["cpu"],
+            "rlx": versions["rlx"], "torch": versions["torch"],
+        }  # fmt: skip
+        SECONDS.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+        print(f"{target.pair}: {used['cpu']:.1f} CPU s", flush=True)
+
+
 # -- the command -----------------------------------------------------------------------------------------------
 
 
@@ -359,13 +461,19 @@ def chosen(only: str, everything: bool) -> list[Target]:
     ]  # fmt: skip
 
 
-def write_page() -> list[dict[str, Any]]:
-    """Table, summary and picture from the cells that are there."""
+def measured() -> list[tuple[Target, list[dict[str, Any]]]]:
+    """The cells that are there, by target."""
     found = []
     for target in TARGETS:
         files = sorted((RESULTS / target.algo / target.env).glob("seed_*.json"))
         if cells := [cell for file in files if (cell := read_cell(file))]:
             found.append((target, cells))
+    return found
+
+
+def write_page() -> list[dict[str, Any]]:
+    """Table, summary and picture from the cells that are there."""
+    found = measured()
     rows = [row for target, cells in found if (row := summary(target, cells))]
     (RESULTS / "README.md").write_text(INTRODUCTION + table(rows) + "\n" + PICTURE_TEXT)
     (RESULTS / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
@@ -382,8 +490,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="the first so many (10)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--table", action="store_true", help="only make table and picture again")
+    parser.add_argument("--seconds", action="store_true", help="only measure the CPU seconds of one run each")
+    parser.add_argument("--promises", action="store_true", help="only write what presets promise (conf/preset)")
     options = parser.parse_args(argv)
     failed = 0
+    if options.seconds:
+        measure_seconds(chosen(options.only, options.all))
+    if options.seconds or options.promises:
+        for path, text in promises().items():
+            path.write_text(text)
+        return 0
     if not options.table:
         targets = chosen(options.only, options.all)
         try:

@@ -455,3 +455,20 @@ def test_the_cells_there_are_make_page_and_picture_old_ones_without_curves_too(t
         "ppo", "trpo", "dqn", "q_learning",
     }  # fmt: skip
     assert (tmp_path / "learning.png").stat().st_size > 10_000
+
+
+def test_what_presets_promise_is_what_their_cells_say():
+    written = results.promises()
+    assert {path.stem for path in results.PRESETS.glob("*.yaml")} - {"none"} <= {path.stem for path in written}
+    for path, text in written.items():
+        assert path.read_text() == text, f"{path.name}: python -m benchmarks.results --promises"
+    rows = [row for target, cells in results.measured() if (row := results.summary(target, cells))]
+    assert json.loads((results.RESULTS / "summary.json").read_text()) == json.loads(json.dumps(rows))
+
+
+def test_a_promise_typed_by_hand_goes_and_the_measured_one_takes_its_place():
+    typed = "# x\ntotal_steps: 5\nexpect:\n  score: 999\n  source: me\nalgo:\n  lr: 1e-3\n"
+    assert results._promising(typed, None) == "# x\ntotal_steps: 5\nalgo:\n  lr: 1e-3\n"
+    new = results._promising(typed, {"score": 1.5, "interval": [1.0, 2.0], "seeds": 10, "steps": 100_096})
+    block = "expect:\n  score: 1.5\n  interval: [1.0, 2.0]\n  seeds: 10\n  steps: 100_096\n"
+    assert new == f"# x\ntotal_steps: 5\n{block}algo:\n  lr: 1e-3\n"

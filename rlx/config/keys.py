@@ -48,6 +48,7 @@ TABLE: dict[str, Meaning] = {
     "video":              Meaning(FREE,   False,  False),
     "samples":            Meaning(FREE,   False,  False),
     "expect":             Meaning(FREE,   False,  False),
+    "published":          Meaning(FREE,   False,  False),
     "init":               Meaning(FIXED,  ORIGIN, False),
     "env":                Meaning(FIXED,  True,   True),
     "env.name":           Meaning(NAME,   True,   True),

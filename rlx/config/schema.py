@@ -18,12 +18,16 @@ Cadence = Annotated[int, Field(ge=0, le=10**15)]  # 0: never
 
 @dataclass
 class Expect:
-    """What the preset's author saw: what to expect of a run, and where the numbers come from."""
+    """What was measured of a preset, over several seeds (rlx.config.promise)."""
 
-    score: float | None  # of the final policy: mean return, or share of right answers
+    score: float | None  # of the final policy: interquartile mean over the seeds
     steps: int | None  # after this many
-    seconds: float | None  # of one run on one core
+    seconds: float | None  # of computing
     source: str | None
+    interval: list[float] | None = None  # 95 %, of score
+    worst: float | None = None  # of the seeds
+    seeds: int | None = None
+    metric: str | None = None  # which number is meant
 
 
 class Algo(Protocol):
@@ -55,6 +59,7 @@ class Config:
     model: Any
     eval_required: bool = field(default=False, kw_only=True)  # an evaluation that fails ends the run
     logger: list[str | dict[str, Any]] | None = field(default=None, kw_only=True)  # None: TensorBoard if that is true
+    published: str | None = field(default=None, kw_only=True)  # what others report
 
     @property
     def place(self) -> Any:

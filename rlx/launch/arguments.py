@@ -169,6 +169,7 @@ PATHS = ("runs_dir", "init", "algo.reward_model", "model.path", "task.file")
 TEXT = (  # keys whose values stay as they are typed, also where they look like numbers
     *PATHS, "device", "algo.name", "algo.implementation", "model.encoder", "env.id", "env.name", "eval_env.id",
     "eval_env.name", "task.name", "task.implementation", "task.alphabet", "expect.source",
+    "expect.metric", "published",
 )  # fmt: skip
 NUMBER = re.compile(r"[-+]?((\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(e[-+]?\d[\d_]*)?|nan|inf)", re.IGNORECASE)
 

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlx.base import guarded
 from rlx.base.errors import ConfigError
-from rlx.config import kind, registry
+from rlx.config import kind, promise, registry
 from rlx.config.schema import find_target
 from rlx.launch.arguments import Words, for_hydra
 from rlx.launch.hydra_errors import one_line
@@ -234,6 +234,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     assert isinstance(raw, dict)
     if isinstance(raw.get("algo"), dict):
         raw["algo"].pop("preset_of", None)  # it has chosen the preset
+    if isinstance(expect := raw.get("expect"), dict) and not promise.speaks_of(raw):  # type: ignore[arg-type]
+        raw["expect"] = dict.fromkeys(expect)
     return raw  # type: ignore[return-value]
 
 

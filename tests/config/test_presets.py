@@ -8,6 +8,8 @@ import pytest
 from composed import composed
 
 from rlx.base.errors import ConfigError
+from rlx.config import registry
+from rlx.config.nested import flatten
 from rlx.launch import arguments
 from rlx.launch.composing import compose_all, plain
 
@@ -15,6 +17,7 @@ from rlx.launch.composing import compose_all, plain
 def test_a_variant_takes_the_tuned_values_of_its_parent_and_not_its_promise() -> None:
     parent, variant = composed("algo=ppo", "env=acrobot"), composed("algo=ppo_penalty", "env=acrobot")
     assert parent.pop("expect")["score"] is not None and set(variant.pop("expect").values()) == {None}
+    assert parent.pop("published") and variant.pop("published") is None
     parent["algo"] |= {"name": "ppo_penalty", "objective": "penalty"}
     assert variant == parent
     named = composed("algo=ppo", "env=acrobot", "preset=ppo_penalty_acrobot")
@@ -43,6 +46,33 @@ def test_what_a_variant_changes_stays_changed_under_the_preset_of_its_parent(
         with pytest.raises(Exception) as caught:
             compose(["algo=lost", "env=cartpole"])
     assert isinstance(caught.value, ConfigError) and "preset_of=pppo: no such algorithm" in str(caught.value)
+
+
+def test_no_preset_switches_on_what_another_algorithm_stands_for() -> None:
+    algos = {name: registry.values("algo", name) for name in registry.options("algo")}
+    places = [*registry.options("env"), *registry.options("task")]
+    for variant in algos:
+        for parent in registry.lineage(variant)[1:]:
+            apart = {key for key in algos[variant] if algos[variant][key] != algos[parent].get(key)} - {"name"}
+            for place in places:
+                tuned = registry.values("preset", f"{parent}_{place}").get("algo") or {}
+                assert not apart & set(tuned), (variant, parent, place)
+
+
+@pytest.mark.parametrize("env", ["cartpole", "mountaincar"])
+def test_the_relatives_of_dqn_differ_in_what_their_names_say(env: str) -> None:
+    plain = flatten(composed("algo=dqn", f"env={env}"))
+    assert not plain["algo.double"] and plain["algo.n_step"] == 1
+    for name, key in (("double_dqn", "double"), ("dueling_dqn", "dueling"), ("prioritized_dqn", "prioritized")):
+        other = flatten(composed(f"algo={name}", f"env={env}"))
+        differing = {one for one in plain if plain[one] != other[one] and not one.startswith(("expect.", "published"))}
+        assert differing == {"algo.name", f"algo.{key}"} and plain.keys() == other.keys()
+
+
+def test_dqn_is_one_step_and_plain_on_every_environment() -> None:
+    for env in registry.options("env"):
+        tuned = registry.values("preset", f"dqn_{env}").get("algo") or {}
+        assert not {"n_step", "double", "dueling", "prioritized"} & set(tuned), env
 
 
 @pytest.mark.parametrize("word", ["algo=ppo.yaml", "algo=./ppo.yaml", "algo=ppo.yml", "+algo=ppo"])

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from rlx.base.paths import near
-from rlx.config import registry
+from rlx.config import promise, registry
+from rlx.rundir.layout import read_config
 from rlx.rundir.metrics import finite
+from rlx.rundir.provenance import Provenance
 
 
 @contextlib.contextmanager
@@ -61,10 +63,8 @@ class Live:
         print(f"{cfg.algo.name} on {where}, seed {cfg.seed}, {cfg.total_steps:,} steps, device {device}")
         if init := getattr(cfg, "init", None):
             print(f"from {near(Path(init))}")
-        if (expect := cfg.expect).score is not None:
-            seconds = f", about {expect.seconds:g} s" if expect.seconds else ""
-            steps = f" at {expect.steps:,} steps" if expect.steps else ""
-            print(f"tuned preset: expect {expect.score:g}{steps}{seconds} ({expect.source or 'no source given'})")
+        for line in promise.lines(read_config(path), Provenance.read(path).command or []):
+            print(line)
         sys.stdout.flush()
 
     def passed(self, path: Path) -> None:

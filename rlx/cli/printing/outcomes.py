@@ -11,11 +11,17 @@ from rlx.cli.printing.text import columns, dash_of, quoted, score, table
 
 def finished(path: Path, outcome: Mapping[str, Any]) -> None:
     """The final table, the next commands, and the run's path as the last line."""
+    from rlx.config import promise
     from rlx.rundir import reader
+    from rlx.rundir.layout import read_config
 
     rows = [*_evaluation(outcome["evaluation"] or {}), *_numbers(outcome["metrics"])]
     print()
     columns(rows)
+    if (promised := promise.of(read_config(path))) and (
+        said := promised.verdict({**outcome["metrics"], **(outcome["evaluation"] or {})})
+    ):
+        print(f"\n{said}")
     name = quoted(path)
     if reader.place(path) == "task":
         print(f"\nnext: rlx eval {name} --prompts 1000\n      rlx sample {name}\n      {dash_of(path)}")

@@ -199,11 +199,6 @@ LESSON = {
 
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
-    "rollout/exploration_rate": (
-        "epsilon: the probability that an action is random. Healthy: 1 at the start, algo.final_epsilon after "
-        "algo.exploration_fraction of the run. If not: still high at the end, the agent never acts on what it has "
-        "learned: a smaller algo.exploration_fraction or algo.final_epsilon."
-    ),
     "train/loss": (
         "Mean of .5 (y - Q(s, a))^2, half the squared temporal-difference error. Healthy: falls to 0 where the "
         "environment is deterministic, to the noise of the targets where it is not. If not: flat and high, "
@@ -217,19 +212,5 @@ MEANINGS = {
     "train/n_updates": (
         "Updates of the table so far, those from the model included. Healthy: one a step, and algo.planning_steps "
         "more. If not: see algo.planning_steps."
-    ),
-    "exact/value": (
-        "Exact expected return of the greedy policy within the time limit, computed from the environment's own "
-        "transition table. Healthy: rises to `exact/optimum`. If not: it is the truth that sampled returns only "
-        "estimate; explore longer, or set algo.initial_value higher (optimism)."
-    ),
-    "exact/optimum": (
-        "Exact return of the best possible policy within the time limit. Healthy: constant through the run. If "
-        "not: it cannot change."
-    ),
-    "exact/regret": (
-        "`exact/optimum` - `exact/value`: what the greedy policy still gives away, in units of return. Healthy: "
-        "falls to 0. If not: stuck above 0, part of the table was never visited: explore longer "
-        "(algo.exploration_fraction) or start optimistic (algo.initial_value)."
     ),
 }

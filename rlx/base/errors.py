@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 MANY = 12  # more choices than this are not listed where one of them is close
+LONG = 300  # nor are those that would fill more characters than this, where a command lists them
 
 
 class UserError(ValueError):
@@ -32,10 +33,11 @@ def did_you_mean(name: str, choices: Iterable[str], prefix: str = "") -> str:
 
 def choices_hint(name: str, choices: Iterable[str], prefix: str = "", more: str = "", where: str = "") -> str:
     """The close choice (with its prefix, to be copied) and the list of all of them, or `where` to find it if it is
-    long and one is close; and `more`."""
+    long; and `more`."""
     names = sorted(choices)
-    close = did_you_mean(name, names, prefix)
-    listed = f"there are: {', '.join(names)}" if names and not (close and len(names) > MANY) else where
+    close, text = did_you_mean(name, names, prefix), ", ".join(names)
+    unlisted = not names or (close and len(names) > MANY) or (where and len(text) > LONG)
+    listed = where if unlisted else f"there are: {text}"
     inside = "; ".join(part for part in (listed, more) if part)
     return f"{close} ({inside})" if inside else close
 

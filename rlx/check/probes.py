@@ -78,11 +78,16 @@ class Bits(Probe):
 
 
 class Signs(Match):
-    """Match with Discrete observations, in episodes of up to 5 steps: state 0 is s = -1, state 1 is s = 1."""
+    """Match with Discrete observations, in episodes of up to 5 steps: state 0 is s = -1, state 1 is s = 1. Its
+    transition table is there for those that plan."""
 
     def __init__(self) -> None:
         super().__init__()
         self.observation_space = Discrete(2)
+        after = [(0.4, 0, False), (0.4, 1, False), (0.1, 0, True), (0.1, 1, True)]
+        pays = [[1.0, -1.0], [-1.0, 1.0]]
+        self.P = {s: {a: [(p, t, pays[s][a], over) for p, t, over in after] for a in (0, 1)} for s in (0, 1)}
+        self.initial_state_distrib = np.array([0.5, 0.5])
 
     def _obs(self) -> Any:
         return int(self.sign > 0)

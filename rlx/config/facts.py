@@ -7,7 +7,7 @@ answer at once knows them, and copied into run.json, so that a run whose plug-in
     METRICS = ("eval/mean_reward", ...)                 how good it is, the best measure first: of evaluations (eval/),
                                                         then while it learns
     ACTIONS, OBSERVATIONS = ("Discrete",)               kinds of Gymnasium spaces that it serves (all)
-    NEEDS = ("answer",)                                 what it needs of a task (nothing)
+    NEEDS = ("answer",)                                 what it needs of a task or environment (nothing)
     SCORES = True                                       its network scores completions and writes none (False)
     LIBRARIES = True                                    as=NAME gives it the values of another library (False)
 

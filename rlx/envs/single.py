@@ -217,7 +217,8 @@ def _register(id: str) -> None:
     extra = _extra_of(id)
     try:
         if id.startswith("rlx/"):
-            import rlx.envs.gridworld  # noqa: F401  registers at import
+            import rlx.envs.gridworld
+            import rlx.envs.textbook  # noqa: F401  both register at import
         elif extra == "atari":
             import ale_py
 

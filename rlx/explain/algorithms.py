@@ -60,8 +60,9 @@ def spaces(name: str) -> str:
     if about.world == "language":
         needs = f" with {', '.join(about.needs)}" if about.needs else ""
         return f"tasks of language{needs} (rlx list tasks)"
+    needs = f", and {', '.join(about.needs)}" if about.needs else ""
     actions, observations = (" or ".join(listed) if listed else "any" for listed in (about.actions, about.observations))
-    return f"environments with {actions} actions and {observations} observations (rlx list envs)"
+    return f"environments with {actions} actions and {observations} observations{needs} (rlx list envs)"
 
 
 def symbols(name: str) -> dict[str, Key]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from rlx.config import own_code
 from rlx.explain import source
 
-ROOMS = ("training", "control", "language")  # whose modules yield metrics, beside the algorithms
+ROOMS = ("training", "control", "language", "tabular")  # whose modules yield metrics, beside the algorithms
 
 
 class Meaning(NamedTuple):

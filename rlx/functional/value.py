@@ -104,6 +104,20 @@ def max_value(target_q: Tensor) -> Tensor:
     return target_q.detach().amax(-1)
 
 
+def expected_value(q: Tensor, probability: Tensor) -> Tensor:
+    """What a state is worth under a policy, over all its actions.
+
+        V(s) = sum_a pi(a|s) Q(s, a)
+
+    [..., A], [..., A] -> [...].  Sutton & Barto 2018, section 3.5; of a policy it is max_value's where pi is greedy.
+
+    >>> expected_value(tensor([[1.0, 3.0]]), tensor([[0.25, 0.75]]))
+    tensor([2.5000])
+    """
+    check_shapes(q=q, probability=probability)
+    return (probability * q).sum(-1)
+
+
 def double_value(online_q: Tensor, target_q: Tensor) -> Tensor:
     """The action chosen by one network, its value by the other: no maximum over one network's errors.
 

@@ -85,6 +85,46 @@ def value_iteration(mdp: MDP, gamma: float, tolerance: float = 1e-12) -> np.ndar
             return q
 
 
+def uniform(mdp: MDP) -> np.ndarray:
+    """The policy that takes each action alike [S, A]."""
+    return np.full(mdp.mean_reward.shape, 1 / mdp.mean_reward.shape[1])
+
+
+def values_of(mdp: MDP, policy: np.ndarray, gamma: float) -> np.ndarray | None:
+    """V of a policy [S, A], without a time limit: (I - gamma P_pi) V = r_pi. None where it may not be finite.
+
+    States from which nothing is ever earned or left (the ends of an episode) have V = 0.
+    """
+    moves = np.zeros((len(mdp.start), len(mdp.start)))
+    s = np.arange(len(moves))[:, None, None]
+    np.add.at(moves, (np.broadcast_to(s, mdp.onward.shape), mdp.next_state), policy[..., None] * mdp.onward)
+    reward = (policy * mdp.mean_reward).sum(-1)
+    try:
+        value: np.ndarray = np.linalg.solve(np.eye(len(moves)) - gamma * moves, reward)
+    except np.linalg.LinAlgError:
+        return None
+    return value if np.abs(value).max() < 1e12 else None
+
+
+def reachable(mdp: MDP) -> np.ndarray:
+    """The states [S] in which an action is ever chosen, if all are tried."""
+    seen = mdp.start > 0
+    while True:
+        after = seen.copy()
+        after[mdp.next_state[seen][mdp.onward[seen] > 0]] = True
+        if (after == seen).all():
+            return seen
+        seen = after
+
+
+def start_value(mdp: MDP, gamma: float) -> float | None:
+    """The optimal value at the start: discounted without a time limit, or undiscounted within it (None: there is
+    none)."""
+    if gamma < 1:
+        return float(mdp.start @ value_iteration(mdp, gamma).max(-1))
+    return optimum(mdp) if mdp.limit is not None else None
+
+
 def _horizon(mdp: MDP) -> int:
     if mdp.limit is None:
         raise ValueError("without a time limit the undiscounted return may be infinite")
@@ -200,3 +240,22 @@ def arrows(mdp: MDP, policy: np.ndarray, known: np.ndarray) -> str | None:
         cells.append(letter + ((looks[policy[s]] if known[s] else UNKNOWN) if open_ else " "))
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     return "\n".join(" ".join(row).rstrip() for row in rows)
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "exact/value": (
+        "Exact expected return of the greedy policy within the time limit, computed from the environment's own "
+        "transition table. Healthy: rises to `exact/optimum`. If not: it is the truth that sampled returns only "
+        "estimate; explore longer, or set algo.initial_value higher (optimism)."
+    ),
+    "exact/optimum": (
+        "Exact return of the best possible policy within the time limit. Healthy: constant through the run. If "
+        "not: it cannot change."
+    ),
+    "exact/regret": (
+        "`exact/optimum` - `exact/value`: what the greedy policy still gives away, in units of return. Healthy: "
+        "falls to 0. If not: stuck above 0, part of the table was never visited: explore longer "
+        "(algo.exploration_fraction) or start optimistic (algo.initial_value)."
+    ),
+}

@@ -136,11 +136,13 @@ class Model:
 
 
 class Walk:
-    """The open episodes: where each environment is, and the action SARSA has already chosen there."""
+    """The open episodes: where each environment is, the action SARSA has already chosen there, and what an algorithm
+    remembers of the episode (`memory`, lists of numbers)."""
 
     def __init__(self, envs: Envs, horizon: int = 100) -> None:
         self.envs, self.started = envs, False
         self.action: list[int | None] = [None] * envs.num_envs
+        self.memory: list[list[Any]] = [[] for _ in range(envs.num_envs)]
         self.episodes: deque[tuple[float, int, float | None]] = deque(maxlen=horizon)
 
     def begin(self) -> tuple[np.ndarray, list[int | None]]:
@@ -162,12 +164,15 @@ class Walk:
         envs = self.envs.state_dict()
         if not self.envs.replayable:  # it has just started new episodes
             self.action = [None] * self.envs.num_envs
+            self.memory = [[] for _ in self.memory]
         episodes = [list(episode) for episode in self.episodes]
-        return {"envs": envs, "started": self.started, "action": list(self.action), "episodes": episodes}
+        state = {"envs": envs, "started": self.started, "action": list(self.action), "episodes": episodes}
+        return state | ({"memory": self.memory} if any(self.memory) else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.envs.load_state_dict(state["envs"])
         self.started, self.action = state["started"], list(state["action"])
+        self.memory = [list(memory) for memory in state.get("memory", self.memory)]
         self.episodes.clear()
         self.episodes.extend((r, n, success) for r, n, success in state["episodes"])
 

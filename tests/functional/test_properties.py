@@ -50,6 +50,7 @@ CALLS = {
     value.value_loss_clipped: ("value old_value return_", (T, N), {"clip": 0.2}, {}),
     value.huber: ("value target", (T, N), {"delta": 1.0}, {}),
     value.max_value: ("target_q", (T, N), {}, {}),
+    value.expected_value: ("q probability", (T, A), {}, {}),
     value.double_value: ("online_q target_q", (T, N), {}, {}),
     value.explained_variance: ("value return_", (T, N), {}, {}),
     continuous.least_value: ("q", (A, T), {}, {}),
@@ -117,10 +118,11 @@ def scalars(hyper, **where):
 
 TAKE_GRAPHS = {"flat_gradient", "fisher_vector_product"}  # no tensors without one: asked in test_trust_region
 OF_LENGTHS = {"soft_overlong"}  # no log-probs, no gradient: asked in test_group_advantages
+OF_ARMS = {"preference_gradient", "upper_confidence"}  # whole numbers: asked in tests/algos/test_teaching_set.py
 
 
 def test_every_public_function_is_asked():
-    listed = {f.__name__ for f in CALLS} | TAKE_GRAPHS | OF_LENGTHS
+    listed = {f.__name__ for f in CALLS} | TAKE_GRAPHS | OF_LENGTHS | OF_ARMS
     for path in FOLDER.glob("*.py"):
         if path.stem in ("__init__", "shapes", "schedules"):
             continue

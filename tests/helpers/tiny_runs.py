@@ -44,7 +44,11 @@ TINY_ALGO: dict[str, dict[str, Any]] = {  # by implementation: about 32 steps an
         "num_envs": 2, "train_freq": 4, "rounds": 4, "gradient_steps": 2, "batch_size": 8, "buffer_size": 200,
         "learning_starts": 48,
     }),
-    "q_learning": {"num_envs": 2, "num_steps": 16},
+    **dict.fromkeys(
+        ("q_learning", "sarsa_lambda", "n_step_sarsa", "monte_carlo", "double_q_learning", "bandit"),
+        {"num_envs": 2, "num_steps": 16},
+    ),
+    "value_iteration": {"tolerance": 0.0},  # a sweep is a step
 }  # fmt: skip
 
 LANGUAGE = [

@@ -54,11 +54,11 @@ class Live:
         self._event("begun", run=str(near(path)), algo=cfg.algo.name, seed=cfg.seed, total_steps=cfg.total_steps)
         if self.how == "lines":
             with contextlib.redirect_stdout(self.head or sys.stdout):
-                self._heading(cfg, device)
+                self._heading(cfg, path, device)
 
     @staticmethod
     @_to_the_end(1)
-    def _heading(cfg: Any, device: str) -> None:
+    def _heading(cfg: Any, path: Path, device: str) -> None:
         where = getattr(cfg.place, "id", cfg.place.name)
         print(f"{cfg.algo.name} on {where}, seed {cfg.seed}, {cfg.total_steps:,} steps, device {device}")
         if init := getattr(cfg, "init", None):

@@ -1,6 +1,8 @@
 """How a run ends before its time. SIGINT (Ctrl-C), SIGTERM (kill, SLURM's end), SIGUSR1 (SLURM's warning) and SIGHUP (a
 closed terminal) ask it to; under nohup SIGHUP does not."""
 
+import _thread
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,9 @@ STOPPING = tuple(
     and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN)
 )
 
+ENDING = tuple(number for number in STOPPING if signal.Signals(number).name in ("SIGTERM", "SIGHUP"))  # SIGKILL is next
+
+GRACE = 5.0  # seconds that those wait for the end of an iteration
 TWICE = 0.1  # seconds within which two SIGTERM are one: sent to the process, and to its group
 
 
@@ -56,28 +61,43 @@ def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
 
 
 class StoppedAtOnce(KeyboardInterrupt):
-    """A second signal: the user does not wait for a checkpoint."""
+    """A second signal, or a first one for which the iteration was too long: nobody waits for a checkpoint."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, why: str) -> None:
         super().__init__()
-        self.number = number
+        self.number, self.why = number, why
 
 
 class Signals(ExitStack):
-    """They ask the loop to checkpoint and stop; a second SIGINT or SIGTERM stops it at once."""
+    """They ask the loop to checkpoint and stop, which it does between two iterations. A second SIGINT or SIGTERM stops
+    it at once; so does a first SIGTERM or SIGHUP that has not been `heard` after GRACE seconds, if it `insists`."""
 
-    asked = 0
-    _since = 0.0
+    def __init__(self, insists: bool = False) -> None:
+        super().__init__()
+        self.insists, self.heard = insists, False
+        self.asked = 0
+        self._since, self._too_late = 0.0, False
 
     def __enter__(self) -> Self:
         self.enter_context(handled(self._note))
+        self.callback(setattr, self, "heard", True)
         return self
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.asked and self._too_late:
+            raise StoppedAtOnce(self.asked, f"{name_of(self.asked)} ({GRACE:g} s in an iteration)")
         late = number == signal.SIGTERM and time.monotonic() - self._since > TWICE
         if self.asked and (late or number == signal.SIGINT):
-            raise StoppedAtOnce(number)
+            raise StoppedAtOnce(number, f"a second {name_of(number)}")
+        if self.insists and not self.asked and number in ENDING:
+            _thread.start_new_thread(self._insist, ())  # (threading's locks may be held by what was interrupted)
         self.asked, self._since = number, time.monotonic()
+
+    def _insist(self) -> None:
+        time.sleep(GRACE)
+        if not self.heard:
+            self._too_late = True
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def name_of(number: int) -> str:

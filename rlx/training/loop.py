@@ -20,7 +20,7 @@ from rlx import __version__
 from rlx.base import garbage, guarded, process, stopwatch
 from rlx.base.atomic_files import CannotWrite, own_directory, own_file, write_atomically
 from rlx.base.errors import UserError
-from rlx.base.signals import Interrupted, Pruned, RunFailed, Signals, StoppedAtOnce, name_of
+from rlx.base.signals import GRACE, Interrupted, Pruned, RunFailed, Signals, StoppedAtOnce, name_of
 from rlx.base.streams import others_on_stderr
 from rlx.config import registry
 from rlx.config.keys import config_hash, hparams
@@ -65,7 +65,8 @@ class Loop:
         self.step = 0
         self.evaluation: LastEvaluation | None = None
         self._shown = 0  # notices
-        self._beat = self._since = time.perf_counter()
+        self._beat = self._since = self._began = time.perf_counter()  # _began: the iteration
+        self._saving = 0.0  # seconds of the last checkpoint
         self._spent = dict(stopwatch.spent)
         self._state: dict[str, Any] | None = None  # of the run, at this step
 
@@ -98,7 +99,7 @@ class Loop:
             raise
         except StoppedAtOnce as stop:
             newest = f"the newest checkpoint is of step {self.saved[1]:,}" if self.saved else "there is no checkpoint"
-            text = f"stopped at once by a second {name_of(stop.number)}, at step {self.step:,} ({newest})"
+            text = f"stopped at once by {stop.why}, at step {self.step:,} ({newest})"
             self._last_words("interrupted", error=text)
             raise Interrupted(stop.number, self.path, text, self.saved and self.saved[1]) from None
         except BaseException as error:
@@ -164,6 +165,7 @@ class Loop:
         with contextlib.closing(self.module.train(cfg, self.run)) as steps:  # however the loop is left
             for step, metrics in steps:
                 self.step, self._state = step, None
+                lengthy = self._took_long()
                 last = step >= cfg.total_steps
                 if step > 1.01 * cfg.total_steps:
                     self.run.notice(f"{step:,} steps: total_steps={cfg.total_steps:,} rounded up to whole iterations")
@@ -174,8 +176,8 @@ class Loop:
                 if cfg.eval_every and (last or _due(before, step, cfg.eval_every)):
                     if saved:  # what the evaluation may do to this process costs no training
                         self._checkpoint(kind, step, owed=True)
-                    self._evaluate(step)
-                if saved:
+                    self._evaluate_or_owe(kind, step)
+                if saved or lengthy:
                     self._checkpoint(kind, step)
                 if before == self.first:
                     self._loaded()
@@ -184,6 +186,7 @@ class Loop:
                 self._alive()
                 if distributed.agree(self.signals.asked) and not last:
                     self._stop(step)
+                self._began = time.perf_counter()
         self._finish()
         self.files.check()
         weights = weights_sha256(self.run.parameters())
@@ -214,8 +217,24 @@ class Loop:
             self._checkpoint("final", self.step)
         self._notices()
 
+    def _evaluate_or_owe(self, kind: str, step: int) -> None:
+        """An evaluation that is stopped at once is owed: the run's own state is that of this step."""
+        try:
+            self._evaluate(step)
+        except StoppedAtOnce:
+            if self.run.exact_anywhere and self.saved != (kind, step):
+                self._checkpoint(kind, step, owed=True)
+            raise
+
+    def _took_long(self) -> bool:
+        """Was this iteration so long that a signal in the next one will not wait for its end? Then what there is now is
+        saved, unless that takes long itself."""
+        seconds = time.perf_counter() - self._began
+        return self.run.exact_anywhere and seconds > max(GRACE, 20 * self._saving)
+
     def _stop(self, step: int) -> None:
         """Leave, with a checkpoint of this very step where one is allowed (see Run.exact_anywhere)."""
+        self.signals.heard = True
         if self.run.exact_anywhere and (self.saved is None or self.saved[1] != step):
             self._checkpoint("step", step)
         number = self.signals.asked
@@ -338,8 +357,9 @@ class Loop:
         }
         if not self._owed and (drawing := getattr(self.module, "drawing", None)):
             self._draw(drawing(self.cfg, self.run), step)
+        began = time.perf_counter()
         self.checkpoints.save(kind, step, {"run": self._state, "runner": own}, weights_sha256=weights, rlx=__version__)
-        self.saved = kind, step
+        self.saved, self._saving = (kind, step), time.perf_counter() - began
         self._alive(now=True)
 
     def _draw(self, text: str | None, step: int) -> None:

@@ -99,7 +99,7 @@ def start(
         return follow(cfg, module, device)
     device = devices.claim(device, wait=_of_several(parent))
     with distributed.leading() as go:
-        with Signals() as signals:  # from before the run directory says "running"
+        with Signals(insists=True) as signals:  # from before the run directory says "running"
             about = {**origins, **(about or {}), **({"code": code} if code else {})}
             path = layout.open_new(cfg, raw, command, str(device), parent, name, about)
             with layout.locked(path):
@@ -169,7 +169,7 @@ def resume(
     if distributed.follows():
         return follow(cfg, module, device, checkpoints)
     device = devices.claim(device, wait=_of_several(path.parent))
-    with distributed.leading() as go, Signals() as signals, layout.locked(path) as status:
+    with distributed.leading() as go, Signals(insists=True) as signals, layout.locked(path) as status:
         checkpoint = _newest(path, checkpoints, status)
         step = checkpoint.step if checkpoint else 0
         nothing_new = not changes

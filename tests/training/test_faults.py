@@ -21,11 +21,13 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from tiny_runs import Child, checkpoints, config, die_at, read_metrics, record, result, resume, status, train
 from waiting import until
 
+from rlx.base import signals
 from rlx.base.errors import ConfigError
+from rlx.base.signals import Interrupted
 from rlx.control import film
 from rlx.engine.learner import Learner
 from rlx.rundir.checkpoint import Checkpoints
-from rlx.training import runner
+from rlx.training import loop, runner
 from rlx.training.runner import RunFailed
 
 
@@ -452,6 +454,38 @@ def test_a_second_signal_ends_a_run_at_once_where_an_environment_hangs(number, t
     monkeypatch.undo()
     resume(path)
     assert result(path) == whole
+
+
+@pytest.mark.parametrize("place", ["an iteration", "a long iteration", "an evaluation"])
+def test_one_sigterm_ends_a_run_whose_iteration_or_evaluation_does_not_end(place, tmp_path, monkeypatch):
+    """`timeout 40` took four minutes. What a long iteration or an evaluation begins with is not lost."""
+    from rlx.control import evaluate
+
+    def hangs(*_args, **_kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(600)
+
+    whole = result(train(tmp_path / "whole", checkpoint_every=0))
+    monkeypatch.setattr(signals, "GRACE", 0.2)
+    if place == "an evaluation":
+        monkeypatch.setattr(evaluate, "evaluate", hangs)
+    else:
+        monkeypatch.setattr(CartPoleEnv, "step", after(190, hangs))
+    if place == "a long iteration":
+        monkeypatch.setattr(loop, "GRACE", 1.0)
+        pauses = iter([0.0] * 150 + [1.5] + [0.0] * 1000)
+        monkeypatch.setattr(CartPoleEnv, "step", after(0, lambda found: time.sleep(next(pauses)) or found))
+        monkeypatch.setattr(CartPoleEnv, "step", after(190, hangs))
+    changes = {"eval_every": 96 if place == "an evaluation" else 0, "checkpoint_every": 0}
+    with pytest.raises(Interrupted) as stop:
+        train(tmp_path, name="run", **changes)
+    saved = {"an iteration": None, "a long iteration": 128, "an evaluation": 96}[place]
+    assert (stop.value.code, stop.value.saved, status(tmp_path / "run")["status"]) == (143, saved, "interrupted")
+    assert "stopped at once by SIGTERM (0.2 s in an iteration), at step" in str(stop.value)
+    monkeypatch.undo()
+    resume(tmp_path / "run", eval_every=96)
+    assert result(tmp_path / "run")[0] == whole[0]
+    assert place != "an evaluation" or result(tmp_path / "run") == whole
 
 
 # -- the disk, before and between runs

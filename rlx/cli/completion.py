@@ -6,11 +6,8 @@ from the YAML files, without Hydra: a <TAB> must answer at once.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from rlx.base.errors import ConfigError
 from rlx.config import kind, registry
-from rlx.config.nested import flatten
 from rlx.rundir import home
 from rlx.search import settings
 
@@ -112,7 +109,7 @@ def _override(words: list[str], current: str) -> list[str]:
     if equals:
         done, comma, last = value.rpartition(",")
         return [f"{plus}{name}={done}{comma}{choice}" for choice in _starting(last, _values(name, words, groups))]
-    keys = [*(f"{group}=" for group in groups), *(f"{key}=" for key in _keys(words, groups))]
+    keys = [*(f"{group}=" for group in groups), *(f"{key}=" for key in kind.keys(words[:-1]))]
     return [f"{plus}{key}" for key in _starting(name, keys)]
 
 
@@ -123,23 +120,7 @@ def _values(name: str, words: list[str], groups: list[str]) -> Iterable[str]:
         return DEVICES
     if name == "init":
         return ("latest", *(f"latest:{algo}" for algo in registry.algorithms_of("language")))
-    return ("true", "false") if isinstance(_keys(words, groups).get(name), bool) else ()
-
-
-def _keys(words: list[str], groups: list[str]) -> dict[str, Any]:
-    """The keys of the configuration that these words choose, and their values."""
-    try:
-        first = kind.primary(words[:-1])
-    except ConfigError:  # words of two worlds
-        first = registry.PRIMARY["control"]
-    main, _ = registry.begins_with(first)
-    chosen = {key: value for item in main.get("defaults", []) if isinstance(item, dict) for key, value in item.items()}
-    chosen |= dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
-    values = flatten({key: value for key, value in main.items() if key not in ("defaults", "hydra")}, empty=True)
-    for group in groups:
-        if group in chosen and group not in ("preset", "as", "experiment"):
-            values |= flatten(registry.values(group, str(chosen[group]).rpartition(",")[2]), f"{group}.", empty=True)
-    return values
+    return ("true", "false") if isinstance(kind.keys(words[:-1]).get(name), bool) else ()
 
 
 def _starting(current: str, choices: Iterable[str]) -> list[str]:

@@ -22,10 +22,11 @@ the first or "score" the one that counts, where generating is not what it learns
 import re
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rlx.base.errors import ConfigError
 from rlx.config import registry
+from rlx.config.nested import flatten
 
 COUNTS = {"env": 10, "task": 256}  # episodes or prompts of an evaluation, where nothing else is said
 WHERE = {"control": "in an environment (env=NAME)", "language": "on a task (task=NAME)"}
@@ -58,6 +59,22 @@ def choose(words: Sequence[str], config_dir: Path | None = None) -> str:
             raise ConfigError(_conflict(signs[0], sign, config_dir))
     _check_as(signs)
     return signs[0].world if signs else "control"
+
+
+def keys(words: Sequence[str]) -> dict[str, Any]:
+    """The keys of the configuration that these words choose, with their values; read from the YAML files."""
+    try:
+        first = primary(words)
+    except ConfigError:  # words of two worlds
+        first = registry.PRIMARY["control"]
+    main, _ = registry.begins_with(first)
+    chosen = {key: value for item in main.get("defaults", []) if isinstance(item, dict) for key, value in item.items()}
+    chosen |= dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
+    values = flatten({key: value for key, value in main.items() if key not in ("defaults", "hydra")}, empty=True)
+    for group in registry.groups():
+        if group in chosen and group not in ("preset", "as", "experiment"):
+            values |= flatten(registry.values(group, str(chosen[group]).rpartition(",")[2]), f"{group}.", empty=True)
+    return values
 
 
 def _signs(word: str, config_dir: Path | None) -> Iterator[Sign]:

@@ -18,7 +18,8 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
 from rlx.base.errors import ConfigError, choices_hint, closest, shown
-from rlx.config import registry
+from rlx.config import kind, registry
+from rlx.launch import foreign
 from rlx.rundir import home
 
 SHORT = {
@@ -89,11 +90,7 @@ def split(argv: list[str]) -> Words:
             words.flags[flag] = value if equals else _value(flag, rest)
             _check_value(flag, words.flags[flag])
         else:
-            flags = [*SWITCHES, *VALUED]
-            close = closest(typed.lstrip("-"), [name[2:] for name in flags]) if len(typed) > 3 else None
-            raise ConfigError(
-                f"{typed}: no such flag{f'; did you mean --{close}?' if close else ''} (rlx train --help)"
-            )
+            raise ConfigError(_no_flag(typed, argv))
     _check_combination(words)
     place = os.environ.get(home.VARIABLE)
     if place and not any(word.lstrip("+").startswith(home.KEY) for word in words.overrides):
@@ -121,6 +118,27 @@ def _as_choice(word: str) -> str:
                 f"{word}: a choice is a file of ./conf/{group}: put it there, then {group}={Path(name).stem}"
             )
     return f"{group}={','.join(re.sub(r'^(?:[.]/)?(.*[.])ya?ml$', lambda m: m[1][:-1], name) for name in names)}"
+
+
+def _no_flag(typed: str, argv: list[str]) -> str:
+    """What to type instead of a flag that is none: a key, which other tools have as flags, or another flag."""
+    close = closest(typed.lstrip("-"), [name[2:] for name in (*SWITCHES, *VALUED)]) if len(typed) > 3 else None
+    if close:
+        return f"{typed}: no such flag; did you mean --{close}? (rlx train --help)"
+    chosen = [f"{flag[2:]}={value}" for flag, value in zip(argv, argv[1:]) if flag in ("--algo", "--env", "--task")]
+    known = {*kind.keys([*(word for word in argv if not word.startswith("-")), *chosen]), *registry.groups()}
+    given, meant, rest = [], [], list(argv)
+    while rest:
+        flag, equals, value = rest.pop(0).partition("=")
+        if not flag.startswith("-") or SHORT.get(flag, flag) in (*SWITCHES, *VALUED):
+            continue
+        if not equals and rest and not rest[0].startswith("-") and "=" not in rest[0]:
+            value = rest.pop(0)
+        if (word := foreign.worded(flag, value or None, known)) is None:
+            return f"{flag}: no such flag (rlx train --help)"
+        given.append(f"{flag} {value}".rstrip())
+        meant.append(word)
+    return f"{' '.join(given)}: rlx takes key=value: {' '.join(meant)}"
 
 
 def _value(flag: str, rest: list[str]) -> str:

@@ -15,6 +15,8 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from rlx.base import extras
 from rlx.base.errors import ConfigError, choices_hint, closest, did_you_mean, shown
 from rlx.config import registry
+from rlx.config.nested import flatten
+from rlx.launch import foreign
 from rlx.launch.config_files import near, not_keys, not_utf8, not_yaml, source
 
 NOUNS = {"algo": "algorithm", "env": "environment", "task": "task", "as": "library"}
@@ -146,6 +148,12 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
     within = full.rpartition(".")[0]
     if within and not keys:
         return f"{full}: no such key ({within} has no keys)"
+    if isinstance(parent, DictConfig):
+        root = OmegaConf.to_container(parent._get_root())  # type: ignore[arg-type]
+        known = flatten({name: part for name, part in root.items() if name != "hydra"}, empty=True)  # type: ignore[union-attr]
+        if (meant := foreign.meant(full, known)) and meant.rpartition(".")[2] != key:
+            why = f" ({foreign.WORTH[meant]})" if meant in foreign.WORTH else ""
+            return f"{full}: no such key; in rlx it is '{meant}'{why}"
     if not within and isinstance(parent, DictConfig):
         inner = {
             str(name): f"{group}.{name}"

@@ -68,7 +68,7 @@ def take(words: Sequence[str]) -> list[str]:
         else:
             kept.append(word)
             continue
-        if not value:
+        if not value and not (keeps and word.startswith(KEY)):
             raise UserError(f"{word}: needs a directory")
         if keeps:
             kept.append(word if word.startswith(KEY) else f"{KEY}{value}")

@@ -16,7 +16,7 @@ from command_line import Forks, command, environment
 
 from rlx.cli import completion
 from rlx.cli.completion import candidates
-from rlx.config import registry
+from rlx.config import kind
 from rlx.config.nested import flatten
 
 
@@ -80,7 +80,7 @@ def test_the_keys_offered_are_those_of_the_composed_configuration(
     real = {
         key for key in flatten(composed, empty=True) if key.partition(".")[0] not in ("preset", "experiment")
     }  # fmt: skip
-    offered = completion._keys(words, registry.groups())
+    offered = kind.keys(words)
     assert {key for key in offered if not key.startswith("env.kwargs")} == {
         key for key in real if not key.startswith("env.kwargs")
     }

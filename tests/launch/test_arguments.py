@@ -7,8 +7,8 @@ import pytest
 
 from rlx.base.errors import ConfigError
 from rlx.cli import printing
-from rlx.config import registry, schema
-from rlx.launch import arguments
+from rlx.config import kind, registry, schema
+from rlx.launch import arguments, foreign
 from rlx.launch.composing import compose
 
 UNREADABLE = [
@@ -56,8 +56,8 @@ def test_every_key_that_takes_text_alone_keeps_it() -> None:
         for place in registry.options(world.NAME):
             raw = {"algo": {"implementation": implementation}, world.NAME: registry.values(world.NAME, place)}
             kinds = {"": world.Config, "algo": module.Config, "expect": schema.Expect, **world.sections(raw)}
-            for section, kind in kinds.items():
-                for key, hint in get_type_hints(kind, include_extras=True).items():
+            for section, part in kinds.items():
+                for key, hint in get_type_hints(part, include_extras=True).items():
                     if str in schema._kinds(hint) and not schema._kinds(hint) & {int, float}:
                         found.add(f"{section}.{key}".lstrip("."))
     assert {"runs_dir", "task.file", "model.path"} <= found <= set(arguments.TEXT)
@@ -67,3 +67,44 @@ def test_counts_and_seeds_are_printed_as_integers(capsys: pytest.CaptureFixture[
     printing.evaluated({"greedy_accuracy": 0.5, "prompts": 1_000_000, "seed": 1_000_000}, seed=1_000_000)
     out = capsys.readouterr().out
     assert "e+" not in out and re.search(r"prompts +1000000\b", out) and "0.5" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("--seed 3", "seed=3"),
+        ("--algo sac --env pendulum --learning-rate 3e-4", "algo=sac env=pendulum algo.lr=3e-4"),
+        ("--env-id=Ant-v5 --total-timesteps 1000 --track", "env=gym env.id=Ant-v5 total_steps=1000 logger=[wandb]"),
+        ("--algo dqn --batch_size 32 --seed 1", "algo=dqn algo.batch_size=32 seed=1"),
+        ("algo=sac --ent_coef 0.1", "algo.alpha=0.1"),
+    ],
+)
+def test_flags_of_other_tools_are_answered_by_the_words_to_type(words: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f": rlx takes key=value: {meant}") + "$"):
+        arguments.split(words.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        ("learning_rate=1e-3", "algo.lr"),
+        ("n_steps=8", "algo.num_steps"),
+        ("n_envs=8", "algo.num_envs"),
+        ("timesteps=1000", "total_steps"),
+        ("batch_size=8", "algo.num_minibatches"),
+        ("algo=sac env=pendulum algo.polyak=.99", "algo.tau"),
+        ("policy_kwargs.net_arch=[64]", "model.hidden"),
+        ("algo=grpo task=add2 num_generations=4", "algo.group_size"),
+    ],
+)
+def test_keys_of_other_tools_are_answered_by_rlxs(words: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=f"no such key; in rlx it is '{re.escape(key)}'"):
+        compose(words.split())
+
+
+def test_what_a_foreign_name_means_is_there() -> None:
+    """Whatever the table promises, some algorithm has."""
+    words = [["algo=ppo"], *([f"algo={name}", "env=pendulum"] for name in ("sac", "td3", "dqn", "a2c"))]
+    words += [["algo=grpo", "task=add2"], ["algo=rlhf_ppo", "task=add2"], ["env=gym"], ["algo=actor_critic"]]
+    known = {key for each in words for key in kind.keys(each)}
+    assert set(foreign.NAMES) - {"name", "tags", "init"} <= known

@@ -9,7 +9,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 QUICK := $(addprefix tests/,functional base config engine control tabular test_end_to_end.py)
 EXTRAS ?= box2d,mujoco,atari,minigrid,sweep,joblib,hf,onnx,docs,dev
 
-.PHONY: help train quick test fresh check lint docs docs-serve results results-lm bench bench-lm torture witness mutants clean
+.PHONY: help train quick test fresh check lint docs docs-serve results results-long results-lm bench bench-lm torture witness mutants clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -53,6 +53,9 @@ docs-serve: $(INSTALLED)  ## the same on localhost, built again when a page chan
 
 results: $(INSTALLED)  ## the learning tables of docs/results, cell by cell; what is there is skipped
 	$(BIN)/python -m benchmarks.results
+
+results-long: $(INSTALLED)  ## the slow rows of that table too: MuJoCo, Box2D, 300,000 steps and more
+	$(BIN)/python -m benchmarks.results --all
 
 results-lm: $(INSTALLED)  ## the same of the language family
 	$(BIN)/python -m benchmarks.language

@@ -15,6 +15,7 @@ import argparse
 import itertools
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -48,9 +49,10 @@ class Target:
 
     algo: str
     env: str
-    threshold: float | None  # of the mean return; None: the optimum, as the run itself logs it (exact/optimum)
+    threshold: float | None  # of the mean return; None: the optimum, where the run logs it (exact/optimum), or none
     exact: bool = False  # judged by exact/value, not by sampled episodes
     slow: bool = False  # only with --all, or named by --only
+    seeds: int = 10  # with fewer than 10, their median and range are an indication
     overrides: tuple[str, ...] = ()
 
     @property
@@ -59,6 +61,12 @@ class Target:
 
 
 TABULAR = [("frozenlake", 0.73), ("frozenlake8x8", 0.86), ("cliffwalking", -13.0), ("taxi", 7.9), ("grid", None)]
+LONG = [  # three seeds: the least of their median (None: only reported), steps
+    ("td3", "halfcheetah", 6200.0, 300_000), ("td3", "hopper", 2200.0, 300_000), ("td3", "walker2d", 2000.0, 300_000),
+    ("td3", "lunarlander_continuous", 200.0, 300_000), ("sac", "halfcheetah", None, 300_000),
+    ("sac", "hopper", None, 1_000_000), ("sac", "walker2d", None, 1_000_000),
+    ("sac", "bipedalwalker", None, 300_000), ("td3", "bipedalwalker", None, 1_000_000),
+]  # fmt: skip
 TARGETS = [
     *(Target(algo, "cartpole", 475.0) for algo in ("ppo", "ppo_penalty", "trpo", "dqn", "a2c")),
     Target("vpg", "cartpole", 450.0),
@@ -71,6 +79,10 @@ TARGETS = [
     Target("ppo", "lunarlander", 200.0),
     Target("ppo", "hopper", 2000.0, slow=True),
     Target("ppo", "halfcheetah", 1500.0, slow=True),
+    *(
+        Target(algo, env, least, slow=True, seeds=3, overrides=(f"total_steps={steps:_}",))
+        for algo, env, least, steps in LONG
+    ),
     *(Target(algo, env, least, exact=True) for algo in ("q_learning", "sarsa", "dyna_q") for env, least in TABULAR),
 ]
 
@@ -94,14 +106,20 @@ def read_cell(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    if done.returncode in STOPPED:
-        raise KeyboardInterrupt
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [""])[-1].removeprefix("rlx: error: ")
-        raise CellFailed(f"exit {done.returncode}: {last}")
-    return done.stdout
+def _run(command: list[str]) -> tuple[str, float]:
+    """What it wrote, and the CPU seconds it took. Raises CellFailed."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=output, stderr=errors, cwd=ROOT)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = code = os.waitstatus_to_exitcode(status)
+        if code in STOPPED:
+            raise KeyboardInterrupt
+        if code:
+            errors.seek(0)
+            last = (errors.read().strip().splitlines() or [""])[-1].removeprefix("rlx: error: ")
+            raise CellFailed(f"exit {code}: {last}")
+        output.seek(0)
+        return output.read(), usage.ru_utime + usage.ru_stime
 
 
 def run_cell(target: Target, seed: int) -> dict[str, Any]:
@@ -112,14 +130,16 @@ def run_cell(target: Target, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         try:
             quiet = ["video=false", "tensorboard=false", "eval_every=0", f"runs_dir={scratch}"]
-            path = _run([*rlx, "train", *train, *quiet]).splitlines()[-1].removeprefix("run: ")
-            shown = json.loads(_run([*rlx, "show", path, "--json"]))
+            output, cpu = _run([*rlx, "train", *train, *quiet])
+            path = output.splitlines()[-1].removeprefix("run: ")
+            shown = json.loads(_run([*rlx, "show", path, "--json"])[0])
+            engines = json.loads((Path(path) / "run.json").read_text()).get("engine") or {}
             rows = [json.loads(line) for line in (Path(path) / "metrics.jsonl").read_text().splitlines()]
             if target.exact:
                 scored = exact(shown["metrics"])
             else:
                 evaluation = ["eval", path, "--episodes", str(EPISODES), "--seed", str(EVAL_SEED), "--json"]
-                found = json.loads(_run([*rlx, *evaluation]))
+                found = json.loads(_run([*rlx, *evaluation])[0])
                 scored = {
                     "evaluation": f"rlx eval RUN --episodes {EPISODES} --seed {EVAL_SEED}",
                     "mean": found["mean"],
@@ -132,6 +152,8 @@ def run_cell(target: Target, seed: int) -> dict[str, Any]:
         **cell,
         **scored,
         "steps": shown["step"],
+        "engine": ", ".join(sorted({str(engine).partition(" ")[0] for engine in engines.values()})) or None,
+        "cpu_seconds": round(cpu, 1),
         "seconds": round(max(row.get("time/time_elapsed", 0.0) for row in rows), 1),
         "weights_sha256": shown["weights_sha256"],
         "versions": shown["versions"],
@@ -209,6 +231,7 @@ def summary(target: Target, cells: Sequence[dict[str, Any]]) -> dict[str, Any] |
         return None
     means = np.array([cell["mean"] for cell in done])
     least = target.threshold
+    few = target.seeds < len(SEEDS)
     if least is None:  # the optimum
         least = next((cell["optimum"] for cell in done if cell.get("optimum") is not None), math.nan)
     passed = int((means >= least - (SLACK if target.exact else 0.0)).sum())
@@ -222,6 +245,7 @@ def summary(target: Target, cells: Sequence[dict[str, Any]]) -> dict[str, Any] |
         "seeds": len(cells), "passed": passed, "failed": failed,
         "holds": passed >= NEEDED if len(cells) >= len(SEEDS) else None,  # None: too few seeds to say
         "iqm": float(iqm(means)) if done else None, "interval": interval,
+        "range": [float(f(means)) for f in (np.min, np.median, np.max)] if done and few else None,
         "worst": float(means.min()) if done and not failed else None,
         "steps": done[0]["steps"] if done else None,
         "seconds": float(np.median([cell["seconds"] for cell in done])) if done else None,
@@ -244,14 +268,24 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         words = [f"{row['passed']} of {row['seeds']}"]
         words += [f"{row['failed']} failed"] * bool(row["failed"])
         words += ["missed"] * (row["holds"] is False)
-        words += [f"fewer than {len(SEEDS)} seeds"] * (row["holds"] is None)
+        words += ["an indication" if row["range"] else f"fewer than {len(SEEDS)} seeds"] * (row["holds"] is None)
+        words[0] = words[0] if row["threshold"] is not None else f"{row['seeds']} run"
         verdict = words[0] + (f" ({', '.join(words[1:])})" if words[1:] else "")
+        score = f"{_score(row['iqm'], digits)}{interval}"
+        if row["range"]:
+            low, middle, high = (format(value, digits) for value in row["range"])
+            score = f"median {middle}, {low} to {high}"
         least = f"{_score(row['threshold'], '.10g')}{', exact' if row['judged'] == 'exact' else ''}"
         worst = "failed" if row["failed"] else _score(row["worst"], digits)
         lines.append(
             f"| {row['algo']} | {row['env']} | {_score(row['steps'], ',')} | {least} | {verdict} "
-            f"| {_score(row['iqm'], digits)}{interval} | {worst} | {_score(row['seconds'], '.0f')} |"
+            f"| {score} | {worst} | {_score(row['seconds'], '.0f')} |"
         )
+    for target in TARGETS:
+        if target.pair not in {f"{row['algo']}_{row['env']}" for row in rows}:
+            budget = f"{int(target.overrides[0].partition('=')[2]):,}" if target.overrides else "-"
+            least = _score(target.threshold, ".10g")
+            lines.append(f"| {target.algo} | {target.env} | {budget} | {least} | not run | - | - | - |")
     return "\n".join(lines)
 
 
@@ -261,7 +295,9 @@ Made by `make results`; one JSON file a cell beside this page. Rule: the final p
 {EPISODES} fresh evaluation episodes (seed {EVAL_SEED}), deterministic; a target holds when {NEEDED} of {len(SEEDS)}
 seeds (1 to {len(SEEDS)}) reach it. *exact*: the expected return of the greedy table from the start, computed with the
 environment's own transition probabilities (`exact/value`), nothing sampled. IQM is the interquartile mean over seeds,
-with a 95 % percentile bootstrap interval where there are {len(SEEDS)} seeds. Seconds are the median wall time of one
+with a 95 % percentile bootstrap interval where there are {len(SEEDS)} seeds. Three seeds give a median and a range,
+and are an indication; rows that were not run are `make results-long`. Each JSON file says the seed, the steps, the
+engine and the CPU seconds. Seconds are the median wall time of one
 training run on a core of a shared machine.
 
 """
@@ -487,7 +523,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="algorithms, environments or pairs: dqn,cartpole or ppo_hopper")
     parser.add_argument("--all", action="store_true", help="the slow ones too (MuJoCo)")
-    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="the first so many (10)")
+    parser.add_argument("--seeds", type=int, help="the first so many (10; of a target with fewer, those)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--table", action="store_true", help="only make table and picture again")
     parser.add_argument("--seconds", action="store_true", help="only measure the CPU seconds of one run each")
@@ -503,7 +539,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.table:
         targets = chosen(options.only, options.all)
         try:
-            failed = fill([(target, seed) for target in targets for seed in SEEDS[: options.seeds]], options.jobs)
+            cells = [(target, seed) for target in targets for seed in SEEDS[: options.seeds or target.seeds]]
+            failed = fill(cells, options.jobs)
         except KeyboardInterrupt:
             print("benchmarks.results: stopped; the same command goes on", file=sys.stderr)
             return 130

@@ -28,15 +28,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rlx.config.ranges import Count, NonNegative, Positive, Unit
+from rlx.config.ranges import Count, Unit
 from rlx.control.config import ControlConfig
 from rlx.control.networks import QNetwork
-from rlx.control.off_policy import check_buffer, make_replay, tensors
+from rlx.control.off_policy import OffPolicy, check_buffer, make_replay, tensors
 from rlx.control.q_acting import Explorer, QPolicy, in_pieces, num_discrete
 from rlx.engine.learner import Learner
 from rlx.engine.optim import Flat
 from rlx.engine.tape import Forward
-from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
 from rlx.envs.make import make_envs
 from rlx.envs.spaces import mask_size
@@ -50,45 +49,19 @@ SHOWN = {"rollout/ep_rew_mean": "return {:.1f}"}
 METRICS = ("eval/mean_reward", "rollout/ep_rew_mean")
 ACTIONS = ("Discrete",)
 
-Steps = Annotated[int, Field(ge=0, le=1_000_000_000)]
-
 
 @dataclass
-class Config:
-    name: str
-    implementation: str
-    num_envs: Count  # N
-    buffer_size: Annotated[int, Field(ge=1, le=100_000_000)]  # transitions
-    buffer_ram_mb: NonNegative  # a larger buffer is on disk, in the run's directory
-    learning_starts: Steps  # actions are random until then
-    train_freq: Count  # k: steps of each environment between two bursts of gradient steps
-    gradient_steps: Annotated[int, Field(ge=-1, le=1_000_000)]  # of a burst; -1: as many as transitions came in
-    rounds: Count  # of acting and learning in an iteration, of which the means are logged
-    batch_size: Count
-    gamma: Unit
-    lr: Positive
-    anneal_lr: bool  # linearly to 0 over the run
+class Config(OffPolicy):
     loss: Literal["huber", "mse"]
     double: bool
     dueling: bool
-    n_step: Annotated[int, Field(ge=1, le=1000)]
     prioritized: bool
     per_alpha: Unit
     per_beta: Unit  # at the start; 1 at the end
     target_update_every: Count  # C, environment steps
-    tau: Annotated[float, Field(gt=0, le=1)]  # 1: hard
     epsilon: Unit  # at the start
     final_epsilon: Unit
     exploration_fraction: Annotated[float, Field(gt=0, le=1)]  # of the run, in which epsilon falls linearly
-    max_grad_norm: NonNegative  # 0: no clipping
-    adam_eps: Positive
-    engine: Engine
-
-    def __post_init__(self) -> None:
-        if self.gradient_steps == 0:
-            raise ValueError("gradient_steps=0: must be at least 1, or -1 for one a transition")
-        if self.batch_size > self.buffer_size:
-            raise ValueError(f"batch_size={self.batch_size}: must be at most buffer_size={self.buffer_size}")
 
 
 def check(cfg: ControlConfig[Config], envs: Envs) -> None:
@@ -150,11 +123,10 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
             progress = run.step / cfg.total_steps
             lr = algo.lr * schedules.linear(progress) if algo.anneal_lr else algo.lr
             beta = schedules.linear(progress, algo.per_beta, 1.0)
-            num_steps = algo.gradient_steps if algo.gradient_steps > 0 else N * algo.train_freq
             # Priorities change with each step; otherwise as many minibatches at a time as are cheap to hold.
             at_once = 1 if algo.prioritized else max(1, 8192 // algo.batch_size)
-            for done in range(0, num_steps, at_once):
-                rows = min(at_once, num_steps - done) * algo.batch_size
+            for done in range(0, algo.burst, at_once):
+                rows = min(at_once, algo.burst - done) * algo.batch_size
                 batch = explorer.sample(minibatches, rows, beta)
                 data = tensors(batch, run.device)
                 data["target_q"] = in_pieces(evaluate, data["next_obs"])
@@ -248,18 +220,5 @@ MEANINGS = {
         "Mean Huber (or .5 squared) error of Q(s, a) against its target. Healthy: small beside the Q-values; it "
         "may rise when new parts of the environment are reached. If not: growing with `train/q_value`, learning "
         "diverges: lower algo.lr, algo.double=true, a larger algo.buffer_size."
-    ),
-    "train/grad_norm": (
-        "Global L2 norm of the gradient before clipping, mean over the iteration. Healthy: of one order of "
-        "magnitude, below algo.max_grad_norm. If not: above it in every step, rewards are large or Q diverges: "
-        "env.normalize_reward=true or a lower algo.lr."
-    ),
-    "train/learning_rate": (
-        "Step size of the optimiser. Healthy: algo.lr, or falling linearly to 0 with algo.anneal_lr=true. If not: "
-        "change algo.lr by factors of 3."
-    ),
-    "train/n_updates": (
-        "Gradient steps so far. Healthy: one for each algo.train_freq steps after algo.learning_starts. If not: "
-        "0, learning has not started: lower algo.learning_starts."
     ),
 }

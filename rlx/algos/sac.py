@@ -26,14 +26,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rlx.config.ranges import Count, NonNegative, Positive, Unit, Whole
+from rlx.config.ranges import NonNegative, Positive, Whole
 from rlx.control.actors import Bounds, Critics, SquashedGaussian, StateDependent, Target
-from rlx.control.box_acting import BoxExplorer, BoxPolicy, num_dimensions
+from rlx.control.box_acting import BoxExplorer, BoxPolicy, make_critics, num_dimensions
 from rlx.control.config import ControlConfig
 from rlx.control.noise import Gaussian, Held
-from rlx.control.off_policy import check_buffer, make_replay, tensors
+from rlx.control.off_policy import OffPolicy, check_buffer, make_replay, tensors
 from rlx.engine.learner import Learner
-from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
 from rlx.envs.make import make_envs
 from rlx.functional import continuous, schedules, value as vf
@@ -47,22 +46,7 @@ ACTIONS = ("Box",)
 
 
 @dataclass
-class Config:
-    name: str
-    implementation: str
-    num_envs: Count  # N
-    buffer_size: Annotated[int, Field(ge=1, le=100_000_000)]  # transitions
-    buffer_ram_mb: NonNegative  # a larger buffer is on disk, in the run's directory
-    learning_starts: Annotated[int, Field(ge=0, le=1_000_000_000)]  # actions are uniform until then
-    train_freq: Count  # k: steps of each environment between two bursts of gradient steps
-    gradient_steps: Annotated[int, Field(ge=-1, le=1_000_000)]  # of a burst; -1: as many as transitions came in
-    rounds: Count  # of acting and learning in an iteration, of which the means are logged
-    batch_size: Count
-    gamma: Unit
-    n_step: Annotated[int, Field(ge=1, le=1000)]
-    lr: Positive
-    anneal_lr: bool  # linearly to 0 over the run
-    tau: Annotated[float, Field(gt=0, le=1)]
+class Config(OffPolicy):
     num_critics: Annotated[int, Field(ge=1, le=100)]
     alpha: Positive  # the price of entropy, at the start
     tune_alpha: bool
@@ -71,13 +55,9 @@ class Config:
     target_entropy: float | None  # of actions in [-1, 1]; None: less one a dimension
     noise: Literal["gaussian", "sde"]  # of exploration
     noise_every: Whole  # steps for which sde holds its noise; 0: between two bursts of gradient steps
-    max_grad_norm: NonNegative  # 0: no clipping
-    adam_eps: Positive
-    engine: Engine
 
     def __post_init__(self) -> None:
-        if self.gradient_steps == 0:
-            raise ValueError("gradient_steps=0: must be at least 1, or -1 for one a transition")
+        super().__post_init__()
         if not self.alpha_min <= self.alpha <= self.alpha_max:
             raise ValueError(f"alpha={self.alpha}: must lie between alpha_min={self.alpha_min} and {self.alpha_max}")
 
@@ -140,7 +120,11 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
     envs = make_envs(cfg.env, algo.num_envs, run.seed)
     run.notice(envs.notice or "")
     dim = num_dimensions(envs)
-    actor, critics, temperature = make_actor(cfg, envs, run), make_critics(cfg, envs, run), Temperature(algo.alpha)
+    actor, critics, temperature = (
+        make_actor(cfg, envs, run),
+        make_critics(envs, run, cfg.model, algo.num_critics),
+        Temperature(algo.alpha),
+    )
     target, temperature = Target(critics), temperature.to(run.device)
     entropy = -float(dim) if algo.target_entropy is None else algo.target_entropy
     learn = partial(Learner, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine)
@@ -169,7 +153,7 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
 
             # Learn
             lr = algo.lr * schedules.linear(run.step / cfg.total_steps) if algo.anneal_lr else algo.lr
-            for _ in range(algo.gradient_steps if algo.gradient_steps > 0 else N * algo.train_freq):
+            for _ in range(algo.burst):
                 batch = explorer.sample(minibatches, algo.batch_size)
                 batch["noise"], batch["next_noise"] = sampling.standard_normal((2, algo.batch_size, dim), "float32")
                 data = tensors(batch, run.device)
@@ -196,11 +180,6 @@ def make_actor(cfg: ControlConfig[Config], envs: Envs, run: Run) -> SquashedGaus
     kind = StateDependent if cfg.algo.noise == "sde" else SquashedGaussian
     shape, generator = envs.observation_space.shape, run.generator("model")
     return kind(shape, num_dimensions(envs), cfg.model, generator).to(run.device)
-
-
-def make_critics(cfg: ControlConfig[Config], envs: Envs, run: Run) -> Critics:
-    shape, generator = envs.observation_space.shape, run.generator("critics")
-    return Critics(shape, num_dimensions(envs), cfg.model, generator, cfg.algo.num_critics).to(run.device)
 
 
 def make_noise(algo: Config, actor: SquashedGaussian) -> Gaussian | Held:
@@ -257,36 +236,9 @@ MEANINGS = {
         "algo.target_entropy (null: minus the number of action dimensions). If not: far below it, the policy has lost "
         "its randomness: a higher algo.target_entropy."
     ),
-    "train/critic_loss": (
-        "Sum over the critics of the mean .5 (Q(s, a) - y)^2, in squared units of return. Healthy: small beside the "
-        "square of `train/q_value`; it rises when the policy reaches new states. If not: growing without end, the "
-        "critics diverge: a lower algo.lr, a smaller algo.tau, env.normalize_reward=true."
-    ),
     "train/actor_loss": (
         "Mean alpha log pi(a|s) - min Q(s, a) of the policy's own actions, in units of return. Healthy: about minus "
         "`train/q_value`. If not: rising while the return falls, the critics mislead it: a lower algo.lr, more "
         "algo.num_critics."
-    ),
-    "train/q_value": (
-        "Mean Q(s, a) of the minibatches over the critics, in units of discounted return. Healthy: grows to what is "
-        "really earned from such states, and stays there. If not: above any possible return (max reward / "
-        "(1 - gamma)), it over-estimates: more algo.num_critics, a smaller algo.tau."
-    ),
-    "train/target_value": (
-        "Mean of the targets y, in units of discounted return. Healthy: close to `train/q_value`. If not: running "
-        "ahead of it without end, targets chase themselves: a smaller algo.tau, a lower algo.lr."
-    ),
-    "train/grad_norm": (
-        "Global L2 norm of the critics' gradient before clipping, mean over the iteration. Healthy: of one order of "
-        "magnitude. If not: growing with `train/critic_loss`, the critics diverge: env.normalize_reward=true or a "
-        "lower algo.lr."
-    ),
-    "train/learning_rate": (
-        "Step size of the optimisers. Healthy: algo.lr, or falling linearly to 0 with algo.anneal_lr=true. If not: "
-        "change algo.lr by factors of 3."
-    ),
-    "train/n_updates": (
-        "Gradient steps of the critics so far. Healthy: algo.gradient_steps for each algo.train_freq steps after "
-        "algo.learning_starts. If not: 0, learning has not started: lower algo.learning_starts."
     ),
 }

@@ -25,14 +25,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rlx.config.ranges import Count, NonNegative, Positive, Unit
+from rlx.config.ranges import Count, NonNegative
 from rlx.control import noise
 from rlx.control.actors import Bounds, Critics, DeterministicActor, Target
-from rlx.control.box_acting import BoxExplorer, BoxPolicy, num_dimensions
+from rlx.control.box_acting import BoxExplorer, BoxPolicy, make_critics, num_dimensions
 from rlx.control.config import ControlConfig
-from rlx.control.off_policy import check_buffer, make_replay, tensors
+from rlx.control.off_policy import OffPolicy, check_buffer, make_replay, tensors
 from rlx.engine.learner import Learner
-from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
 from rlx.envs.make import make_envs
 from rlx.functional import continuous, schedules, value as vf
@@ -46,35 +45,13 @@ ACTIONS = ("Box",)
 
 
 @dataclass
-class Config:
-    name: str
-    implementation: str
-    num_envs: Count  # N
-    buffer_size: Annotated[int, Field(ge=1, le=100_000_000)]  # transitions
-    buffer_ram_mb: NonNegative  # a larger buffer is on disk, in the run's directory
-    learning_starts: Annotated[int, Field(ge=0, le=1_000_000_000)]  # actions are uniform until then
-    train_freq: Count  # k: steps of each environment between two bursts of gradient steps
-    gradient_steps: Annotated[int, Field(ge=-1, le=1_000_000)]  # of a burst; -1: as many as transitions came in
-    rounds: Count  # of acting and learning in an iteration, of which the means are logged
-    batch_size: Count
-    gamma: Unit
-    n_step: Annotated[int, Field(ge=1, le=1000)]
-    lr: Positive
-    anneal_lr: bool  # linearly to 0 over the run
-    tau: Annotated[float, Field(gt=0, le=1)]
+class Config(OffPolicy):
     num_critics: Annotated[int, Field(ge=1, le=100)]
     policy_delay: Count  # d: gradient steps of the critics for one of the policy and the targets
     target_noise: NonNegative  # standard deviation, of actions in [-1, 1]
     target_noise_clip: NonNegative  # c
     noise: Literal["gaussian", "ou"]  # of exploration: gaussian, or ou, which remembers itself
     noise_std: NonNegative
-    max_grad_norm: NonNegative  # 0: no clipping
-    adam_eps: Positive
-    engine: Engine
-
-    def __post_init__(self) -> None:
-        if self.gradient_steps == 0:
-            raise ValueError("gradient_steps=0: must be at least 1, or -1 for one a transition")
 
 
 def check(cfg: ControlConfig[Config], envs: Envs) -> None:
@@ -112,7 +89,7 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
     algo = cfg.algo
     envs = make_envs(cfg.env, algo.num_envs, run.seed)
     run.notice(envs.notice or "")
-    actor, critics = make_actor(cfg, envs, run), make_critics(cfg, envs, run)
+    actor, critics = make_actor(cfg, envs, run), make_critics(envs, run, cfg.model, algo.num_critics)
     learn = partial(Learner, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine)
     target_actor, target_critics = Target(actor), Target(critics)
     actor_learner = learn(actor, partial(actor_loss, actor, critics))
@@ -141,7 +118,7 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
 
             # Learn
             lr = algo.lr * schedules.linear(run.step / cfg.total_steps) if algo.anneal_lr else algo.lr
-            for _ in range(algo.gradient_steps if algo.gradient_steps > 0 else N * algo.train_freq):
+            for _ in range(algo.burst):
                 batch = explorer.sample(minibatches, algo.batch_size)
                 batch["noise"] = algo.target_noise * smoothing.standard_normal((algo.batch_size, dim), "float32")
                 data = tensors(batch, run.device)
@@ -165,11 +142,6 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
 def make_actor(cfg: ControlConfig[Config], envs: Envs, run: Run) -> DeterministicActor:
     shape, generator = envs.observation_space.shape, run.generator("model")
     return DeterministicActor(shape, num_dimensions(envs), cfg.model, generator, cfg.algo.noise_std).to(run.device)
-
-
-def make_critics(cfg: ControlConfig[Config], envs: Envs, run: Run) -> Critics:
-    shape, generator = envs.observation_space.shape, run.generator("critics")
-    return Critics(shape, num_dimensions(envs), cfg.model, generator, cfg.algo.num_critics).to(run.device)
 
 
 def load_policy(cfg: ControlConfig[Config], run: Run) -> BoxPolicy:
@@ -204,36 +176,9 @@ LESSON = {
 
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
-    "train/critic_loss": (
-        "Sum over the critics of the mean .5 (Q(s, a) - y)^2, in squared units of return. Healthy: small beside the "
-        "square of `train/q_value`; it rises when the policy reaches new states. If not: growing without end, the "
-        "critics diverge: a lower algo.lr, a smaller algo.tau, env.normalize_reward=true."
-    ),
     "train/actor_loss": (
         "Minus the mean Q_1(s, pi(s)), in units of return. Healthy: falls as the policy improves, to about minus "
         "`train/q_value`. If not: falling while the return does not rise, the policy exploits errors of the critic: "
         "a larger algo.policy_delay, a lower algo.lr."
-    ),
-    "train/q_value": (
-        "Mean Q(s, a) of the minibatches over the critics, in units of discounted return. Healthy: grows to what is "
-        "really earned from such states, and stays there. If not: above any possible return (max reward / "
-        "(1 - gamma)), it over-estimates: algo.num_critics=2, algo.target_noise=0.2."
-    ),
-    "train/target_value": (
-        "Mean of the targets y, in units of discounted return. Healthy: close to `train/q_value`. If not: running "
-        "ahead of it without end, targets chase themselves: a smaller algo.tau, a lower algo.lr."
-    ),
-    "train/grad_norm": (
-        "Global L2 norm of the critics' gradient before clipping, mean over the iteration. Healthy: of one order of "
-        "magnitude. If not: growing with `train/critic_loss`, the critics diverge: env.normalize_reward=true or a "
-        "lower algo.lr."
-    ),
-    "train/learning_rate": (
-        "Step size of the optimisers. Healthy: algo.lr, or falling linearly to 0 with algo.anneal_lr=true. If not: "
-        "change algo.lr by factors of 3."
-    ),
-    "train/n_updates": (
-        "Gradient steps of the critics so far. Healthy: algo.gradient_steps for each algo.train_freq steps after "
-        "algo.learning_starts. If not: 0, learning has not started: lower algo.learning_starts."
-    ),
+    )
 }

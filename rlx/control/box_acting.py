@@ -9,8 +9,9 @@ import torch
 
 from rlx.base import stopwatch
 from rlx.config.schema import Algo
-from rlx.control.actors import Bounds, DeterministicActor, SquashedGaussian
+from rlx.control.actors import Bounds, Critics, DeterministicActor, SquashedGaussian
 from rlx.control.config import ControlConfig
+from rlx.control.networks import ModelConfig
 from rlx.control.noise import Noise
 from rlx.control.normalize import ObsNormalizer
 from rlx.control.off_policy import Collector
@@ -28,6 +29,12 @@ BoxActor = DeterministicActor | SquashedGaussian
 def num_dimensions(envs: Envs) -> int:
     """How many numbers an action is."""
     return math.prod(envs.action_space.shape or ())
+
+
+def make_critics(envs: Envs, run: Run, model: ModelConfig, count: int) -> Critics:
+    """Q(s, a) of these environments, `count` times."""
+    shape, generator = envs.observation_space.shape, run.generator("critics")
+    return Critics(shape, num_dimensions(envs), model, generator, count).to(run.device)
 
 
 class BoxExplorer(Collector):

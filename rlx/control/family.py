@@ -208,4 +208,21 @@ MEANINGS = {
         "Share of the evaluation's episodes that the environment calls a success, from 0 to 1. Healthy: towards "
         "1. If not: compare `rollout/success_rate`; both at 0, the reward is too rare to be met by chance."
     ),
+    "train/learning_rate": (
+        "Step size of the (policy's) optimiser at this iteration, dimensionless. Healthy: algo.lr, or falling "
+        "linearly to 0 with algo.anneal_lr=true. If not: a run that goes to pieces has too large a one; one that "
+        "hardly moves has too small a one: change algo.lr by factors of 3."
+    ),
+    "train/n_updates": (
+        "Gradient steps so far (of the critics, where the policy moves more rarely). Healthy: grows by epochs times "
+        "minibatches an iteration, with a replay buffer by algo.gradient_steps for each algo.train_freq steps. If "
+        "not: a run of few updates has learned little, whatever its step count says: more epochs or smaller batches; "
+        "0, learning has not started: lower algo.learning_starts."
+    ),
+    "train/grad_norm": (
+        "Global L2 norm of the gradient (of the critics, where the policy has an optimiser of its own) before "
+        "clipping, mean over the iteration. Healthy: of one order of magnitude through the run, around or below "
+        "algo.max_grad_norm. If not: far above it in every step, clipping sets the step size, or values diverge: "
+        "lower algo.lr or scale the rewards (env.normalize_reward=true); near 0, nothing is learned any more."
+    ),
 }

@@ -4,18 +4,21 @@ import math
 import shutil
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from rlx.base.errors import ConfigError
-from rlx.config.schema import Algo
+from rlx.config.ranges import Count, NonNegative, Positive, Unit
 from rlx.control.config import ControlConfig
 from rlx.control.rollout import Normalizer
 from rlx.engine.tape import Forward
+from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
 from rlx.envs.episodes import episode_metrics
 from rlx.envs.single import EnvConfig
@@ -25,17 +28,42 @@ from rlx.replay.prioritized import Priorities
 from rlx.replay.store import Disk, Memory, file_bytes
 
 
-class Buffered(Algo, Protocol):
-    """The section of an algorithm that learns from a replay buffer."""
+@dataclass
+class OffPolicy:
+    """The section of an algorithm that learns from a replay buffer: what its own keys are added to."""
 
-    buffer_size: int
-    buffer_ram_mb: float
-    learning_starts: int
-    gamma: float
-    n_step: int
+    name: str
+    implementation: str
+    num_envs: Count  # N
+    buffer_size: Annotated[int, Field(ge=1, le=100_000_000)]  # transitions
+    buffer_ram_mb: NonNegative  # a larger buffer is on disk, in the run's directory
+    learning_starts: Annotated[int, Field(ge=0, le=1_000_000_000)]  # actions are random until then
+    train_freq: Count  # k: steps of each environment between two bursts of gradient steps
+    gradient_steps: Annotated[int, Field(ge=-1, le=1_000_000)]  # of a burst; -1: as many as transitions came in
+    rounds: Count  # of acting and learning in an iteration, of which the means are logged
+    batch_size: Count
+    gamma: Unit
+    n_step: Annotated[int, Field(ge=1, le=1000)]
+    lr: Positive
+    anneal_lr: bool  # linearly to 0 over the run
+    tau: Annotated[float, Field(gt=0, le=1)]  # of target networks; 1: hard
+    max_grad_norm: NonNegative  # 0: no clipping
+    adam_eps: Positive
+    engine: Engine
+
+    def __post_init__(self) -> None:
+        if self.gradient_steps == 0:
+            raise ValueError("gradient_steps=0: must be at least 1, or -1 for one a transition")
+        if self.batch_size > self.buffer_size:
+            raise ValueError(f"batch_size={self.batch_size}: must be at most buffer_size={self.buffer_size}")
+
+    @property
+    def burst(self) -> int:
+        """Gradient steps between two times of acting."""
+        return self.gradient_steps if self.gradient_steps > 0 else self.num_envs * self.train_freq
 
 
-def buffer_bytes(cfg: ControlConfig[Buffered], envs: Envs) -> int:
+def buffer_bytes(cfg: ControlConfig[OffPolicy], envs: Envs) -> int:
     """How large the replay buffer is when it is full; of stacked frames it keeps one a step."""
     shape, dtype = envs.observation_space.shape, envs.obs.dtype
     if states := num_states(envs):
@@ -46,7 +74,7 @@ def buffer_bytes(cfg: ControlConfig[Buffered], envs: Envs) -> int:
     return cfg.algo.buffer_size * row
 
 
-def check_buffer(cfg: ControlConfig[Buffered], envs: Envs) -> None:
+def check_buffer(cfg: ControlConfig[OffPolicy], envs: Envs) -> None:
     """A run must go on behind `learning_starts`, and a buffer that goes to the disk must fit there. Raises
     ConfigError."""
     if cfg.algo.learning_starts >= cfg.total_steps:
@@ -71,7 +99,7 @@ def check_buffer(cfg: ControlConfig[Buffered], envs: Envs) -> None:
 
 
 def make_replay(
-    cfg: ControlConfig[Buffered], envs: Envs, directory: Path, priorities: Callable[[int], Priorities] | None = None
+    cfg: ControlConfig[OffPolicy], envs: Envs, directory: Path, priorities: Callable[[int], Priorities] | None = None
 ) -> Replay:
     """The buffer `cfg.algo` describes; its files, where it is too large for RAM, come into `directory`."""
     algo = cfg.algo
@@ -175,3 +203,22 @@ class Collector:
 def tensors(batch: Mapping[str, np.ndarray], device: torch.device) -> dict[str, torch.Tensor]:
     """The arrays of a minibatch on a device."""
     return {name: torch.from_numpy(array).to(device) for name, array in batch.items()}
+
+
+# What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
+MEANINGS = {
+    "train/critic_loss": (
+        "Sum over the critics of the mean .5 (Q(s, a) - y)^2, in squared units of return. Healthy: small beside the "
+        "square of `train/q_value`; it rises when the policy reaches new states. If not: growing without end, the "
+        "critics diverge: a lower algo.lr, a smaller algo.tau, env.normalize_reward=true."
+    ),
+    "train/q_value": (
+        "Mean Q(s, a) of the minibatches over the critics, in units of discounted return. Healthy: grows to what is "
+        "really earned from such states, and stays there. If not: above any possible return (max reward / "
+        "(1 - gamma)), it over-estimates: more algo.num_critics, a smaller algo.tau."
+    ),
+    "train/target_value": (
+        "Mean of the targets y, in units of discounted return. Healthy: close to `train/q_value`. If not: running "
+        "ahead of it without end, targets chase themselves: a smaller algo.tau, a lower algo.lr."
+    ),
+}

@@ -61,21 +61,6 @@ class Agent(NamedTuple):
 
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
-    "train/learning_rate": (
-        "Step size of the (policy's) optimiser at this iteration, dimensionless. Healthy: algo.lr, or falling "
-        "linearly to 0 with algo.anneal_lr=true. If not: a run that goes to pieces has too large a one; one that "
-        "hardly moves has too small a one: change algo.lr by factors of 3."
-    ),
-    "train/n_updates": (
-        "Gradient steps so far. Healthy: grows by epochs times minibatches an iteration. If not: a run of few "
-        "updates has learned little, whatever its step count says: more epochs or smaller batches."
-    ),
-    "train/grad_norm": (
-        "Global L2 norm of the gradient before clipping, mean over the iteration. Healthy: of one order of "
-        "magnitude through the run, around or below algo.max_grad_norm. If not: far above it in every step, "
-        "clipping sets the step size: lower algo.lr or scale the rewards (env.normalize_reward=true); near 0, "
-        "nothing is learned any more."
-    ),
     "train/std": (
         "Standard deviation of the Gaussian policy, mean over action dimensions, in units of the action. Healthy: "
         "begins at exp(model.log_std_init) and shrinks slowly. If not: below .1 early, exploration is over: raise "

@@ -27,7 +27,7 @@ def test_what_tests_are_composed_of_is_what_hydra_composes(case: str) -> None:
 
 
 def test_types_are_hydras_too() -> None:
-    words = ["algo.lr=1", "total_steps=1_000", "algo.num_envs=4.0", "env.name='3'"]
+    words = ["preset=none", "algo.lr=1", "total_steps=1_000", "algo.num_envs=4.0", "env.name='3'"]
     ours, theirs = composed(*words), by_hydra(*words)
     for section, key in (("algo", "lr"), ("algo", "num_envs"), ("env", "name")):
         assert type(ours[section][key]) is type(theirs[section][key])

@@ -9,6 +9,7 @@ Resume is exact without pickling environments: the actions of the open episodes 
 is restored from its seed by taking them again; the observation and the return must then be the stored ones.
 """
 
+import warnings
 from time import perf_counter
 from typing import Any
 
@@ -18,6 +19,9 @@ import numpy as np
 from rlx.base import stopwatch
 from rlx.envs.episodes import TRAIN, ActionLog, Episode, episode_seed, first_difference
 from rlx.envs.spaces import ActionDecoder, EnvError, EnvFault, all_finite, mask_size, observation_encoder, what_to_say
+
+# What is too large for float32 becomes an infinity, which is found and named with its place.
+warnings.filterwarnings("ignore", "overflow encountered in cast", RuntimeWarning, r"rlx\.envs\.")
 
 NO_LIMIT = 1 << 62
 Ends = tuple[Any, Any, bool]  # terminated [N], truncated [N] (sequences or arrays), any of them

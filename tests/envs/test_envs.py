@@ -2,10 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from command_line import environment
 from pydantic import TypeAdapter, ValidationError
 
 from rlx.base.extras import install
@@ -507,3 +512,29 @@ def test_backend_auto_chooses_among_equals_only(make):
     auto.reset(), sync.reset()
     taken = actions(sync, 50)
     assert_equal(play(auto, taken), play(sync, taken))
+
+
+HELPERS = str(Path(__file__).resolve().parents[1] / "helpers")
+TOO_LARGE = """
+import numpy as np
+from rlx.envs.make import make_envs
+from rlx.envs.single import EnvConfig
+from rlx.envs.spaces import EnvFault
+cfg = EnvConfig("counter", "fake_envs:Counter-v0", kwargs={"reward": 1e39}, replay=True, backend="BACKEND")
+envs = make_envs(cfg, 1, 0)
+envs.reset()
+try:
+    envs.step(np.zeros(1, int))
+except EnvFault as error:
+    print(error)
+envs.close()
+"""
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+def test_a_reward_beyond_float32_is_one_line_and_no_warning_of_numpys(backend):
+    code = TOO_LARGE.replace("BACKEND", backend)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(PYTHONPATH=HELPERS), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "env 0 (fake_envs:Counter-v0), episode 0, step 1: the reward is 1e+39\n" and not done.stderr

@@ -8,18 +8,25 @@ from rlx.explain import keys
 BEGIN, END = "== Or set any value", "Examples:"
 COLUMN = 32  # of the comments
 KEY = re.compile(r"(?P<indent> *)(?P<key>[\w.-]+):(?: |$)")
+PRESETS = re.compile(r"^preset: (.*)$", re.MULTILINE)  # too many to list
 LEAST = 100  # columns, however narrow the terminal: it wraps
 
 
 def annotated(page: str, columns: int) -> str:
     """The page, its values in YAML with comments as long as there is room for."""
     head, begin, rest = page.partition(BEGIN)
+    head = PRESETS.sub(_counted, head)
     body, end, tail = rest.partition(END)
     if not begin or not end:
         return page
     lines = _commented(body.rstrip().splitlines(), _texts(body), max(LEAST, columns))
     more = "rlx explain algo.lr    what more and less of it do, its range, the paper's value"
     return "\n".join([f"{head}{begin}{lines[0]}", *lines[1:], "", more, "", f"{end}{tail}"])
+
+
+def _counted(names: re.Match[str]) -> str:
+    count = len([name for name in names[1].split(", ") if name != "none"])
+    return f"preset: ALGO_ENV or ALGO_TASK, that of algo= and env= (none: without); rlx list presets has all {count}"
 
 
 def _commented(lines: list[str], texts: dict[str, str], width: int) -> list[str]:

@@ -29,14 +29,22 @@ def facts(path: Path, cfg: Any, step: int, weights: str, config_hash: str) -> di
 
 
 def code(policy: Plain) -> str:
-    """The lines of the README: load, act, one call."""
-    loads = ['w = load_file("weights.safetensors")']
+    """policy.py: a module that loads what lies beside it, and acts."""
+    about = f'"""A policy trained by rlx. It takes {policy.takes}; it gives {policy.gives}."""'
+    loads = ["here = Path(__file__).parent", 'w = load_file(here / "weights.safetensors")']
     if policy.extra:
-        loads.append('vocab = json.load(open("vocabulary.json", encoding="utf-8"))')
-    imports = ["import json", ""] if policy.extra else []
+        loads.append('vocab = json.loads((here / "vocabulary.json").read_text("utf-8"))')
+    imports = [about, "", *(["import json"] if policy.extra else []), "from pathlib import Path", ""]
     uses = ["from torch.nn import functional as F"] if any("F." in line for line in policy.lines) else []
     head = [*imports, "import torch", "from safetensors.torch import load_file", *uses, "", *loads, "", ""]
-    return "\n".join([*head, *policy.lines, "", "", f"print({policy.example})"])
+    return "\n".join([*head, *policy.lines, "", "", 'if __name__ == "__main__":', f"    print({policy.example})", ""])
+
+
+def use(policy: Plain) -> str:
+    """The lines of the README."""
+    imports = ["import torch"] if "torch." in policy.example else []
+    name = policy.example.partition("(")[0]
+    return "\n".join([*imports, f"from policy import {name}", "", f"print({policy.example})"])
 
 
 def readme(policy: Plain, facts: dict[str, str]) -> str:
@@ -46,10 +54,10 @@ def readme(policy: Plain, facts: dict[str, str]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in json.loads(facts["versions"]).items())
     return f"""# {shown(facts["algo"])} on {shown(facts[place])}
 
-A policy trained by rlx, as tensors. Acting needs torch and safetensors, and these lines:
+A policy trained by rlx. Acting needs torch and safetensors, and this folder (`python policy.py` tries it):
 
 ```python
-{code(policy)}
+{use(policy)}
 ```
 
 - takes: {policy.takes}

@@ -156,6 +156,7 @@ def _folder(out: Path, cfg: Any, module: Any, run: Any, facts: dict[str, str], p
     with _directory(out) as place:
         (place / "weights.safetensors").write_bytes(_bytes(policy.tensors, facts))
         (place / "config.yaml").write_text(provenance.scrub((path / "config.yaml").read_text("utf-8")), "utf-8")
+        (place / "policy.py").write_text(card.code(policy), "utf-8")
         (place / "README.md").write_text(card.readme(policy, facts), "utf-8")
         for name, value in policy.extra.items():
             (place / name).write_text(json.dumps(value, indent=1) + "\n", "utf-8")

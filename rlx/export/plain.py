@@ -1,6 +1,6 @@
 """A policy as tensors and a few lines of plain torch that act with them: what an export holds, whoever reads it.
 
-The lines are the one definition. They stand in the folder's README.md, and the ONNX graph is what they compute.
+The lines are the one definition. They stand in the folder's policy.py, and the ONNX graph is what they compute.
 """
 
 from collections.abc import Mapping

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import Forks
 
-from rlx.cli import main
+from rlx.cli import main, printing
 
 LONG = "a" * 5_000
 
@@ -38,3 +38,13 @@ def test_a_warning_of_others_is_one_line_and_said_once(
             warnings.warn("\x1b[33mWARN: overflow\n in exp\x1b[0m", category, stacklevel=1)
         warnings.warn("use that", DeprecationWarning, stacklevel=1)
     assert capsys.readouterr().err == "rlx: warning: overflow in exp\n"
+
+
+def test_a_resume_is_shown_as_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    resumes = [{"step": 2048, "time": "2026-11-28T14:38", "changes": {"total_steps": [2048, 4096]}, "versions": {}}]
+    printing.details({"run": "runs/a", "resumes": [*resumes, {"step": 4096, "time": "2026-11-28T15:00"}]})
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "resumes:",
+        "  from step 2,048 at 2026-11-28T14:38: total_steps 2048 -> 4096",
+        "  from step 4,096 at 2026-11-28T15:00",
+    ]

@@ -149,13 +149,14 @@ def evaluate(model: Any, given: np.ndarray) -> list[np.ndarray]:
 
 
 def snippet(path: Path, out: Path, call: str) -> str:
-    """What the README of an export shows, in its folder, with another call at the end."""
+    """What the README of an export shows, from another folder, with another call at the end."""
     formats.export(path, "folder", out)
     [code] = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.S)
     *lines, last = code.strip().splitlines()
     assert re.fullmatch(r"print\((act|complete)\(.*\)\)", last)
-    assert {"README.md", "config.yaml", "weights.safetensors"} <= {file.name for file in out.iterdir()}
-    return "\n".join([f"import os; os.chdir({str(out)!r})", *lines, last, f"print(json.dumps({call}))"])
+    assert {"README.md", "policy.py", "config.yaml", "weights.safetensors"} <= {file.name for file in out.iterdir()}
+    found = f"import sys; sys.path.insert(0, {str(out)!r}); sys.modules.pop('policy', None)"
+    return "\n".join([found, *lines, last, f"print(json.dumps({call}))"])
 
 
 def test_the_readme_acts_without_rlx(runs: Any, speaker: Path, tmp_path: Path) -> None:
@@ -169,8 +170,10 @@ def test_the_readme_acts_without_rlx(runs: Any, speaker: Path, tmp_path: Path) -
     command = [sys.executable, "-P", str(tmp_path / "act.py")]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    _, actions, _, said = done.stdout.splitlines()
+    example, actions, _, said = done.stdout.splitlines()
     assert np.allclose(json.loads(actions), acted, atol=1e-5)
+    tried = subprocess.run([sys.executable, str(tmp_path / "acts" / "policy.py")], capture_output=True, text=True)
+    assert tried.stdout.strip() == example, tried.stderr
     assert json.loads(said) == [found.text for found in policy.complete(prompts)]
 
 

@@ -70,12 +70,23 @@ def details(row: Mapping[str, Any]) -> None:
                 print(f"  {name}: {number(inner)}")
         elif key == "policy":
             print("policy:", *(f"  {line}" for line in value.splitlines()), sep="\n")
+        elif key == "resumes":
+            print("resumes:", *(f"  {_resumed(each)}" for each in value), sep="\n") if value else print("resumes: -")
         elif key == "command" and value:
             print(f"command: {shlex.join(str(word) for word in value)}")
         elif isinstance(value, list):
             print(f"{key}: {'; '.join(str(item) for item in value) or '-'}")
         else:
             print(f"{key}: {'-' if value is None else number(value)}")
+
+
+def _resumed(entry: Mapping[str, Any]) -> str:
+    """step 512 at 2026-11-21T21:00:00: total_steps 512 -> 1024"""
+    changes = entry.get("changes")
+    listed = changes.items() if isinstance(changes, Mapping) else ()
+    words = [f"{key} {shown(both[0])} -> {shown(both[-1])}" for key, both in listed if isinstance(both, list) and both]
+    step = number(entry.get("step")) if entry.get("step") is not None else "?"
+    return f"from step {step} at {entry.get('time')}{': ' * bool(words)}{', '.join(words)}"
 
 
 def plotted(plot: Any, out: Path) -> None:

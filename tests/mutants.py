@@ -260,6 +260,8 @@ MUTANTS: list[Mutant] = [
      "noise[explore, random[explore]] = 0.1", "tests/control/test_rollout.py -k explore"),
     ("what the kernels saw is stored a step late", "control/q_acting.py", "self._raw[first + 1 : t + 1]",
      "self._raw[first:t]", "tests/control/test_rollout.py -k explore"),
+    ("a gradient that the critic cancels is an alarm", "engine/learner.py", "[self.flat.data, *tape.others]",
+     "[self.flat.data]", "tests/engine/test_learner.py -k cancels"),
     ("others may write the compiled file", "engine/kernels.py", "or about.st_mode & 0o022", "", f"{KERNELS} -k cache"),
     # Language models
     ("DPO takes means over tokens", "algos/dpo.py",

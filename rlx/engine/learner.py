@@ -220,7 +220,7 @@ class Learner:
         tape.replay()
         got, want = self._results(tape.info.tolist(), tape.rows), self._torch_results(tape.inputs)
         same_names = self._names == tape.names
-        nudged = partial(self._nudged, tape.inputs)
+        nudged = partial(self._nudged, tape)
         gap = disagreement(got, want, nudged, self._trust.tolerance) if same_names else None
         self.flat.grad.copy_(got[GRADIENTS])
         if not same_names:
@@ -237,14 +237,17 @@ class Learner:
         values = self._by_torch(inputs).values()
         return self._results(list(values), self.rows)
 
-    def _nudged(self, inputs: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
-        """Torch's results with parameters times `factor`."""
-        before = self.flat.data.clone()
-        self.flat.data.mul_(factor)
+    def _nudged(self, tape: "_Arrays", factor: float) -> dict[str, Tensor]:
+        """Torch's results with parameters times `factor`, a critic's too through which a policy's gradient comes."""
+        moved = [self.flat.data, *tape.others]
+        before = [tensor.clone() for tensor in moved]
+        for tensor in moved:
+            tensor.mul_(factor)
         try:
-            return self._torch_results(inputs)
+            return self._torch_results(tape.inputs)
         finally:
-            self.flat.data.copy_(before)
+            for tensor, kept in zip(moved, before, strict=True):
+                tensor.copy_(kept)
 
     def _results(self, values: Sequence[float], rows: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         """All that a step leaves behind: the diagnostics together (compared on the scale of the largest), the gradient,
@@ -258,6 +261,7 @@ class _Arrays:
 
     def __init__(self, tape: Tape, names: list[str], row_names: list[str], calls: Calls) -> None:
         self.inputs, self.replay, self.names, self.calls = tape.inputs, tape.replay, names, calls
+        self.others = tape.others
         self.arrays = {name: tensor.numpy() for name, tensor in tape.inputs.items()}
         self.info = tape.outputs[1].numpy()
         self.rows = {name: value.numpy() for name, value in zip(row_names, tape.outputs[2:], strict=True)}

@@ -113,7 +113,7 @@ class Tape:
     `function(inputs)` gives a tuple of tensors. `replay()` computes `outputs` anew from what is in `inputs` by then;
     with `params` (the first output must be a 0-dim loss) it also writes d loss / d params into `grads`, tensors
     shaped like the parameters. `program.text` is the replay as text: a line an operation, with memory named after the
-    input, or the operation, that it was made for.
+    input, or the operation, that it was made for. `others` are the parameters read that are none of `params`.
 
     Raises Untapeable where a replay could differ from the function.
     """
@@ -133,6 +133,10 @@ class Tape:
             if first is not None and second is not None and distance(first, second, relative=True) > 1e-5:
                 raise Untapeable("the same inputs give another result when it is called again")
         self.outputs = tuple(output.detach() for output in outputs)
+        own = {parameter.data_ptr() for parameter in params}
+        read = [tensor for _, args, kwargs, _ in recorder.calls for tensor in _arguments(args, kwargs)]
+        others = {tensor.data_ptr(): tensor.detach() for tensor in read if isinstance(tensor, torch.nn.Parameter)}
+        self.others = [tensor for place, tensor in others.items() if place not in own]
         self._keep = recorder.calls  # the recorded tensors are the buffers: they must outlive the replay
         labels = {tensor.data_ptr(): f"param_{index}" for index, tensor in enumerate(params)}
         labels |= {grad.data_ptr(): f"grad_{index}" for index, grad in enumerate(grads)}

@@ -157,6 +157,28 @@ def test_a_tape_that_disagrees_with_torch_is_thrown_away_and_the_step_is_still_r
     assert "gradients differ" in results[0][1] and not results[1][1]
 
 
+@pytest.mark.parametrize("engine", ["tape", "auto"])
+def test_a_gradient_that_another_learners_critic_cancels_is_no_disagreement(engine: str) -> None:
+    """dQ/da = sum v W is 0 but for rounding, which is another in another order, and constant: all of ReLU is active."""
+    generator = torch.Generator().manual_seed(0)
+    actor = make()
+    critic = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 1)).requires_grad_(False)
+    W, v = torch.randn(64, 2, generator=generator), torch.randn(64, generator=generator)
+    v[:2] = torch.linalg.solve(W[:2].T.double(), -(W[2:].T.double() @ v[2:].double())).float()
+    critic[0].weight.copy_(W), critic[0].bias.fill_(20.0), critic[2].weight.copy_(v[None])
+    before = [tensor.clone() for tensor in critic.parameters()]
+
+    def loss(rows: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        value = -critic(actor(rows["x"])).mean()
+        return value, {"loss": value}
+
+    learner = Learner(actor, loss, engine=engine)
+    for _ in range(10):
+        learner.step(data(), None, 1e-4)
+    assert 0 < float(learner.flat.grad.abs().max()) < 1e-4 and not learner.notice
+    assert all(map(torch.equal, critic.parameters(), before))
+
+
 def test_a_number_baked_into_the_tape_is_found_out_by_the_second_call() -> None:
     model, batch, weight = make(), data(), [1.0]
 

@@ -84,6 +84,7 @@ class Run:
         self._open_saved = saved
         self.step = 0
         self.notices: list[str] = []
+        self.kept: dict[str, Any] = {}  # what a world keeps for its side tasks, each with close(), until the run ends
         self.films = True  # False once one could not be made: no more are tried
         self.exhibit: Callable[[], Exhibit | None] | None = None  # set by the algorithm, called at evaluations
         self.tracked: dict[str, Stateful] = {}
@@ -101,6 +102,11 @@ class Run:
                 global_rngs.load_state(state["global_rngs"])
             if "cuda_rng" in state and device.type == "cuda":
                 torch.cuda.set_rng_state(state["cuda_rng"], device)
+
+    def close(self) -> None:
+        for thing in self.kept.values():
+            thing.close()
+        self.kept = {}
 
     def saved(self, path: str) -> Saved:
         """The end of the run at `path`: where this one starts from (`init`), or what judges it. Raises UserError."""

@@ -4,14 +4,19 @@ Evaluation episode k is seeded with SeedSequence([seed, 1, 0, k]), play with [se
 of training. Rewards are raw and games whole: the wrappers clip_reward and episodic_life are left out.
 """
 
+import contextlib
+import copy
 import os
 import sys
-from collections.abc import Callable
-from contextlib import closing
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+import gymnasium as gym
 import numpy as np
 from PIL import Image
 
@@ -21,7 +26,7 @@ from rlx.envs.batch import NO_LIMIT
 from rlx.envs.episodes import EVALUATION, LONGEST, PLAY, Episode
 from rlx.envs.single import EnvConfig, draw_plainly, make_env, reset_options, time_limit
 from rlx.envs.spaces import EnvError
-from rlx.envs.sync import SyncEnvs
+from rlx.envs.sync import SyncEnvs, close
 from rlx.envs.wrappers import TRAINING_ONLY
 
 Act = Callable[[np.ndarray], np.ndarray]
@@ -60,20 +65,92 @@ class _Evaluation(SyncEnvs):
         self.results[self._episode[i]] = episode
 
 
+TRAIL = 2000  # steps of an episode that are played again
+
+
+class Kept:
+    """The environments of an evaluation, kept for the next one where a used one was shown to be as good as new.
+
+    For that, the episode that the first one has begun with is played again in it: the same seed and actions must give
+    the same bits, all through it.
+    """
+
+    def __init__(self) -> None:
+        self.environments: list[gym.Env] = []
+        self._refused = False
+
+    @contextmanager
+    def opened(self, make: Callable[..., _Evaluation]) -> Iterator[_Evaluation]:
+        """The evaluation that `make` makes of `used` environments, or of new ones."""
+        used, self.environments = self.environments, []
+        envs = make(used=used)
+        trail = None if used or self._refused else _Trail(envs)
+        try:
+            yield envs
+            self._refused = self._refused or (trail is not None and not trail.leads_back())
+            if not self._refused:
+                self.environments = envs.envs
+        finally:
+            if not self.environments:
+                envs.close()
+
+    def close(self) -> None:
+        for env in self.environments:
+            close(env, "an evaluation's environment")
+        self.environments = []
+
+
+class _Trail:
+    """The first episode of the first lane: its actions, and a sum of what each of its steps gave."""
+
+    def __init__(self, envs: _Evaluation) -> None:
+        self._envs, self._actions, self._seen = envs, list[Any](), list[int]()
+        step = envs._steps[0]
+
+        def noted(action: Any) -> Any:
+            result = step(action)
+            if envs._episode[0] == 0 and envs.results[0] is None and len(self._actions) < TRAIL:
+                self._actions.append(copy.deepcopy(action))
+                self._seen.append(self._sum(result))
+            return result
+
+        envs._steps[0] = noted
+
+    def _sum(self, result: Any) -> int:
+        obs = result[0] if self._envs._encode is None else self._envs._encode(result[0])
+        outcome = np.array([float(value) for value in result[1:4]])
+        return zlib.crc32(np.ascontiguousarray(obs).tobytes() + outcome.tobytes())
+
+    def leads_back(self) -> bool:
+        envs, env = self._envs, self._envs.envs[0]
+        if envs._unseeded is not None:
+            return False
+        envs._episode[0] = 0
+        with contextlib.suppress(Exception):
+            envs._reset_lane(0, envs._seed_of(0, 0))
+            return [self._sum(env.step(action)) for action in self._actions] == self._seen
+        return False
+
+
 def evaluate(
-    act: Act, cfg: EnvConfig, episodes: int, seed: int, num_envs: int = 8, max_steps: int | None = None
+    act: Act,
+    cfg: EnvConfig,
+    episodes: int,
+    seed: int,
+    num_envs: int = 8,
+    max_steps: int | None = None,
+    kept: Kept | None = None,
 ) -> EvalResult:
-    """Play `episodes` whole episodes with act(obs [N, ...]) -> action [N, ...] (see rlx.envs.spaces).
+    """Play `episodes` whole episodes with act(obs [N, ...]) -> action [N, ...] (see rlx.envs.spaces). `kept`: of an
+    earlier evaluation with the same arguments.
 
     Episode k is the same whatever num_envs is. max_steps cuts an episode; one of an environment without a limit is cut
     after LONGEST steps: a policy may well walk in circles for ever.
     """
     if episodes < 1:
         return EvalResult()
-    with (
-        global_rngs.seeded(seed),
-        closing(_opened(cfg, EVALUATION, seed, max_steps, episodes, min(num_envs, episodes))) as envs,
-    ):
+    make = partial(_opened, cfg, EVALUATION, seed, max_steps, episodes, min(num_envs, episodes))
+    with global_rngs.seeded(seed), kept.opened(make) if kept else closing(make()) as envs:
         obs = envs.reset()
         while None in envs.results:
             envs.step(act(obs))
@@ -172,10 +249,12 @@ def _opened(
     episodes: int = 1,
     num_envs: int = 1,
     mode: str | None = None,
+    used: Sequence[gym.Env] = (),
 ) -> _Evaluation:
-    """Environments of the whole game: resets as the configuration wants them, and nothing to restore."""
+    """Environments of the whole game, the `used` ones or new ones: resets as the configuration wants them, and nothing
+    to restore."""
     cfg = replace(cfg, wrappers=[item for item in cfg.wrappers if name_of(item) not in TRAINING_ONLY])
-    environments = [make_env(cfg, mode) for _ in range(num_envs)]
+    environments = list(used) or [make_env(cfg, mode) for _ in range(num_envs)]
     limits = [limit for limit in (time_limit(cfg, environments[0]), max_steps) if limit]
     return _Evaluation(
         cfg.id, environments, episodes=episodes, domain=domain, seed=seed, replay=False, options=reset_options(cfg),

@@ -144,7 +144,8 @@ def raw_policy(policy: Any, cfg: ControlConfig[Algo]) -> RawPolicy:
 def evaluation(cfg: ControlConfig[Algo], module: ModuleType, run: Run) -> Evaluation:
     """Whole episodes of environments and seeds of their own, and a short film of one."""
     policy = load_policy(cfg, module, run)
-    episodes = evaluate.evaluate(policy, cfg.judged_in, cfg.eval_episodes, cfg.seed, num_envs=EVAL_ENVS)
+    kept = run.kept.setdefault("evaluation", evaluate.Kept())
+    episodes = evaluate.evaluate(policy, cfg.judged_in, cfg.eval_episodes, cfg.seed, num_envs=EVAL_ENVS, kept=kept)
     run.notice(episodes.cut)
     mean, std = float(np.mean(episodes.returns)), float(np.std(episodes.returns))
     metrics = {

@@ -88,6 +88,7 @@ class Loop:
                 self.dashboard.hparams_end("failure")
                 raise
             finally:
+                self.run.close()
                 self.dashboard.close()
                 self.log.close()
         except UserError as error:

@@ -2,14 +2,17 @@
 
 import io
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from fake_envs import Counter
 from PIL import Image
 
 from rlx.control import film
-from rlx.control.evaluate import evaluate, render_episode, save_gif
+from rlx.control.evaluate import Kept, evaluate, render_episode, save_gif
 from rlx.envs.episodes import EVALUATION, PLAY, episode_seed
 from rlx.envs.single import EnvConfig, make_env
+from rlx.envs.spaces import EnvFault
 
 CARTPOLE = EnvConfig(name="cartpole", id="CartPole-v1")
 COUNTER = EnvConfig(name="counter", id="fake_envs:Counter-v0")
@@ -69,6 +72,47 @@ def test_games_are_whole_and_rewards_raw():
     cfg = EnvConfig(name="lives", id="fake_envs:Lives-v0", wrappers=["episodic_life", "clip_reward"])
     result = evaluate(zeros, cfg, 2, seed=0)
     assert result.returns == [60.0, 60.0] and result.lengths == [12, 12]
+
+
+class Harder(Counter):
+    """Forgets nothing: its episodes become longer."""
+
+    begun = 0
+
+    def reset(self, **more):
+        self.begun += 1
+        found = super().reset(**more)
+        self.stop = 4 + self.begun // 2
+        return found
+
+
+class Global(Counter):
+    """Draws from numpy's global generator."""
+
+    def _obs(self):
+        return np.array([self.t, np.random.random()], np.float32)  # noqa: NPY002  # that one is meant
+
+
+@pytest.mark.parametrize("kind, again", [(Counter, True), (Harder, False), (Global, False)])
+def test_environments_are_kept_where_a_used_one_was_shown_to_be_as_good_as_new(kind, again, monkeypatch):
+    made = []
+    gym.register("Kept-v0", lambda: made.append(kind()) or made[-1])
+    cfg, kept = EnvConfig(name="kept", id="Kept-v0"), Kept()
+    try:
+        results = [evaluate(zeros, cfg, 5, seed=3, num_envs=2, kept=kept) for _ in range(3)]
+        assert len(made) == (2 if again else 6) and len(kept.environments) == (2 if again else 0)
+        assert results == [evaluate(zeros, cfg, 5, seed=3, num_envs=2)] * 3
+    finally:
+        del gym.registry["Kept-v0"]
+    kept.close()
+    assert kept.environments == []
+
+
+def test_environments_are_not_kept_behind_an_evaluation_that_fails(monkeypatch):
+    cfg, kept = EnvConfig(name="counter", id="fake_envs:Counter-v0", kwargs={"fault": "raise", "at": 2}), Kept()
+    with pytest.raises(EnvFault):
+        evaluate(zeros, cfg, 5, seed=3, kept=kept)
+    assert kept.environments == []
 
 
 def test_no_episodes_are_no_results():

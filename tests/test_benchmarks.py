@@ -3,6 +3,7 @@ learning tables, with cells that fail, that are missing and that are old."""
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from benchmarks import measure, ratios, results, speed
+from benchmarks import lm_speed, measure, ratios, results, speed
 from benchmarks.peers import sb3
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -472,3 +473,22 @@ def test_a_promise_typed_by_hand_goes_and_the_measured_one_takes_its_place():
     new = results._promising(typed, {"score": 1.5, "interval": [1.0, 2.0], "seeds": 10, "steps": 100_096})
     block = "expect:\n  score: 1.5\n  interval: [1.0, 2.0]\n  seeds: 10\n  steps: 100_096\n"
     assert new == f"# x\ntotal_steps: 5\n{block}algo:\n  lr: 1e-3\n"
+
+
+def test_every_figure_of_speed_is_read_from_the_measurements(tmp_path):
+    found = {algo: path for algo in speed.BENCHES if (path := results.RESULTS / f"speed_{algo}.json").exists()}
+    everything = {algo: json.loads(path.read_text()) for algo, path in found.items()}
+    pages = [tmp_path / page.name for page in speed.PAGES]
+    for page, copy in zip(speed.PAGES, pages):
+        copy.write_text(page.read_text())
+    assert speed.rewrite(pages, everything) == []  # python -m benchmarks.speed --tables
+    head, _, rest = (results.ROOT / "README.md").read_text().partition(speed.SHORT_BEGIN)
+    others = head + rest.partition(speed.SHORT_END)[2]
+    assert rest and not re.findall(r"\d[\d.,]* ?(?:x|times|%)(?= |[.,;:)]|$)", others)
+    waited = everything["ppo"]["comparisons"]["own"]["cpu_to_475"]["rlx"]["median"]
+    assert {float(seconds) for seconds in re.findall(r"([\d.]+) CPU seconds", others)} == {round(waited)}
+
+
+def test_the_table_of_language_models_is_that_of_its_measurements():
+    page = lm_speed.PAGE.read_text().partition(lm_speed.BEGIN)[2].partition(lm_speed.END)[0]
+    assert page.strip() == lm_speed.table(json.loads(lm_speed.OUT.read_text()))

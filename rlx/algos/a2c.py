@@ -47,7 +47,7 @@ class Config:
     gae_lambda: Unit  # lambda; 1: n-step returns
     lr: Positive
     anneal_lr: bool  # linearly to 0 over the run
-    optimizer: Literal["rmsprop", "rmsprop_tf", "adam"]
+    optimizer: Literal["rmsprop", "rmsprop_tf", "adam", "sgd"]
     optimizer_eps: Positive
     normalize_advantage: bool
     vf_coef: NonNegative  # c_v, of .5 (V - R)^2

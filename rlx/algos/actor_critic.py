@@ -6,6 +6,7 @@ Sutton & Barto 2018, section 13.5; Barto, Sutton & Anderson 1983; Konda & Tsitsi
         take T steps of pi
         critic q:   a' ~ pi(.|s'),   delta = r + gamma q(s', a') - q(s, a)          (SARSA's target)
                     weight w = q(s, a);  or q(s, a) - E_pi q(s, .), the same with less variance;  or delta
+                    or all actions, without a sample: the actor's step is on  -sum_a pi(a|s) q(s, a)
         critic v:   delta = r_t + gamma r_{t+1} + ... + gamma^n V(s_{t+n}) - V(s_t)  (n = 1: the TD error)
                     weight w = delta
         actor:   one gradient step on  -log pi(a|s) w
@@ -32,6 +33,7 @@ from rlx.control.distributions import Head
 from rlx.control.networks import ActorCritic
 from rlx.control.on_policy import Agent
 from rlx.engine.learner import Learner
+from rlx.engine.optim import Optimizer
 from rlx.engine.tape import Forward
 from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
@@ -39,7 +41,7 @@ from rlx.functional import policy as pg, returns, schedules, value as vf
 from rlx.run import Metrics, Run, Values
 
 WORLD = "control"
-FROZEN = ("num_envs", "num_steps", "critic")  # keys that a resume cannot change
+FROZEN = ("num_envs", "num_steps", "critic", "optimizer")  # keys that a resume cannot change
 SHOWN = {"rollout/ep_rew_mean": "return {:.1f}"}
 METRICS = ("eval/mean_reward", "rollout/ep_rew_mean")
 
@@ -49,7 +51,7 @@ class Config:
     name: str
     implementation: str
     critic: Literal["q", "v"]
-    weight: Literal["value", "advantage", "error"]  # of the actor: see above; critic v: error
+    weight: Literal["value", "advantage", "error", "all_actions"]  # of the actor: see above; critic v: error
     num_envs: Count  # N
     num_steps: Count  # T, between two gradient steps
     n_step: Count  # n (critic v)
@@ -61,6 +63,7 @@ class Config:
     max_grad_norm: NonNegative  # 0: no clipping
     adam_eps: Positive
     engine: Engine
+    optimizer: Optimizer = "adam"
 
     def __post_init__(self) -> None:
         if self.critic == "v" and self.weight != "error":
@@ -83,8 +86,13 @@ def check(cfg: ControlConfig[Config], envs: Envs) -> None:
 def actor_loss(
     cfg: Config, model: ActorCritic, head: Head, batch: Mapping[str, Tensor]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    logprob, entropy = head.logprob_entropy(model.policy(batch["obs"]), batch["action"])
-    loss, entropy = pg.policy_gradient(logprob, batch["weight"]).mean(), entropy.mean()
+    params = model.policy(batch["obs"])
+    logprob, entropy = head.logprob_entropy(params, batch["action"])
+    if cfg.weight == "all_actions":
+        loss = pg.all_actions(params.log_softmax(-1), batch["weight"]).mean()
+    else:
+        loss = pg.policy_gradient(logprob, batch["weight"]).mean()
+    entropy = entropy.mean()
     return loss - cfg.ent_coef * entropy, {"policy_loss": loss, "entropy_loss": -entropy}
 
 
@@ -96,11 +104,13 @@ def critic_loss(model: ActorCritic, batch: Mapping[str, Tensor]) -> tuple[Tensor
 
 
 def sarsa(cfg: Config, model: ActorCritic, head: Head, x: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The target of each step, and the weight of its action, with a Q critic."""
+    """The target of each step, and the weight of its action (or of each action), with a Q critic."""
     params, next_q = model(x["next_obs"])
     next_action = head.sample(params, x["noise"])
     target = vf.td_target(x["reward"], of_action(next_q, next_action), x["terminated"], cfg.gamma)
     params, values = model(x["obs"])
+    if cfg.weight == "all_actions":
+        return target, values
     q = of_action(values, x["action"])
     if cfg.weight == "advantage":
         return target, q - (params.softmax(-1) * values).sum(-1)
@@ -115,9 +125,11 @@ def of_action(values: Tensor, action: Tensor) -> Tensor:
 def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
     algo = cfg.algo
     envs, head, model, rollout = agent = Agent.new(cfg, run, action_values=algo.critic == "q")
-    adam = partial(Learner, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine)
-    actor = adam(model.policy_parameters(), partial(actor_loss, algo, model, head))
-    critic = adam(model.critic, partial(critic_loss, model))
+    learn = partial(
+        Learner, optimizer=algo.optimizer, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine
+    )
+    actor = learn(model.policy_parameters(), partial(actor_loss, algo, model, head))
+    critic = learn(model.critic, partial(critic_loss, model))
     criticise = Forward(partial(sarsa, algo, model, head), run.device, engine=algo.engine)
     agent.track(run, actor=actor, critic=critic, criticise=criticise)
     next_actions = run.rng("next_actions")
@@ -185,7 +197,8 @@ LESSON = {
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
     "train/weight_mean": (
-        "Mean of the weight w of -log pi(a|s): the TD error, or q(s, a), or q(s, a) - E_pi q, in units of return. "
+        "Mean of the weight w of -log pi(a|s): the TD error, or q(s, a), or q(s, a) - E_pi q, in units of return (of q "
+        "over all actions, with weight=all_actions). "
         "Healthy: near 0 for errors and advantages, the return's size for weight=value. If not: far from 0 for "
         "the error, the critic lags behind: raise algo.critic_lr."
     )

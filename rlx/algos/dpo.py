@@ -32,7 +32,7 @@ from rlx.language.tasks.base import Task
 from rlx.run import Metrics, Run
 
 WORLD = "language"
-FROZEN = ("data", "num_pairs", "candidates")  # keys that a resume cannot change
+FROZEN = ("data", "num_pairs", "candidates", "optimizer")  # keys that a resume cannot change
 SHOWN = {"loss": "loss {:.3f}", "eval/greedy_accuracy": "greedy accuracy {:.3f}"}
 METRICS = ("eval/greedy_accuracy", "eval/reward", "loss")
 

@@ -44,7 +44,7 @@ from rlx.replay.prioritized import Priorities
 from rlx.run import Metrics, Run, means
 
 WORLD = "control"
-FROZEN = ("num_envs", "dueling", "prioritized", "buffer_ram_mb")  # keys that a resume cannot change
+FROZEN = ("num_envs", "dueling", "prioritized", "buffer_ram_mb", "optimizer")  # keys that a resume cannot change
 SHOWN = {"rollout/ep_rew_mean": "return {:.1f}"}
 METRICS = ("eval/mean_reward", "rollout/ep_rew_mean")
 ACTIONS = ("Discrete",)
@@ -91,7 +91,7 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
     q_network, target = (make_network(cfg, envs, run) for _ in range(2))
     learner = Learner(
         q_network, partial(loss, algo, q_network),
-        eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine,
+        optimizer=algo.optimizer, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine,
     )  # fmt: skip
     target_params = Flat(target).data
     target_params.copy_(learner.flat.data)

@@ -50,7 +50,7 @@ from rlx.run import Metrics, Run, means
 __all__ = ["Config", "check", "train"]
 
 WORLD = "language"
-FROZEN = ("kl_coef",)  # keys that a resume cannot change
+FROZEN = ("kl_coef", "optimizer")  # keys that a resume cannot change
 SHOWN = {"reward": "reward {:.3f}", "eval/greedy_accuracy": "greedy accuracy {:.3f}"}
 METRICS = ("eval/greedy_accuracy", "eval/reward", "reward", "loss")
 LIBRARIES = True  # as=trl|verl|paper

@@ -9,6 +9,7 @@ Schulman et al. 2017, arXiv:1707.06347, algorithm 1:
             minimise  L_policy + c_v L_value - c_e entropy
             L_policy = -min(r A, clip(r, 1 - eps, 1 + eps) A),  r = pi / pi_old          (clip, eq. 7)
                      = -(r A - beta KL(pi_old || pi)), beta adapted to a target KL       (penalty, eq. 8)
+                     = -r A: nothing keeps pi near pi_old                             (surrogate, eq. 6)
 
 The details that make it work (per-minibatch advantage normalisation, orthogonal initialisation, Adam's epsilon,
 value clipping, linear schedules, global-norm clipping) are those of Engstrom et al. 2020, arXiv:2005.12729.
@@ -30,12 +31,13 @@ from rlx.control.networks import ActorCritic
 from rlx.control.on_policy import Agent
 from rlx.control.rollout import passes
 from rlx.engine.learner import Learner
+from rlx.engine.optim import Optimizer
 from rlx.engine.trust import Engine
-from rlx.functional import kl, policy as pg, returns, schedules, value as vf
+from rlx.functional import kl, policy as pg, returns, schedules, trust_region as tr, value as vf
 from rlx.run import Metrics, Run, means
 
 WORLD = "control"
-FROZEN = ("num_envs", "num_steps", "kl_coef")  # keys that a resume cannot change
+FROZEN = ("num_envs", "num_steps", "kl_coef", "optimizer")  # keys that a resume cannot change
 SHOWN = {"rollout/ep_rew_mean": "return {:.1f}"}
 METRICS = ("eval/mean_reward", "rollout/ep_rew_mean")
 
@@ -44,7 +46,7 @@ METRICS = ("eval/mean_reward", "rollout/ep_rew_mean")
 class Config:
     name: str
     implementation: str
-    objective: Literal["clip", "penalty"]
+    objective: Literal["clip", "penalty", "surrogate"]
     num_envs: Count  # N
     num_steps: Count  # T
     num_epochs: Count  # K
@@ -65,6 +67,7 @@ class Config:
     kl_coef: NonNegative  # beta, at the start (penalty)
     kl_target: Positive  # d_targ (penalty)
     engine: Engine
+    optimizer: Optimizer = "adam"
 
     def __post_init__(self) -> None:
         size = self.num_envs * self.num_steps
@@ -84,6 +87,8 @@ def loss(cfg: Config, model: ActorCritic, head: Head, batch: Mapping[str, Tensor
 
     if cfg.objective == "clip":
         policy_loss = pg.ppo_clip(logprob, old_logprob, advantage, clip, clip).mean()
+    elif cfg.objective == "surrogate":
+        policy_loss = tr.surrogate(logprob, old_logprob, advantage).mean()
     else:
         divergence = head.kl(batch["params"], params)  # KL(pi_old || pi)
         policy_loss = pg.ppo_penalty(logprob, old_logprob, advantage, divergence, batch["kl_coef"]).mean()
@@ -109,7 +114,7 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
     envs, head, model, rollout = agent = Agent.new(cfg, run)
     learner = Learner(
         model, partial(loss, algo, model, head),
-        eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine,
+        optimizer=algo.optimizer, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine,
     )  # fmt: skip
     beta = AdaptiveKL(algo.kl_coef)
     agent.track(run, optimizer=learner, kl_coef=beta)

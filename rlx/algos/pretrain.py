@@ -23,7 +23,7 @@ from rlx.language.tasks.base import Task
 from rlx.run import Metrics, Run
 
 WORLD = "language"
-FROZEN = ()
+FROZEN = ("optimizer",)
 SHOWN = {"loss": "loss {:.3f}", "eval/greedy_accuracy": "greedy accuracy {:.3f}"}
 METRICS = ("eval/greedy_accuracy", "eval/reward", "loss")
 NEEDS = ("text",)  # of the task

@@ -35,7 +35,7 @@ from rlx.language.tasks.base import Task
 from rlx.run import Metrics, Run
 
 WORLD = "language"
-FROZEN = ("data", "num_rankings")  # keys that a resume cannot change
+FROZEN = ("data", "num_rankings", "optimizer")  # keys that a resume cannot change
 SHOWN = {"loss": "loss {:.3f}"}
 METRICS = ("eval/accuracy", "loss")
 SCORES = True  # completions; it writes none

@@ -44,7 +44,7 @@ from rlx.language.tasks.base import Task
 from rlx.run import Metrics, Run, means
 
 WORLD = "language"
-FROZEN = ("reward_model", "value_init", "kl_coef")  # keys that a resume cannot change
+FROZEN = ("reward_model", "value_init", "kl_coef", "optimizer")  # keys that a resume cannot change
 SHOWN = {"reward": "reward {:.3f}", "eval/greedy_accuracy": "greedy accuracy {:.3f}"}
 METRICS = ("eval/greedy_accuracy", "eval/reward", "reward", "loss")
 

@@ -39,7 +39,7 @@ from rlx.functional import continuous, schedules, value as vf
 from rlx.run import Metrics, Run, means
 
 WORLD = "control"
-FROZEN = ("num_envs", "num_critics", "noise", "buffer_ram_mb")  # keys that a resume cannot change
+FROZEN = ("num_envs", "num_critics", "noise", "buffer_ram_mb", "optimizer")  # keys that a resume cannot change
 SHOWN = {"rollout/ep_rew_mean": "return {:.1f}"}
 METRICS = ("eval/mean_reward", "rollout/ep_rew_mean")
 ACTIONS = ("Box",)
@@ -127,7 +127,9 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
     )
     target, temperature = Target(critics), temperature.to(run.device)
     entropy = -float(dim) if algo.target_entropy is None else algo.target_entropy
-    learn = partial(Learner, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine)
+    learn = partial(
+        Learner, optimizer=algo.optimizer, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine
+    )
     critic_learner = learn(critics, partial(critic_loss, actor, critics, target.network, temperature))
     actor_learner = learn(actor, partial(actor_loss, actor, critics, temperature))
     temperature_learner = learn(temperature, partial(temperature_loss, temperature, entropy))

@@ -38,7 +38,7 @@ from rlx.functional import continuous, schedules, value as vf
 from rlx.run import Metrics, Run, means
 
 WORLD = "control"
-FROZEN = ("num_envs", "num_critics", "noise", "buffer_ram_mb")  # keys that a resume cannot change
+FROZEN = ("num_envs", "num_critics", "noise", "buffer_ram_mb", "optimizer")  # keys that a resume cannot change
 SHOWN = {"rollout/ep_rew_mean": "return {:.1f}"}
 METRICS = ("eval/mean_reward", "rollout/ep_rew_mean")
 ACTIONS = ("Box",)
@@ -90,7 +90,9 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
     envs = make_envs(cfg.env, algo.num_envs, run.seed)
     run.notice(envs.notice or "")
     actor, critics = make_actor(cfg, envs, run), make_critics(envs, run, cfg.model, algo.num_critics)
-    learn = partial(Learner, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine)
+    learn = partial(
+        Learner, optimizer=algo.optimizer, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine
+    )
     target_actor, target_critics = Target(actor), Target(critics)
     actor_learner = learn(actor, partial(actor_loss, actor, critics))
     targets = target_actor.network, target_critics.network

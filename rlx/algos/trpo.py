@@ -37,14 +37,14 @@ from rlx.control.networks import ActorCritic
 from rlx.control.on_policy import Agent
 from rlx.control.rollout import passes
 from rlx.engine.learner import Learner
-from rlx.engine.optim import Flat
+from rlx.engine.optim import Flat, Optimizer
 from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
 from rlx.functional import returns, trust_region as tr, value as vf
 from rlx.run import Metrics, Run
 
 WORLD = "control"
-FROZEN = ("num_envs", "num_steps")  # keys that a resume cannot change
+FROZEN = ("num_envs", "num_steps", "optimizer")  # keys that a resume cannot change
 SHOWN = {"rollout/ep_rew_mean": "return {:.1f}"}
 METRICS = ("eval/mean_reward", "rollout/ep_rew_mean")
 
@@ -69,6 +69,7 @@ class Config:
     num_minibatches: Count  # of the critic
     adam_eps: Positive
     engine: Engine
+    optimizer: Optimizer = "adam"
 
     def __post_init__(self) -> None:
         size = self.num_envs * self.num_steps
@@ -151,7 +152,9 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
     envs, head, model, rollout = agent = Agent.new(cfg, run)
     check(cfg, envs)
     policy = TrustRegion(algo, model, head)
-    critic = Learner(model.critic, partial(value_loss, model.critic), eps=algo.adam_eps, engine=algo.engine)
+    critic = Learner(
+        model.critic, partial(value_loss, model.critic), optimizer=algo.optimizer, eps=algo.adam_eps, engine=algo.engine
+    )
     agent.track(run, optimizer=critic)
     shuffle, choose = run.rng("minibatches"), run.rng("fisher")
 

@@ -33,12 +33,13 @@ from rlx.control.networks import ActorCritic
 from rlx.control.on_policy import Agent
 from rlx.control.rollout import passes
 from rlx.engine.learner import Learner
+from rlx.engine.optim import Optimizer
 from rlx.engine.trust import Engine
 from rlx.functional import policy as pg, returns, schedules, value as vf
 from rlx.run import Metrics, Run
 
 WORLD = "control"
-FROZEN = ("num_envs", "num_steps")  # keys that a resume cannot change
+FROZEN = ("num_envs", "num_steps", "optimizer")  # keys that a resume cannot change
 SHOWN = {"rollout/ep_rew_mean": "return {:.1f}"}
 METRICS = ("eval/mean_reward", "rollout/ep_rew_mean")
 
@@ -62,6 +63,7 @@ class Config:
     max_grad_norm: NonNegative  # 0: no clipping
     adam_eps: Positive
     engine: Engine
+    optimizer: Optimizer = "adam"
 
 
 def weights(algo: Config, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -96,9 +98,16 @@ def critic_loss(model: ActorCritic, batch: Mapping[str, Tensor]) -> tuple[Tensor
 def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
     algo = cfg.algo
     envs, head, model, rollout = agent = Agent.new(cfg, run, whole_episodes=True)
-    adam = partial(Learner, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine, varying=True)
-    actor = adam(model.policy_parameters(), partial(policy_loss, algo, model, head))
-    critic = adam(model.critic, partial(critic_loss, model))
+    learn = partial(
+        Learner,
+        optimizer=algo.optimizer,
+        eps=algo.adam_eps,
+        max_grad_norm=algo.max_grad_norm,
+        engine=algo.engine,
+        varying=True,
+    )
+    actor = learn(model.policy_parameters(), partial(policy_loss, algo, model, head))
+    critic = learn(model.critic, partial(critic_loss, model))
     agent.track(run, actor=actor, critic=critic)
     shuffle = run.rng("minibatches")
 

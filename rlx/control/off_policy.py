@@ -4,7 +4,7 @@ import math
 import shutil
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ from rlx.base.errors import ConfigError
 from rlx.config.ranges import Count, NonNegative, Positive, Unit
 from rlx.control.config import ControlConfig
 from rlx.control.rollout import Normalizer
+from rlx.engine.optim import Optimizer
 from rlx.engine.tape import Forward
 from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
@@ -50,6 +51,7 @@ class OffPolicy:
     max_grad_norm: NonNegative  # 0: no clipping
     adam_eps: Positive
     engine: Engine
+    optimizer: Optimizer = field(default="adam", kw_only=True)
 
     def __post_init__(self) -> None:
         if self.gradient_steps == 0:

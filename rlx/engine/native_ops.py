@@ -324,7 +324,7 @@ STEP = np.dtype(
     + [("size", "i8"), ("optimizer", "i8")]
     + [(name, "f8") for name in ("beta1", "beta2", "eps", "weight_decay", "max_grad_norm")]
 )
-OPTIMIZERS = {"Adam": 0, "RMSprop": 1, "RMSpropTF": 2}
+OPTIMIZERS = {"Adam": 0, "RMSprop": 1, "RMSpropTF": 2, "SGD": 1}
 
 
 class Update:

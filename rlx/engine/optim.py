@@ -130,5 +130,29 @@ class RMSpropTF(RMSprop):
         return torch.add(self.v, self.eps, out=self._root).sqrt_()
 
 
-Optimizer = Literal["adam", "rmsprop", "rmsprop_tf"]
-OPTIMIZERS: dict[str, Callable[..., Adam | RMSprop]] = {"adam": Adam, "rmsprop": RMSprop, "rmsprop_tf": RMSpropTF}
+class SGD(RMSprop):
+    """Plain gradient descent: p -= lr g.
+
+    RMSprop whose mean square stays 1: the compiled kernels take it as that. Robbins and Monro 1951.
+    """
+
+    initial = 1.0
+
+    def __init__(self, data: Tensor, eps: float = 0.0) -> None:
+        super().__init__(data, eps=0.0, alpha=1.0)
+
+    def step(self, grad: Tensor, lr: float) -> None:
+        self.t += 1
+        self.data.add_(grad, alpha=-lr)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"t": self.t}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.t = int(state["t"])
+
+
+Optimizer = Literal["adam", "rmsprop", "rmsprop_tf", "sgd"]
+OPTIMIZERS: dict[str, Callable[..., Adam | RMSprop]] = {
+    "adam": Adam, "rmsprop": RMSprop, "rmsprop_tf": RMSpropTF, "sgd": SGD,
+}  # fmt: skip

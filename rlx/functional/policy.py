@@ -23,6 +23,22 @@ def policy_gradient(logprob: Tensor, weight: Tensor) -> Tensor:
     return -(logprob * weight.detach())
 
 
+def all_actions(logprob: Tensor, value: Tensor) -> Tensor:
+    """The policy gradient without a sampled action: every action, weighed by its probability and value.
+
+        L = - sum_a pi(a|s) Q(s, a)
+
+    [..., A], [..., A] -> [...]; no gradient through Q.  Its gradient is - sum_a grad pi(a|s) Q(s, a), the mean of
+    policy_gradient over actions of pi, so no action adds variance; a constant added to Q changes nothing.
+    Sutton et al. 2000; Sutton & Barto 2018, section 13.3 (the all-actions method).
+
+    >>> all_actions(tensor([[0.25, 0.75]]).log(), tensor([[4.0, 0.0]]))
+    tensor([-1.])
+    """
+    check_shapes(logprob=logprob, value=value)
+    return -(logprob.exp() * value.detach()).sum(-1)
+
+
 def ppo_clip(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, clip_low: Scalar, clip_high: Scalar) -> Tensor:
     """Clipped surrogate: no gain from taking the ratio further out than the clip.
 

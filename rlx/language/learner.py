@@ -1,15 +1,15 @@
 """The optimiser step of a language model: gradients added up over micro-batches and ranks, clipped, AdamW."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rlx.config.ranges import BelowOne, NonNegative, Positive
-from rlx.engine.optim import Adam, Flat
+from rlx.engine.optim import SGD, Adam, Flat
 from rlx.functional import schedules
 from rlx.language.ranks import Ranks
 
@@ -28,6 +28,7 @@ class AdamW:
     adam_eps: Positive
     weight_decay: NonNegative
     max_grad_norm: NonNegative  # 0: no clipping
+    optimizer: Literal["adamw", "sgd"] = field(default="adamw", kw_only=True)
 
     def rate(self, progress: float) -> float:
         """The learning rate after this share of the run."""
@@ -50,12 +51,13 @@ class TokenLearner:
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         max_grad_norm: float = 0.0,
+        optimizer: Literal["adamw", "sgd"] = "adamw",
     ) -> None:
         self.flat, self.ranks, self.max_grad_norm = Flat(module), Ranks(), max_grad_norm
         for parameter, grad in zip(self.flat.params, self.flat.grads):
             parameter.grad = grad
         self._info: dict[str, float] = {}
-        self.optimizer = Adam(self.flat.data, eps, betas, weight_decay)
+        self.optimizer = SGD(self.flat.data) if optimizer == "sgd" else Adam(self.flat.data, eps, betas, weight_decay)
 
     @classmethod
     def of(cls, cfg: AdamW, module: nn.Module) -> "TokenLearner":
@@ -66,6 +68,7 @@ class TokenLearner:
             eps=cfg.adam_eps,
             weight_decay=cfg.weight_decay,
             max_grad_norm=cfg.max_grad_norm,
+            optimizer=cfg.optimizer,
         )
 
     def add(self, loss: Tensor, info: Mapping[str, Tensor] | None = None) -> None:

@@ -213,3 +213,12 @@ def test_minibatches_of_one_row_are_refused_where_their_advantage_would_be_0() -
         more = ["algo.num_minibatches=1"] if algo == "trpo" else []
         with pytest.raises(ValueError, match="a single row has the normalised advantage 0"):
             typed(composed(f"algo={algo}", "env=cartpole", "preset=none", *one, *more))
+
+
+def test_the_surrogate_is_the_clip_that_never_clips() -> None:
+    words = ("env=cartpole", "total_steps=512", "algo.num_envs=4", "algo.num_steps=64", "model.hidden=[8]")
+    (one, _), (other, _) = (
+        train(*words, *more) for more in (("algo=ppo_surrogate",), ("algo=ppo", "algo.clip_coef=1e9"))
+    )
+    for mine, theirs in zip(one.tracked["policy"].parameters(), other.tracked["policy"].parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)  # float32

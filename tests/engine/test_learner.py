@@ -191,3 +191,20 @@ def test_a_number_baked_into_the_tape_is_found_out_by_the_second_call() -> None:
         got = learner.step(batch, None, 0.0)["loss"]
         assert got == pytest.approx(float(loss(batch)[0].detach()), rel=1e-5)
     assert "ordinary torch" in learner.notice
+
+
+@pytest.mark.parametrize("engine", ["auto", "torch"])
+def test_sgd_goes_down_the_gradient_and_nothing_else(engine: str) -> None:
+    model, theirs = make(), make()
+    learner = Learner(model, loss_of(model), optimizer="sgd", engine=engine)
+    reference = torch.optim.SGD(theirs.parameters(), lr=0.1)
+    for k in range(20):
+        torch.manual_seed(k)
+        batch = {"x": torch.randn(8, 3), "y": torch.randn(8, 2)}
+        learner.step(batch, None, 0.1, weight=1.0)
+        reference.zero_grad()
+        loss_of(theirs)({**batch, "weight": torch.tensor(1.0)})[0].backward()
+        reference.step()
+    assert learner.num_steps == 20 and not learner.notice
+    for mine, other in zip(model.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)  # float32, summed in another order

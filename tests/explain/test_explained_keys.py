@@ -92,7 +92,7 @@ def test_the_range_of_a_key_without_a_section_is_the_one_that_is_checked() -> No
 
 def test_a_key_is_explained_with_meaning_range_default_effects_and_the_papers_value() -> None:
     page = answer(["algo.clip_coef"])
-    assert page[0] == "algo.clip_coef, a key of ppo, ppo_penalty"
+    assert page[0] == "algo.clip_coef, a key of ppo, ppo_penalty, ppo_surrogate"
     rows = dict(line.split(": ", 1) for line in page[1:8])
     assert rows["what"].startswith("eps: ") and rows["range"] == "a number > 0" and rows["default"] == "0.2"
     assert rows["more"] and rows["less"] and rows["paper"] == ".2"

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from rlx.functional.kl import categorical_kl
 from rlx.functional.policy import (
+    all_actions,
     approx_kl,
     cispo,
     clip_fraction,
@@ -311,3 +312,14 @@ def test_the_length_mean_of_grpo_tilts_the_gradient_and_dr_grpo_does_not():
     assert_close(mean_gradient("sequence"), true)
     assert_close(mean_gradient("dr_grpo"), true / 3)
     assert cosine_similarity(mean_gradient("grpo"), true, 0) < 0.99  # .9840
+
+
+def test_the_all_actions_gradient_is_the_mean_of_policy_gradients_over_sampled_actions():
+    """By enumeration: each action as often as pi draws it; a baseline changes neither."""
+    logits, value = torch.randn(4, 3, dtype=torch.float64, requires_grad=True), torch.randn(4, 3, dtype=torch.float64)
+    probability = logits.softmax(-1).detach()
+    sampled = policy_gradient(logits.log_softmax(-1), value) * probability
+    (expected,) = torch.autograd.grad(sampled.sum(), logits)
+    for q in (value, value - (probability * value).sum(-1, keepdim=True)):
+        (gradient,) = torch.autograd.grad(all_actions(logits.log_softmax(-1), q).sum(), logits)
+        torch.testing.assert_close(gradient, expected)

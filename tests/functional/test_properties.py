@@ -36,6 +36,7 @@ CALLS = {
     returns.group_advantage: ("reward", (N, G), {"eps": 1e-3}, {"scale": "group"}),
     returns.process_advantage: ("reward step_end", (N, G, L), {"eps": 1e-3}, {}),
     policy.policy_gradient: ("logprob weight", (T, N), {}, {}),
+    policy.all_actions: ("logprob value", (T, A), {}, {}),
     policy.ppo_clip: ("logprob old_logprob advantage", (T, N), {"clip_low": 0.2, "clip_high": 0.28}, {}),
     policy.dual_clip: ("loss advantage", (T, N), {"clip": 3.0}, {}),
     policy.cispo: ("logprob old_logprob advantage", (T, N), {"clip_low": 1.0, "clip_high": 4.0}, {}),

@@ -160,7 +160,8 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
 
 def load_policy(cfg: ControlConfig[Config], run: Run) -> Greedy:
     """The policy a checkpoint holds."""
-    return Greedy(run.state("table")["q"].numpy(), cfg.algo.final_epsilon)
+    table = run.state("table")
+    return Greedy(table["q"].numpy(), cfg.algo.final_epsilon, table["visits"].numpy())
 
 
 def drawing(cfg: ControlConfig[Config], run: Run) -> str | None:

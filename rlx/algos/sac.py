@@ -120,11 +120,7 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
     envs = make_envs(cfg.env, algo.num_envs, run.seed)
     run.notice(envs.notice or "")
     dim = num_dimensions(envs)
-    actor, critics, temperature = (
-        make_actor(cfg, envs, run),
-        make_critics(envs, run, cfg.model, algo.num_critics),
-        Temperature(algo.alpha),
-    )
+    actor, critics, temperature = make_actor(cfg, envs, run), make_critics(cfg, envs, run), Temperature(algo.alpha)
     target, temperature = Target(critics), temperature.to(run.device)
     entropy = -float(dim) if algo.target_entropy is None else algo.target_entropy
     learn = partial(
@@ -192,7 +188,7 @@ def make_noise(algo: Config, actor: SquashedGaussian) -> Gaussian | Held:
 
 def load_policy(cfg: ControlConfig[Config], run: Run) -> BoxPolicy:
     """The policy that a checkpoint holds, with its frozen observation statistics."""
-    return BoxPolicy.restore(cfg, run, make_actor)
+    return BoxPolicy.restore(cfg, run, make_actor, make_critics)
 
 
 # What rlx explain says of the algorithm.

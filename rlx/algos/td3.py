@@ -89,7 +89,7 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
     algo = cfg.algo
     envs = make_envs(cfg.env, algo.num_envs, run.seed)
     run.notice(envs.notice or "")
-    actor, critics = make_actor(cfg, envs, run), make_critics(envs, run, cfg.model, algo.num_critics)
+    actor, critics = make_actor(cfg, envs, run), make_critics(cfg, envs, run)
     learn = partial(
         Learner, optimizer=algo.optimizer, eps=algo.adam_eps, max_grad_norm=algo.max_grad_norm, engine=algo.engine
     )
@@ -148,7 +148,7 @@ def make_actor(cfg: ControlConfig[Config], envs: Envs, run: Run) -> Deterministi
 
 def load_policy(cfg: ControlConfig[Config], run: Run) -> BoxPolicy:
     """The policy that a checkpoint holds, with its frozen observation statistics."""
-    return BoxPolicy.restore(cfg, run, make_actor)
+    return BoxPolicy.restore(cfg, run, make_actor, make_critics)
 
 
 # What rlx explain says of the algorithm.

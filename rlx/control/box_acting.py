@@ -11,11 +11,10 @@ from rlx.base import stopwatch
 from rlx.config.schema import Algo
 from rlx.control.actors import Bounds, Critics, DeterministicActor, SquashedGaussian
 from rlx.control.config import ControlConfig
-from rlx.control.networks import ModelConfig
 from rlx.control.noise import Noise
 from rlx.control.normalize import ObsNormalizer
 from rlx.control.off_policy import Collector
-from rlx.control.policy import engine_of, make_one, saved_statistics
+from rlx.control.policy import Judgement, engine_of, make_one, saved_statistics
 from rlx.engine.tape import Forward
 from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
@@ -31,10 +30,10 @@ def num_dimensions(envs: Envs) -> int:
     return math.prod(envs.action_space.shape or ())
 
 
-def make_critics(envs: Envs, run: Run, model: ModelConfig, count: int) -> Critics:
-    """Q(s, a) of these environments, `count` times."""
+def make_critics(cfg: ControlConfig[Any], envs: Envs, run: Run) -> Critics:
+    """Q(s, a) of these environments, `num_critics` times."""
     shape, generator = envs.observation_space.shape, run.generator("critics")
-    return Critics(shape, num_dimensions(envs), model, generator, count).to(run.device)
+    return Critics(shape, num_dimensions(envs), cfg.model, generator, cfg.algo.num_critics).to(run.device)
 
 
 class BoxExplorer(Collector):
@@ -99,10 +98,20 @@ class BoxPolicy:
         obs_norm: ObsNormalizer | None,
         device: torch.device,
         engine: Engine = "auto",
+        critics: Critics | None = None,
     ) -> None:
-        self.actor, self.bounds, self.obs_norm = actor, bounds, obs_norm
+        self.actor, self.bounds, self.obs_norm, self.device = actor, bounds, obs_norm, device
+        self.critics = critics
         self._mode = Forward(lambda x: (actor.mode(x["obs"]),), device, engine=engine)
         self._sample = Forward(lambda x: (actor.sample(x["obs"], x["noise"]),), device, engine=engine)
+
+    @torch.no_grad()
+    def judge(self, obs: np.ndarray) -> Judgement:
+        """The least of the critics' values of the mode."""
+        if self.critics is None:
+            return {}
+        seen = torch.from_numpy(self.obs_norm.normalize(obs) if self.obs_norm else obs).to(self.device)
+        return {"value": self.critics(seen, self.actor.mode(seen)).amin(0).cpu().numpy()}
 
     def __call__(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         seen = torch.from_numpy(self.obs_norm.normalize(obs) if self.obs_norm else obs)
@@ -113,11 +122,19 @@ class BoxPolicy:
 
     @classmethod
     def restore(
-        cls, cfg: ControlConfig[Algo], run: Run, make_actor: Callable[[ControlConfig[Any], Envs, Run], BoxActor]
+        cls,
+        cfg: ControlConfig[Algo],
+        run: Run,
+        make_actor: Callable[[ControlConfig[Any], Envs, Run], BoxActor],
+        make_critics: Callable[[ControlConfig[Any], Envs, Run], Critics] | None = None,
     ) -> "BoxPolicy":
-        """The policy of a run in progress or of a checkpoint, with its normalisation statistics."""
+        """The policy of a run in progress or of a checkpoint, with its normalisation statistics and its critics."""
         envs = make_one(cfg.env)
         actor, bounds = make_actor(cfg, envs, run), Bounds(envs)
+        critics = make_critics(cfg, envs, run) if make_critics else None
         envs.close()
         actor.load_state_dict(run.state("policy"))
-        return cls(actor.eval(), bounds, saved_statistics(cfg, run, envs), run.device, engine_of(cfg))
+        if critics:
+            critics.load_state_dict(run.state("critics"))
+            critics.eval()
+        return cls(actor.eval(), bounds, saved_statistics(cfg, run, envs), run.device, engine_of(cfg), critics)

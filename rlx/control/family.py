@@ -12,10 +12,12 @@ import numpy as np
 import psutil
 import torch
 
+from rlx.base import global_rngs
+from rlx.base.canvas import Canvas
 from rlx.base.errors import ConfigError
 from rlx.config import registry
 from rlx.config.schema import Algo
-from rlx.control import evaluate, film
+from rlx.control import evaluate, film, map_picture, maps
 from rlx.control.config import ControlConfig
 from rlx.control.distributions import make_head
 from rlx.control.networks import SMALLEST_IMAGE, ModelConfig, encoder_of
@@ -174,6 +176,19 @@ def report(policy: Any, cfg: ControlConfig[Algo], count: int, seed: int, stochas
         print(f"rlx: note: {episodes.cut}", file=sys.stderr)
     returns = [float(value) for value in episodes.returns]
     return {"mean": float(np.mean(returns)), "std": float(np.std(returns)), "n": len(returns), "returns": returns}
+
+
+def picture(cfg: ControlConfig[Algo], module: ModuleType, run: Run) -> Canvas | None:
+    """A map of what a run in progress has learned; None where there is none. What cannot be drawn is said once."""
+    with global_rngs.seeded(cfg.seed):
+        try:
+            learned = maps.build(load_policy(cfg, module, run), cfg)
+            return map_picture.draw(learned, f"{cfg.algo.name} on {cfg.env.name}, step {run.step:,}")
+        except maps.NoMap:
+            return None
+        except Exception as error:  # an environment's or a policy's own
+            run.notice(f"no map: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            return None
 
 
 def play(policy: Any, cfg: ControlConfig[Algo], seed: int, steps: int, gif: Path | None, fps: int) -> tuple[float, int]:

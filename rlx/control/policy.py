@@ -8,7 +8,7 @@ import torch
 
 from rlx.config.schema import Algo
 from rlx.control.config import ControlConfig
-from rlx.control.distributions import Head, make_head
+from rlx.control.distributions import Categorical, Head, make_head
 from rlx.control.networks import ActorCritic
 from rlx.control.normalize import ObsNormalizer
 from rlx.engine.tape import Forward
@@ -18,6 +18,15 @@ from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig
 from rlx.envs.spaces import mask_size
 from rlx.run import Run
+
+# What a policy knows of states, where it knows it: "value" [N], "q", "probability" and "visits" [N, A]. A policy may
+# have a method `judge(obs [N, ...]) -> Judgement`; maps and films show what it says.
+Judgement = dict[str, np.ndarray]
+
+
+def judge(policy: object, obs: np.ndarray) -> Judgement:
+    own = getattr(policy, "judge", None)
+    return own(obs) if own else {}
 
 
 def make_one(cfg: EnvConfig) -> Envs:
@@ -51,7 +60,8 @@ class Policy:
         device: torch.device,
         engine: Engine = "auto",
     ) -> None:
-        self.head, self.obs_norm = head, obs_norm
+        self.model, self.head, self.obs_norm, self.device = model, head, obs_norm, device
+        self.valued = False  # whether the critic has learned
         forward = partial(Forward, device=device, engine=engine)
         self._mode = forward(lambda x: (head.mode(params := model.policy(x["obs"])), params))
         self._sample = forward(lambda x: (head.sample(params := model.policy(x["obs"]), x["noise"]), params))
@@ -63,13 +73,33 @@ class Policy:
         noise = torch.from_numpy(self.head.noise(rng, (len(obs),)))
         return self._sample(obs=seen, noise=noise)[0].cpu().numpy()
 
+    @torch.no_grad()
+    def judge(self, obs: np.ndarray) -> Judgement:
+        seen = torch.from_numpy(self.obs_norm.normalize(obs) if self.obs_norm else obs).to(self.device)
+        params, value = self.model(seen)
+        known = {}
+        if isinstance(self.head, Categorical):
+            known["probability"] = params.softmax(-1)
+        if self.valued and value.dim() == params.dim() and "probability" in known:  # a critic q(s, .)
+            known |= {"q": value, "value": (known["probability"] * value).sum(-1)}
+        elif self.valued and value.dim() == 1:
+            known["value"] = value
+        return {name: tensor.cpu().numpy() for name, tensor in known.items()}
+
     @classmethod
     def restore(cls, cfg: ControlConfig[Algo], run: Run) -> "Policy":
         """The actor-critic policy of a run in progress or of a checkpoint, with its normalisation statistics."""
         envs = make_one(cfg.env)
         shape, head = envs.observation_space.shape, make_head(envs.action_space)
         envs.close()
-        model = ActorCritic(shape, head, cfg.model, torch.Generator()).to(run.device)
-        saved = {name: tensor for name, tensor in run.state("policy").items() if not name.startswith("critic.")}
-        model.load_state_dict({**model.state_dict(), **saved})  # acting needs no critic, whatever that one's outputs
-        return cls(model.eval(), head, saved_statistics(cfg, run, envs), run.device, engine_of(cfg))
+        saved = run.state("policy")
+        critic = [tensor for name, tensor in saved.items() if name.startswith("critic.")]
+        outputs = len(critic[-1]) if critic else 1
+        values = outputs if outputs > 1 else None
+        model = ActorCritic(shape, head, cfg.model, run.generator("model"), values).to(run.device)
+        fresh = model.state_dict()
+        learned = any(not torch.equal(fresh[name], saved[name]) for name in fresh if name.startswith("critic."))
+        model.load_state_dict({**fresh, **saved})
+        policy = cls(model.eval(), head, saved_statistics(cfg, run, envs), run.device, engine_of(cfg))
+        policy.valued = bool(critic) and learned
+        return policy

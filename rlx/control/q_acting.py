@@ -13,7 +13,7 @@ from rlx.control.config import ControlConfig
 from rlx.control.kernel_loop import KernelLoop
 from rlx.control.normalize import ObsNormalizer
 from rlx.control.off_policy import Collector
-from rlx.control.policy import engine_of, make_one, saved_statistics
+from rlx.control.policy import Judgement, engine_of, make_one, saved_statistics
 from rlx.engine.tape import Forward
 from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
@@ -131,7 +131,14 @@ class QPolicy:
         masked: int = 0,
     ) -> None:
         self.num_actions, self.epsilon, self.obs_norm, self.masked = num_actions, epsilon, obs_norm, masked
+        self.q_network, self.device = q_network, device
         self._greedy = Forward(lambda x: (q_network(x["obs"]).argmax(-1),), device, engine=engine)
+
+    @torch.no_grad()
+    def judge(self, obs: np.ndarray) -> Judgement:
+        seen = torch.from_numpy(self.obs_norm.normalize(obs) if self.obs_norm else obs).to(self.device)
+        q = self.q_network(seen).cpu().numpy()
+        return {"q": q, "value": q.max(-1)}
 
     def __call__(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         seen = torch.from_numpy(self.obs_norm.normalize(obs) if self.obs_norm else obs)

@@ -4,7 +4,7 @@ config.yaml    resolved, without interpolations      run.json    command, versio
 status.json    how it stands, and who runs it        rlx.log     tracebacks
 metrics.jsonl  the truth; TensorBoard's event files are derived from it
 checkpoints/   one file each                         videos/     films: the newest and the best evaluation's
-samples/       of a language run                     policy.txt  what a tabular algorithm has learnt
+samples/       of a language run                     policy.txt, map.svg  what has been learned, drawn
 """
 
 import contextlib

@@ -180,8 +180,16 @@ class Walk:
 class Greedy:
     """The greedy policy of a table; epsilon-greedy with a random generator."""
 
-    def __init__(self, q: np.ndarray, epsilon: float) -> None:
-        self.q, self.epsilon = q, epsilon
+    def __init__(self, q: np.ndarray, epsilon: float, visits: np.ndarray | None = None) -> None:
+        self.q, self.epsilon, self.visits = q, epsilon, visits
+
+    def judge(self, obs: np.ndarray) -> dict[str, np.ndarray]:
+        """See rlx.control.policy."""
+        state, masks = obs[:, : len(self.q)].argmax(-1), obs[:, len(self.q) :]
+        q = self.q[state]
+        known = {"q": np.where(masks > 0, q, -np.inf) if masks.size else q}
+        known["value"] = known["q"].max(-1)
+        return known if self.visits is None else {**known, "visits": self.visits[state]}
 
     def __call__(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         masks = obs[:, len(self.q) :]  # [N, 0] without

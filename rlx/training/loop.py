@@ -5,6 +5,7 @@ of its steps. A run is therefore exactly its configuration plus the state in its
 """
 
 import contextlib
+import math
 import sys
 import time
 import traceback
@@ -125,6 +126,9 @@ class Loop:
         self.run = Run(self.path, self.device, self.cfg.seed, self._state, init_from.saved)
         self.saved = (checkpoint.kind, checkpoint.step) if checkpoint else None
         self.step = self.first = self.run.step
+        self._mapped: float | None = (
+            self.first if state else -math.inf
+        )  # the step of the newest map; None: there is none
         self._drawn = self.first if state else None  # the step of the newest drawing in TensorBoard
         try:
             self.log = MetricsLog(self.path / "metrics.jsonl", offset=own.get("metrics_offset", 0))
@@ -358,6 +362,8 @@ class Loop:
         }
         if not self._owed and (drawing := getattr(self.module, "drawing", None)):
             self._draw(drawing(self.cfg, self.run), step)
+        if not self._owed:
+            self._map(step, kind == "final")
         began = time.perf_counter()
         self.checkpoints.save(kind, step, {"run": self._state, "runner": own}, weights_sha256=weights, rlx=__version__)
         self.saved, self._saving = (kind, step), time.perf_counter() - began
@@ -371,6 +377,19 @@ class Loop:
         if self._drawn != step:  # a step may have several checkpoints
             self._drawn = step
             self.dashboard.text("policy", _verbatim(text), step)
+
+    def _map(self, step: int, last: bool) -> None:
+        """What its policy thinks of states, as a picture: map.svg, and in TensorBoard. Ten in a run are enough."""
+        if self._mapped in (step, None) or not hasattr(self.world, "picture"):
+            return
+        if not last and step < self._mapped + self.cfg.total_steps / 10:
+            return
+        canvas = self.world.picture(self.cfg, self.module, self.run)
+        self._mapped = step if canvas else None
+        if canvas:
+            write_atomically(self.path / "map.svg", canvas.svg().encode(), durable=False)
+            if isinstance(self.dashboard, Dashboard):
+                self.dashboard.image_gif("map", canvas.png(1), canvas.width, canvas.height, step)
 
     def _notices(self) -> None:
         new, self._shown = self.run.notices[self._shown :], len(self.run.notices)

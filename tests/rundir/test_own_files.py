@@ -15,7 +15,8 @@ from rlx.base.signals import RunFailed
 from rlx.training import runner
 
 SHORT = {"total_steps": 160, "eval_every": 0, "checkpoint_every": 64}
-NAMES = ["metrics.jsonl", "rlx.log", "checkpoints", ".lock", "videos", "samples", "buffer", "status.json", "policy.txt"]
+NAMES = ["metrics.jsonl", "rlx.log", "checkpoints", ".lock", "videos", "samples", "buffer", "status.json", "policy.txt",
+         "map.svg"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

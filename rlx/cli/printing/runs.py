@@ -103,3 +103,20 @@ def plotted(plot: Any, out: Path) -> None:
         more = f"; and {len(plot.notes) - NOTES} more" if len(plot.notes) > NOTES else ""
         print(f"note: {'; '.join(plot.notes[:NOTES])}{more}")
     print(f"{out}: {plot.metric}")
+
+
+def states(rows: Sequence[Mapping[str, Any]]) -> None:
+    """`rlx show --table`: a line for each state, a column for each number."""
+    flat = [
+        {
+            f"{name}({inner})" if isinstance(value, dict) else name: each
+            for name, value in row.items()
+            for inner, each in (value.items() if isinstance(value, dict) else [("", value)])
+        }
+        for row in rows
+    ]
+    lines = [tuple(flat[0])]
+    for row in flat:
+        lines.append(tuple(f"{x:.4f}" if isinstance(x, float) else str(x) for x in row.values()))
+    left = {"cell", "action"}
+    table(lines, right=tuple(i for i, name in enumerate(flat[0]) if name not in left))

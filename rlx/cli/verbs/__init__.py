@@ -4,11 +4,11 @@ Nothing here imports torch, hydra or gymnasium until a verb needs it. The order 
 """
 
 from rlx.cli.verbs.base import app, errors  # isort: skip
-from rlx.cli.verbs import training, searching, policies, looking, comparing, dashboard  # isort: skip
+from rlx.cli.verbs import training, searching, policies, drawing, looking, comparing, dashboard  # isort: skip
 from rlx.cli.verbs import explaining, exporting, new, checking, machine  # isort: skip
 from rlx.cli.verbs.looking import ORDERS
 
 __all__ = [
-    "ORDERS", "app", "checking", "comparing", "dashboard", "errors", "explaining", "exporting", "looking", "machine",
-    "new", "policies", "searching", "training",
+    "ORDERS", "app", "checking", "comparing", "dashboard", "drawing", "errors", "explaining", "exporting", "looking",
+    "machine", "new", "policies", "searching", "training",
 ]  # fmt: skip

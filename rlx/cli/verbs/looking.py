@@ -11,9 +11,11 @@ from rlx.base.errors import UserError
 from rlx.base.paths import check_out
 from rlx.cli import printing
 from rlx.cli.verbs.base import (
+    Checkpoint,
     Directory,
     Json,
     RunName,
+    Trust,
     answer,
     app,
     by_keys,
@@ -22,6 +24,7 @@ from rlx.cli.verbs.base import (
     optional,
     run_path,
 )
+from rlx.cli.verbs.drawing import learned_map
 
 ORDERS = ("time", "eval", "return", "env", "algo", "status", "step")
 Where = Annotated[
@@ -61,12 +64,23 @@ def ls(
 
 
 @app.command()
-def show(run: RunName, as_json: Json = False) -> None:
+def show(
+    run: RunName,
+    table: Annotated[
+        bool, typer.Option("--table", help="Print what it learned of every state, beside the exact optimum.")
+    ] = False,
+    checkpoint: Checkpoint = "latest",
+    trust: Trust = False,
+    as_json: Json = False,
+) -> None:
     """What a run is and how it went; of a grid, what came of its jobs."""
     from rlx.analysis import grids
     from rlx.rundir import index
 
-    if run and grids.is_grid(Path(run)):
+    if table:
+        _, learned = learned_map(run, checkpoint, trust)
+        answer(learned.table(), as_json, printing.states)
+    elif run and grids.is_grid(Path(run)):
         answer(grids.show(Path(run)), as_json, printing.jobs)
     else:
         answer(index.entry(run_path(run)).row, as_json, printing.details)

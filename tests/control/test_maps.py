@@ -1,0 +1,119 @@
+"""Maps: what a policy thinks of states, beside the exact optimum, and how that is drawn."""
+
+from __future__ import annotations
+
+import io
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import fake_envs  # noqa: F401  registers its environments
+import numpy as np
+import pytest
+from composed import composed
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_runs import train
+
+from rlx.control import map_picture, maps
+from rlx.control.policy import judge
+from rlx.tabular.mdp import value_iteration
+from rlx.tabular.parts import Greedy
+from rlx.training import runner
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def cfg(*words: str) -> Any:
+    return runner.typed(composed(*words))[0]
+
+
+def texts(svg: str) -> list[str]:
+    return [element.text or "" for element in ET.fromstring(svg).iter(f"{SVG}text")]
+
+
+def exact(env: str, gamma: float) -> tuple[Any, Greedy, maps.States]:
+    """A configuration, and the map of the optimal policy in it, which has never been in its last open state."""
+    configuration = cfg("algo=q_learning", env, f"algo.gamma={gamma}")
+    mdp, best = maps._exact(configuration)
+    assert mdp is not None and best is not None
+    policy = Greedy(best, 0.0, np.ones(best.shape, np.int64))
+    learned = maps.build(policy, configuration)
+    assert isinstance(learned, maps.States)
+    return configuration, policy, learned
+
+
+def test_the_optimum_of_the_grid_without_discount_is_the_way_around() -> None:
+    _, _, learned = exact("env=grid", 1.0)
+    start = learned.table()[learned.letters.index("S")]
+    assert start["V*"] == pytest.approx(0.7) and start["action"] == "up" and start["Q*"]["right"] == pytest.approx(-1.0)
+
+
+def test_the_map_of_the_optimal_table_is_the_optimum() -> None:
+    _, policy, learned = exact("env=frozenlake", 0.9)
+    assert learned.mdp is not None and np.allclose(policy.q, value_iteration(learned.mdp, 0.9))
+    for row in learned.table():
+        assert row["V"] == pytest.approx(row["V*"]) and row["Q"] == pytest.approx(row["Q*"])
+        assert row["Q*"][row["action"]] == pytest.approx(row["V*"])
+    drawn = texts(map_picture.draw(learned, "x").svg())
+    assert drawn.count("H") == 5 * 4 and drawn.count("G") == 5  # V, V*, visits, Q, Q*
+    assert {"learned Q(s, a)", "optimum Q*(s, a)", "visits"} <= set(drawn)
+
+
+def test_a_table_that_is_no_grid_is_drawn_as_actions_over_states() -> None:
+    _, _, learned = exact("env=taxi", 0.9)
+    drawn = texts(map_picture.draw(learned, "x").svg())
+    assert "state 0 to 499" in drawn and "optimum Q*(s, a)" in drawn
+
+
+def test_of_a_policy_that_says_nothing_the_map_shows_where_it_goes() -> None:
+    configuration = cfg("algo=q_learning", "env=grid")
+    learned = maps.build(lambda obs: np.full(len(obs), 1), configuration)
+    assert isinstance(learned, maps.States) and learned.known == {} and learned.action.tolist() == [1] * 6
+    assert "the policy" in texts(map_picture.draw(learned, "x").svg())
+
+
+def test_a_plane_holds_what_the_policy_does_at_its_points() -> None:
+    def policy(obs: np.ndarray) -> np.ndarray:
+        return (obs[:, 2] + obs[:, 3] > 0).astype(int)
+
+    learned = maps.build(policy, cfg("algo=ppo", "env=cartpole"))
+    assert isinstance(learned, maps.Surface)
+    grid = learned.action.reshape(maps.SIDE, maps.SIDE)
+    assert grid[0, -1] == 1 and grid[-1, 0] == 0  # at the top right both are positive
+    png = map_picture.draw(learned, "x").png(1)
+    assert Image.open(io.BytesIO(png)).size[0] > 300
+
+
+def test_other_dimensions_are_drawn_over_what_an_episode_meets_and_bad_ones_are_refused() -> None:
+    def policy(obs: np.ndarray) -> np.ndarray:
+        return np.zeros(len(obs), int)
+
+    configuration = cfg("algo=ppo", "env=acrobot", "env.max_episode_steps=20")
+    with pytest.raises(maps.NoMap, match=r"^env.id=Acrobot-v1: observations have 6 dimensions; --dims I,J says"):
+        maps.build(policy, configuration)
+    learned = maps.build(policy, configuration, (0, 4))
+    assert isinstance(learned, maps.Surface) and learned.path is not None and len(learned.path) == 20
+    assert (learned.path >= learned.plane.low).all() and (learned.path <= learned.plane.high).all()
+    with pytest.raises(maps.NoMap, match=r"^--dims=0,6: must be two different dimensions from 0 to 5"):
+        maps.build(policy, configuration, (0, 6))
+
+
+def test_a_critic_counts_once_it_has_learned(tmp_path: Path) -> None:
+    obs = np.zeros((3, 4), np.float32)
+    for weight, valued in (("gae", True), ("whole_return", False)):
+        path = train(tmp_path, algo="vpg", algo__weight=weight, name=weight, eval_every=0)
+        _, policy = runner.open_policy(path)
+        known = judge(policy, obs)
+        assert ("value" in known) == valued
+        assert known["probability"].shape == (3, 2) and np.allclose(known["probability"].sum(-1), 1)
+
+
+def test_a_run_leaves_its_map_and_shows_it_in_tensorboard_ten_times_at_most(tmp_path: Path) -> None:
+    path = train(
+        tmp_path, "grid", algo="q_learning", tensorboard=True, total_steps=3200, checkpoint_every=32, eval_every=0
+    )
+    assert "optimum V*(s)" in texts((path / "map.svg").read_text("utf-8"))
+    events = EventAccumulator(str(path), size_guidance={"images": 0}).Reload().Images("map")
+    assert 5 <= len(events) <= 11 and events[-1].step == 3200
+    assert Image.open(io.BytesIO(events[-1].encoded_image_string)).format == "PNG"

@@ -79,7 +79,8 @@ def check(cfg: ControlConfig[Config], envs: Envs) -> None:
     kind = type(envs.action_space).__name__
     if cfg.algo.critic == "q" and kind != "Discrete":
         raise ConfigError(
-            f"env.id={cfg.env.id} has {kind} actions; algo.critic=q needs Discrete ones (algo.critic=v serves all)"
+            f"env.id={cfg.env.id} has {kind} actions; algo.critic=q needs Discrete ones "
+            "(algo.critic=v algo.weight=error serves all)"
         )
 
 

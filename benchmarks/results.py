@@ -296,8 +296,9 @@ seeds (1 to {len(SEEDS)}) reach it. *exact*: the expected return of the greedy t
 environment's own transition probabilities (`exact/value`), nothing sampled. IQM is the interquartile mean over seeds,
 with a 95 % percentile bootstrap interval where there are {len(SEEDS)} seeds. Three seeds give a median and a range,
 and are an indication; rows that were not run are `make results-long`. Each JSON file says the seed, the steps, the
-engine and the CPU seconds. Seconds are the median wall time of one
-training run on a core of a shared machine.
+engine and the CPU seconds. Seconds are the median wall time of one training run on a core of a shared machine. What a
+preset promises (`expect` in `conf/preset`) is written from these cells by `python -m benchmarks.results --promises`; a
+test holds the two together.
 
 """
 PICTURE_TEXT = """

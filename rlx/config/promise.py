@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlx.base.errors import closest
+from rlx.base.errors import ConfigError, closest
 from rlx.config import keys, registry
 from rlx.config.nested import flatten, merged
 
@@ -132,8 +132,7 @@ def pair(raw: Mapping[str, Any]) -> tuple[str, str, str]:
 def changed(raw: Mapping[str, Any]) -> list[str]:
     """The keys in which a configuration differs from its preset with the algorithm's and the place's own values."""
     algo, section, place = pair(raw)
-    owner = registry.preset_owner(algo, place)
-    if owner is None:
+    if _owner(algo, place) is None:
         return []
     model = registry.default_choice({name: world for world, name in registry.WORLDS.items()}[section], "model")
     files = {"algo": algo, section: place, "model": model}
@@ -146,6 +145,14 @@ def changed(raw: Mapping[str, Any]) -> list[str]:
         if key.startswith(sections) and key not in IDLE and keys.meaning(key).curve is True
         and not _same(value, reference.get(key))
     ]  # fmt: skip
+
+
+def _owner(algo: str, place: str) -> str | None:
+    """Whose preset it is; None, too, where an algorithm names a parent that is not there."""
+    try:
+        return registry.preset_owner(algo, place)
+    except ConfigError:
+        return None
 
 
 def _same(value: Any, reference: Any) -> bool:
@@ -172,7 +179,7 @@ def lines(raw: Mapping[str, Any], command: Sequence[str]) -> list[str]:
         return [
             f"no tuned preset for {section}={place}: rlx train algo={algo} {section}={registered} is the same, tuned"
         ]
-    owner = registry.preset_owner(algo, place)
+    owner = _owner(algo, place)
     if owner is None:
         return _borrowed(algo, section, place, raw)
     if other := another(raw):
@@ -189,14 +196,14 @@ def lines(raw: Mapping[str, Any], command: Sequence[str]) -> list[str]:
 
 def _borrowed(algo: str, section: str, place: str, raw: Mapping[str, Any]) -> list[str]:
     """No preset, and the command that would take a neighbour's."""
-    places = [name for name in registry.options(section) if registry.preset_owner(algo, name)]
+    places = [name for name in registry.options(section) if _owner(algo, name)]
     if not places:
         return []
     usual = next((name for name in ("cartpole", "pendulum", "frozenlake", "add2") if name in places), places[0])
     near = closest(place, places) or usual
     known = place in registry.options(section)
     where = f"{section}={place}" if known else f"env=gym env.id={(raw.get(section) or {}).get('id')}"
-    command = f"rlx train algo={algo} {where} preset={registry.preset_owner(algo, near)}_{near}"
+    command = f"rlx train algo={algo} {where} preset={_owner(algo, near)}_{near}"
     return [f"no tuned preset for {algo} on {place}: these are defaults (to borrow one: {command})"]
 
 

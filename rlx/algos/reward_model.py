@@ -67,8 +67,7 @@ def loss(algo: Config, score: Tensor, reward: Tensor) -> Tensor:
         return preference.plackett_luce(score)
     if algo.loss == "best_of":
         return preference.best_of(score)
-    compared, x = pairs(score, reward)
-    return (preference.bradley_terry(*x) * compared).sum(-1) / compared.sum(-1).clamp(min=1)
+    return preference.ranked(score, compared=reward.unsqueeze(-1) > reward.unsqueeze(-2))
 
 
 def pairs(score: Tensor, reward: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -5,15 +5,15 @@
         a completion without an end token: s is replaced by a fixed value, or that is added to it
         token rewards  r_t = -beta (log pi_old - log pi_ref)_t + [t is the last token] s
         advantages by GAE (gamma 1), returns = advantages + values
-        for K epochs, in minibatches: minimise the means over tokens of
-            -min(rho A, clip(rho, 1 - eps, 1 + eps) A),  A whitened over the minibatch's tokens
+        for K epochs, in minibatches: minimise the means over tokens (algo.reduction) of
+            -min(rho A, clip(rho, 1 - eps, 1 + eps) A),  A whitened over the minibatch's tokens (algo.whiten_advantage)
             c_v .5 max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2)
         beta *= 1 + clip(KL / target - 1, -.2, .2) n / horizon          (KL: summed over tokens)
 
 Ziegler et al. 2019, arXiv:1909.08593, section 2.2, with the details of their code: ddof 0, c_v .1, one pass of GAE,
 values that start at 0, a missing end token replaces the score by -1. The value network of Stiennon et al. 2020,
 arXiv:2009.01325, and Ouyang et al. 2022, arXiv:2203.02155, starts from the reward model: `value_init`. Policy and
-critic are two networks here; theirs of 2019 share a trunk.
+critic are two networks, or one with a value head, whose loss is the actor's + c_v the critic's (algo.network=one).
 `reward_model: null` scores by the task itself. `reward` in the metrics is always the task's, which the policy never
 sees where a reward model stands between: where it falls while `objective/scores` rises, the model is being gamed (Gao
 et al. 2022, arXiv:2210.10760).
@@ -21,9 +21,9 @@ et al. 2022, arXiv:2210.10760).
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +35,10 @@ from rlx.functional.reduce import reduce_tokens
 from rlx.language.config import LanguageConfig
 from rlx.language.diagnose import Diagnosis
 from rlx.language.learner import AdamW, TokenLearner, minibatches, parts
+from rlx.language.model.gpt import GPTConfig
 from rlx.language.policy import TokenPolicy
 from rlx.language.ranks import Ranks, check_batches
-from rlx.language.reward_head import Scorer, make_critic
+from rlx.language.reward_head import Scorer, ValueHead, make_critic
 from rlx.language.rollout import Groups, collect, completion_metrics, forward_logprobs, logprobs_entropy
 from rlx.language.show import completions as exhibit
 from rlx.language.tasks.base import Task
@@ -70,6 +71,9 @@ class Config(AdamW):
     clip_vloss: NonNegative  # c; 0: no value clipping
     vf_coef: NonNegative  # c_v
     value_init: Literal["zero", "reward_model"]
+    whiten_advantage: bool = field(default=True, kw_only=True)  # over the minibatch's tokens
+    reduction: Literal["grpo", "dapo", "dr_grpo", "sequence"] = field(default="dapo", kw_only=True)
+    network: Literal["two", "one"] = field(default="two", kw_only=True)  # one: the policy with a value head
 
     def __post_init__(self) -> None:
         if self.num_minibatches > self.num_prompts * self.group_size:
@@ -79,6 +83,8 @@ class Config(AdamW):
             )
         if self.value_init == "reward_model" and self.reward_model is None:
             raise ValueError("value_init=reward_model: there is none (reward_model=RUN, or value_init=zero)")
+        if self.value_init == "reward_model" and self.network == "one":
+            raise ValueError("network=one: the value head starts at 0 (value_init=zero, or network=two)")
 
 
 def check(cfg: LanguageConfig[Config], task: Task) -> None:
@@ -87,6 +93,8 @@ def check(cfg: LanguageConfig[Config], task: Task) -> None:
     check_batches(
         {f"algo.num_prompts={P}": P, f"algo.num_prompts={P} algo.group_size={G} algo.num_minibatches={M}": P * G // M}
     )
+    if cfg.algo.network == "one" and not isinstance(cfg.model, GPTConfig):
+        raise ConfigError("algo.network=one: needs model=gpt, whose features a value head can read (algo.network=two)")
     if cfg.init is None and cfg.algo.kl_coef:
         raise ConfigError(
             f"init=null: {cfg.algo.name} stays near a reference (init=latest:pretrain, or algo.kl_coef=0)"
@@ -134,7 +142,8 @@ def train(cfg: LanguageConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]
             some = rows_of(groups, batch, index, algo)
             for rows in parts(ranks.part(len(index)), algo.micro_batch):
                 part = {name: x[rows] for name, x in some.items()}
-                learner.add(*loss(algo, policy.model, critic, part, int(some["mask"].sum())))
+                counts = {"num_tokens": int(some["mask"].sum()), "num_sequences": len(index)}
+                learner.add(*loss(algo, policy.model, critic, part, max_length=policy.task.max_new, **counts))
             steps.append(learner.step(lr))
         run.step += len(steps)
         coef, spent = beta.coef, float(divergence.sum(-1).mean())
@@ -164,6 +173,8 @@ def judges(cfg: LanguageConfig[Config], run: Run, policy: TokenPolicy) -> tuple[
         scorer = Scorer.new(cfg, policy, torch.Generator()).requires_grad_(False)
         if not run.resumed:
             scorer.load_state_dict(run.saved(cfg.algo.reward_model).tracked["scorer"])
+    if cfg.algo.network == "one":
+        return scorer, ValueHead(policy.model)
     body = scorer.model.state_dict() if scorer and cfg.algo.value_init == "reward_model" else None
     return scorer, make_critic(cfg, policy, body)
 
@@ -192,34 +203,51 @@ def token_gae(reward: Tensor, value: Tensor, mask: Tensor, gamma: float, gae_lam
 
 
 def rows_of(groups: Groups, batch: Mapping[str, Tensor], index: Tensor, algo: Config) -> dict[str, Tensor]:
-    """The completions `index` (of all P G) with what the loss needs of them; advantages are whitened over them."""
+    """The completions `index` (of all P G) with what the loss needs of them; advantages may be whitened over
+    them."""
     own = torch.div(index, algo.group_size, rounding_mode="floor")
     mask = groups.mask.flatten(0, 1)[index]
     some = {name: x.flatten(0, 1)[index] for name, x in batch.items()}
-    some["advantage"] = returns.whiten(some["advantage"], mask, ddof=0)
+    if algo.whiten_advantage:
+        some["advantage"] = returns.whiten(some["advantage"], mask, ddof=0)
     seen = groups.prompt_mask if groups.prompt_mask is not None else torch.ones_like(groups.prompt, dtype=torch.bool)
     tokens = groups.tokens.flatten(0, 1)[index]
     return {**some, "mask": mask, "tokens": tokens, "prompt": groups.prompt[own], "prompt_mask": seen[own]}
 
 
 def loss(
-    algo: Config, model: nn.Module, critic: nn.Module, batch: Mapping[str, Tensor], num_tokens: int
+    algo: Config,
+    model: Any,
+    critic: nn.Module,
+    batch: Mapping[str, Tensor],
+    num_tokens: int,
+    num_sequences: int | None = None,
+    max_length: int | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """What some completions [B, L] add to the loss of their minibatch of `num_tokens`, and to its diagnostics."""
+    """What some completions [B, L] add to the loss of their minibatch, which has these counts, and to its diagnostics
+    (means over its tokens)."""
     mask, tokens, old = batch["mask"], batch["tokens"], batch["logprob"]
     padding = None if bool(batch["prompt_mask"].all()) else batch["prompt_mask"]
     inputs = (batch["prompt"], padding, tokens.unsqueeze(1))
-    logprob, entropy = logprobs_entropy(model(*inputs)[:, 0], tokens, algo.temperature)
-    value = critic(*inputs)[:, 0, :, 0]
+    if isinstance(critic, ValueHead):
+        features = model.features(*inputs)
+        logits, value = model.logits(features), critic.of(features)[:, 0, :, 0]
+    else:
+        logits, value = model(*inputs), critic(*inputs)[:, 0, :, 0]
+    logprob, entropy = logprobs_entropy(logits[:, 0], tokens, algo.temperature)
 
     def mean(x: Tensor) -> Tensor:
         return reduce_tokens(x, mask, "dapo", num_tokens=num_tokens)
 
-    policy_loss = mean(pg.ppo_clip(logprob, old, batch["advantage"], algo.clip_coef, algo.clip_coef))
+    def reduced(x: Tensor) -> Tensor:
+        counts = {"num_tokens": num_tokens, "num_sequences": num_sequences}
+        return reduce_tokens(x, mask, algo.reduction, max_length, **counts)
+
+    policy_loss = reduced(pg.ppo_clip(logprob, old, batch["advantage"], algo.clip_coef, algo.clip_coef))
     if algo.clip_vloss:
-        value_loss = mean(vf.value_loss_clipped(value, batch["value"], batch["return_"], algo.clip_vloss))
+        value_loss = reduced(vf.value_loss_clipped(value, batch["value"], batch["return_"], algo.clip_vloss))
     else:
-        value_loss = mean(vf.value_loss(value, batch["return_"]))
+        value_loss = reduced(vf.value_loss(value, batch["return_"]))
     return policy_loss + algo.vf_coef * value_loss, {
         "loss/policy_avg": policy_loss,
         "loss/value_avg": value_loss,

@@ -14,6 +14,10 @@ Schulman et al. 2016, arXiv:1506.02438:
             if none is, theta stays what it was, bit for bit
         for K epochs, in minibatches: minimise .5 (V - R)^2 over the critic
 
+The direction of the KL is from the old policy to the new one: KL(pi_old || pi) = E_{a ~ pi_old} log pi_old(a|s) /
+pi(a|s), the mean over the states that pi_old visited. It is large where pi drops an action that pi_old took. The other
+direction, KL(pi || pi_old), has the same Hessian at pi_old: the step would point the same way, the line search differ.
+
 Policy and value share no trunk, because the critic's steps would move the policy outside its trust region:
 model.shared=true is refused. A CNN belongs to the policy; the critic reads its features and does not train them.
 Left out: the vine sampling of the paper's section 5.2 (it needs a simulator that can be put back into a state), an

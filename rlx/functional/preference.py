@@ -22,12 +22,14 @@ def bradley_terry(chosen: Tensor, rejected: Tensor) -> Tensor:
     return -logsigmoid(chosen - rejected)
 
 
-def ranked(score: Tensor) -> Tensor:
+def ranked(score: Tensor, compared: Tensor | None = None) -> Tensor:
     """Bradley-Terry over all pairs of one ranking.
 
         L = mean over the C(K,2) pairs i < j of -log sigmoid(r_i - r_j)
 
-    Scores [..., K], best first -> [...].  ValueError below two.  Ouyang et al. 2022, arXiv:2203.02155, eq. 1.
+    Scores [..., K], best first -> [...].  `compared` [..., K, K], bool: the pairs i < j that were compared, all if
+    None; the mean is over them, 0 where there is none.  ValueError below two.  Ouyang et al. 2022,
+    arXiv:2203.02155, eq. 1.
 
     >>> ranked(tensor([[2.0, 1.0, 0.0, -1.0], [0.0, 0.0, 0.0, 0.0]]))  # 2 rankings of 4
     tensor([0.2070, 0.6931])
@@ -35,7 +37,11 @@ def ranked(score: Tensor) -> Tensor:
     if score.shape[-1] < 2:
         raise ValueError(f"a ranking needs at least 2 scores in the last axis, not {score.shape[-1]}")
     i, j = torch.triu_indices(score.shape[-1], score.shape[-1], offset=1, device=score.device)
-    return bradley_terry(score[..., i], score[..., j]).mean(-1)
+    loss = bradley_terry(score[..., i], score[..., j])
+    if compared is None:
+        return loss.mean(-1)
+    mask = compared[..., i, j].to(loss.dtype)
+    return (loss * mask).sum(-1) / mask.sum(-1).clamp(min=1)
 
 
 def plackett_luce(score: Tensor) -> Tensor:

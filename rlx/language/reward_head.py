@@ -53,6 +53,22 @@ class Scorer(nn.Module):
         self.bias.copy_(-mean * self.gain)
 
 
+class ValueHead(nn.Module):
+    """V(s) before each token, from the policy's own features: one network with two outputs. The values start at 0."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self._policy = (model,)  # in a tuple: its parameters are the policy's
+        self.weight = nn.Parameter(torch.zeros_like(model.unembed[:1]))
+
+    def of(self, features: Tensor) -> Tensor:
+        """[..., D] -> [..., 1]"""
+        return nn.functional.linear(features.to(self.weight.dtype), self.weight)
+
+    def forward(self, prompt: Tensor, mask: Tensor | None, completion: Tensor) -> Tensor:
+        return self.of(self._policy[0].features(prompt, mask, completion))
+
+
 def make_critic(cfg: LanguageConfig[Algo], policy: TokenPolicy, body: Mapping[str, Tensor] | None = None) -> nn.Module:
     """V(s) before each token: `model.logits(model.features(...))[..., 0]`. With the policy's body and a zero output
     (the values start at 0), or all of another scorer's model."""

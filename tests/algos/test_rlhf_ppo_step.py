@@ -10,7 +10,7 @@ from tiny_lm import Everything, algo, gpt, one_by_one, outputs, policy
 from torch.testing import assert_close
 
 from rlx.algos import rlhf_ppo
-from rlx.language.reward_head import make_critic
+from rlx.language.reward_head import ValueHead, make_critic
 
 pytestmark = pytest.mark.usefixtures("float64")
 EXACT = {"rtol": 1e-9, "atol": 1e-12}  # float64, sums in another order
@@ -199,3 +199,48 @@ def test_without_a_penalty_the_expected_reward_rises_and_with_one_the_policy_sta
     assert free > before + 0.4 and far > 0.3
     _, held, near = outcome(kl_coef=5.0, kl_target=0, lr=2e-2)
     assert near < far / 5 and before - 0.05 < held < free
+
+
+def weights_of(done):
+    return [p.detach().clone() for p in done.tracked["policy"].parameters()]
+
+
+def test_without_a_value_loss_one_network_learns_the_policy_of_two():
+    """The values stay 0 in both; what differs is only where the critic lives."""
+    (one, _), (two, _) = (train(cfg(network=network, vf_coef=0), steps=4) for network in ("one", "two"))
+    for mine, theirs in zip(weights_of(one), weights_of(two), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_the_loss_of_one_network_is_the_actors_and_a_tenth_of_the_critics_and_both_move_its_body():
+    mine, groups = sampled()
+    critic = ValueHead(mine.model)
+    batch = {name: torch.randn(P, G, groups.tokens.shape[-1]) for name in ("value", "advantage", "return_")}
+    rows = rlhf_ppo.rows_of(groups, {**batch, "logprob": groups.logprob}, torch.arange(P * G), cfg(network="one"))
+    torch.nn.init.normal_(critic.weight)
+    total, told = rlhf_ppo.loss(cfg(network="one"), mine.model, critic, rows, int(rows["mask"].sum()))
+    assert total.item() == pytest.approx(told["loss/policy_avg"].item() + 0.1 * told["loss/value_avg"].item())
+    assert len(critic.state_dict()) == 1 and torch.isfinite(total)
+    body = [p for p in mine.model.parameters() if p is not mine.model.unembed]
+    grads = torch.autograd.grad(told["loss/value_avg"], body, retain_graph=True, allow_unused=True)
+    assert any(grad is not None and grad.abs().max() > 0 for grad in grads)
+
+
+@pytest.mark.parametrize("network", ["one", "two"])
+@pytest.mark.parametrize("reduction", ["grpo", "dapo", "dr_grpo", "sequence"])
+def test_however_tokens_are_reduced_micro_batches_add_up(reduction, network):
+    said = {"reduction": reduction, "network": network, "num_epochs": 2}
+    (whole, (first, *_)), (cut, (again, *_)) = (train(cfg(**said, micro_batch=micro), steps=2) for micro in (0, 3))
+    assert first["loss"] == pytest.approx(again["loss"])
+    for mine, theirs in zip(weights_of(whole), weights_of(cut), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_advantages_that_are_not_whitened_keep_their_mean():
+    _, groups = sampled()
+    advantage = torch.randn(P, G, groups.tokens.shape[-1]) + 3
+    batch = {"advantage": advantage, "logprob": groups.logprob}
+    rows = rlhf_ppo.rows_of(groups, batch, torch.arange(P * G), cfg(whiten_advantage=False))
+    assert torch.equal(rows["advantage"], advantage.flatten(0, 1))
+    whitened = rlhf_ppo.rows_of(groups, batch, torch.arange(P * G), cfg())["advantage"]
+    assert whitened[rows["mask"]].mean().item() == pytest.approx(0, abs=1e-6)

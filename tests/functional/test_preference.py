@@ -96,3 +96,14 @@ def test_the_gradient_of_dpo_raises_the_chosen_and_lowers_the_rejected_by_how_wr
     wrong = torch.sigmoid(-0.3 * ((pair[0] - ref[0]) - (pair[1] - ref[1])))
     assert_close(g, torch.stack([-0.3 * wrong, 0.3 * wrong]))
     assert g_ref is None  # the reference is data
+
+
+def test_pairs_that_were_not_compared_count_nothing_in_a_ranking():
+    score = torch.randn(5, 4, dtype=torch.float64)
+    everything = torch.ones(5, 4, 4, dtype=torch.bool)
+    assert_close(ranked(score, compared=everything), ranked(score))
+    one = torch.zeros(5, 4, 4, dtype=torch.bool)
+    one[:, 1, 3] = True
+    one[:, 3, 1] = True  # read above the diagonal only
+    assert_close(ranked(score, compared=one), bradley_terry(score[:, 1], score[:, 3]))
+    assert ranked(score, compared=~everything).tolist() == [0.0] * 5

@@ -26,10 +26,12 @@ FLAGS: dict[str, tuple[str, ...]] = {  # of each verb; a test holds them against
     ),
     "play": ("--gif", "--seed", "--checkpoint", "--steps", "--fps", "--trust", "--help"),
     "sample": ("--count", "--greedy", "--temperature", "--seed", "--checkpoint", "--trust", "--json", "--help"),
+    "draw": ("--out", "--dims", "--checkpoint", "--trust", "--help"),
     "ls": ("--where", "--sort", "--json", "--help"),
-    "show": ("--json", "--help"),
+    "show": ("--table", "--checkpoint", "--trust", "--json", "--help"),
     "plot": (
-        "--metric", "--by", "--group-by", "--out", "--smooth", "--x", "--stat", "--profile", "--json", "--help",
+        "--metric", "--by", "--group-by", "--out", "--smooth", "--x", "--stat", "--profile", "--size", "--style",
+        "--title", "--ylabel", "--label", "--caption", "--no-caption", "--json", "--help",
     ),
     "rm": ("--where", "--dry-run", "--yes", "--json", "--help"),
     "diff": ("--json", "--help"),
@@ -49,12 +51,12 @@ VALUES: dict[str, tuple[str, ...]] = {  # of flags
     "--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all"), "--device": DEVICES,
     "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
     "--checkpoint": ("latest", "best", "final"), "--sort": ("time", "eval", "return", "env", "algo", "status", "step"),
-    "--x": ("step", "seconds", "time"), "--stat": ("mean", "iqm"),
+    "--x": ("step", "seconds", "time"), "--stat": ("mean", "iqm"), "--style": ("screen", "paper"),
     "--where": ("algo=", "env=", "task=", "seed=", "status=", "'step>=", "'eval>="),
     "--to": ("safetensors", "onnx", "folder"),
 }  # fmt: skip
 LISTS = ("algos", "envs", "tasks", "presets", "models", "experiments", "sweeps", "wrappers", "loggers")
-RUN_VERBS = ("resume", "eval", "play", "sample", "show", "plot", "rm", "diff", "compare", "report", "export")
+RUN_VERBS = ("resume", "eval", "play", "sample", "draw", "show", "plot", "rm", "diff", "compare", "report", "export")
 
 ACTIONS = ("resume", "best", "show")  # of rlx sweep
 SEVERAL = ("plot", "rm", "diff", "compare")  # runs

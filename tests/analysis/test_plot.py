@@ -16,6 +16,7 @@ import yaml
 from command_line import Forks, imported
 
 from rlx.analysis.curves import bands, build, curves, draw
+from rlx.base.errors import UserError
 from rlx.config import keys
 from rlx.rundir import metrics, query
 
@@ -173,6 +174,54 @@ def test_the_bootstrap_interval_has_the_width_that_theory_gives() -> None:
     error = y.std(0, ddof=1) / math.sqrt(50)
     assert np.allclose((high - low) / 2, 2.0096 * error, rtol=0.08)  # 1,000 resamples
     assert np.allclose((high + low) / 2, y.mean(0), atol=0.2 * error.min())
+
+
+def test_between_two_evaluations_a_band_is_not_narrower_than_at_them(tmp_path: Path) -> None:
+    """Values that are interpolated vary less than those measured: so a line has points where something was measured."""
+    noise = np.random.default_rng(0).normal(size=(6, 11))
+    for seed, row in enumerate(noise):
+        make_run(tmp_path, f"s{seed}", [(10 * i, float(y)) for i, y in enumerate(row)], seed)
+    [line] = lines_of(tmp_path)
+    assert line.x == [10.0 * i for i in range(11)]
+    assert np.allclose(line.mean, noise.mean(0))
+
+
+def test_runs_that_are_measured_at_other_steps_have_points_at_the_steps_of_each() -> None:
+    assert bands.measured([[0, 1, 2], [0.5, 1.5, 2.5]]).tolist() == [0, 0.5, 1, 1.5, 2, 2.5]
+    assert bands.measured([[0, 1, 2], [0, 1, 2], [0, 1, 2.5]]).tolist() == [0, 1, 2]
+    many = bands.measured([list(range(1001))])
+    assert len(many) == bands.POINTS and many[0] == 0 and many[-1] == 1000 and set(many) <= set(range(1001))
+
+
+def test_a_band_stays_inside_what_was_ever_measured(tmp_path: Path) -> None:
+    for seed, score in enumerate((500, 500, 500, 500, 100)):
+        make_run(tmp_path, f"s{seed}", [(0, 20.0), (100, float(score))], seed)
+    [line] = lines_of(tmp_path)
+    low, high = bands.interval(np.array([[500.0]] * 4 + [[100.0]]), ["one"] * 5)
+    assert high[0] > 500 and line.high[-1] == 500 and line.low[-1] == pytest.approx(low[0])
+
+
+def test_a_pdf_has_type_42_fonts_and_an_svg_has_its_text_as_text(tmp_path: Path) -> None:
+    make_run(tmp_path, "a", ramp(1))
+    make_run(tmp_path, "b", ramp(2), lr=2)
+    plot = build.build(query.find([str(tmp_path)]), METRIC)
+    look = draw.Look("paper", (3.4, 2.4), "A title", "", draw.labels_of(["lr=2=twice"], plot), caption=False)
+    for name in ("a.pdf", "a.svg"):
+        draw.draw(plot, tmp_path / name, look)
+    pdf, svg = (tmp_path / "a.pdf").read_bytes(), (tmp_path / "a.svg").read_text("utf-8")
+    assert b"/Type3" not in pdf and b"/TrueType" in pdf or b"/CIDFontType2" in pdf
+    for text in ("A title", "mean return (training)", "twice", "lr=0.001", "environment steps"):
+        assert f">{text}<" in svg
+    assert "one seed a line" not in svg and 'width="244.8pt"' in svg  # 3.4 inches
+
+
+def test_what_the_picture_is_told_is_checked(tmp_path: Path) -> None:
+    make_run(tmp_path, "a", ramp(1))
+    plot = build.build(query.find([str(tmp_path)]), METRIC)
+    with pytest.raises(UserError, match=r"^--size=3.4: must be WIDTHxHEIGHT in inches from 1 to 50"):
+        draw.size_of("3.4")
+    with pytest.raises(UserError, match=r"^--label=dqn=DQN: must be OLD=NEW, and OLD one of: vpg$"):
+        draw.labels_of(["dqn=DQN"], plot)
 
 
 def test_a_stratified_interval_leaves_out_what_the_strata_differ_by() -> None:

@@ -1,4 +1,4 @@
-"""The mean or the interquartile mean of several curves on a common grid, and the band around it."""
+"""The mean or the interquartile mean of several curves where they were measured, and the band around it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ INTERVAL_FROM = 5  # seeds from which the band is an interval and not the range
 
 @dataclass
 class Line:
-    """One configuration: its runs, and their mean and band on a common grid."""
+    """One configuration: its runs, and their mean and band at common steps."""
 
     keys: dict[str, Any]  # what tells it from the others of its panel
     curves: list[Curve]
@@ -32,16 +32,14 @@ class Line:
 
 
 def average(line: Line, stat: str = "mean") -> None:
-    """The statistic over the runs on a common grid, each within its own range, where at least half of them are.
+    """The statistic over the runs where they were measured, each within its own range, where at least half of them are.
 
-    The band is a 95 % interval of it (see `interval`) from INTERVAL_FROM runs on, else the smallest and largest run.
+    The band is a 95 % interval of it (see `interval`) from INTERVAL_FROM runs on, inside what these runs have ever
+    measured (a mean return beyond that may be impossible), else the smallest and largest run.
     """
     import numpy as np
 
-    ends = [curve.x[0] for curve in line.curves] + [curve.x[-1] for curve in line.curves]
-    grid = np.linspace(min(ends), max(ends), POINTS) if max(ends) > min(ends) else np.array(ends[:1])
-    if len(line.curves) == 1 and len(line.curves[0].x) <= POINTS:
-        grid = np.array(line.curves[0].x)  # its own points
+    grid = measured([curve.x for curve in line.curves])
     y = np.array([np.interp(grid, curve.x, curve.y, left=np.nan, right=np.nan) for curve in line.curves])
     mask = 2 * (~np.isnan(y)).sum(0) >= len(y)
     grid, y = grid[mask], y[:, mask]
@@ -50,7 +48,23 @@ def average(line: Line, stat: str = "mean") -> None:
         line.low, line.high = np.nanmin(y, 0).tolist(), np.nanmax(y, 0).tolist()
     elif line.band:
         low, high = interval(y, [curve.identity for curve in line.curves], STATS[stat])
-        line.low, line.high = low.tolist(), high.tolist()
+        values = [value for curve in line.curves for value in curve.y]
+        line.low, line.high = (np.clip(edge, min(values), max(values)).tolist() for edge in (low, high))
+
+
+def measured(steps: Sequence[Sequence[float]]) -> Any:
+    """Where a line has points, at most POINTS of them: between two steps at which all were measured, values that are
+    interpolated vary less than any that was measured, and a band would shrink there.
+
+    The steps that at least half of the runs share; where those are few, every step of each run.
+    """
+    import numpy as np
+
+    every, count = np.unique(np.concatenate([np.unique(x) for x in steps]), return_counts=True)
+    common = every[2 * count >= len(steps)]
+    grid = common if 2 * len(common) >= np.median([len(set(x)) for x in steps]) else every
+    places = np.linspace(0, len(grid) - 1, min(POINTS, len(grid))).round().astype(int)
+    return grid[np.unique(places)]
 
 
 def interval(y: Any, strata: Sequence[str], stat: Callable[..., Any] = statistics.mean) -> tuple[Any, Any]:

@@ -100,6 +100,12 @@ def plot(
     profile: Annotated[
         bool, typer.Option("--profile", help="Plot the share of runs above each score, not curves.")
     ] = False,
+    size: Annotated[str, optional(metavar="WxH", help="Inches, e.g. 3.4x2.4.")] = "",
+    style: Annotated[str, typer.Option(help="screen, or paper: a column wide, small fonts, fine lines.")] = "screen",
+    title: Annotated[str, optional(help="Title of the picture.")] = "",
+    ylabel: Annotated[str, optional(help="What stands beside the y axis.")] = "",
+    label: Annotated[list[str] | None, optional(metavar="OLD=NEW", help="Rename a line of the legend.")] = None,
+    caption: Annotated[bool, typer.Option("--caption/--no-caption", help="Say below what line and band are.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the series; draw only with --out.")] = False,
 ) -> None:
     """Learning curves: one line a configuration, mean and band over its seeds.
@@ -111,6 +117,8 @@ def plot(
 
     check_choice("--x=", x, curves.X, "axis")
     check_choice("--stat=", stat, bands.STATS, "statistic")
+    check_choice("--style=", style, draw.STYLES, "style")
+    inches = draw.size_of(size) if size else None
     picture = out or Path("plot.png")
     check_out(picture, draw.SUFFIXES)
     keys = [word for word in by.split(",") if word]
@@ -120,7 +128,8 @@ def plot(
     else:
         chart = build.build(chosen, metric, keys, x, smooth, stat)
     if out or not as_json:
-        draw.draw(chart, picture)
+        look = draw.Look(style, inches, title, ylabel, draw.labels_of(label or (), chart), caption)
+        draw.draw(chart, picture, look)
     if as_json:
         print(json.dumps(chart.to_json()))
     else:

@@ -62,6 +62,11 @@ def _what(record: Record) -> str:
     return f"{what}: {state} after {record.steps:,}{of_total} steps{spent}{f' ({error})' if error else ''}"
 
 
+def solved(path: Path) -> str:
+    """The line on its score."""
+    return _solved(Record.read(path))
+
+
 def _solved(record: Record) -> str:
     """Solved when, and steady or not."""
     scores = record.scores

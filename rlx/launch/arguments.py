@@ -26,7 +26,7 @@ SHORT = {
     "-h": "--help", "-r": "--run", "-m": "--multirun", "-c": "--cfg", "-p": "--package", "-i": "--info",
     "-cn": "--config-name", "-cd": "--config-dir", "-cp": "--config-path", "-sc": "--shell-completion",
 }  # fmt: skip
-OWN = ("--continue",)  # not Hydra's
+OWN = ("--continue", "--verbose")  # not Hydra's
 SWITCHES = ("--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", *OWN)
 VALUED: dict[str, tuple[str, ...]] = {  # flag: the values it takes, () for any
     "--cfg": ("job", "hydra", "all"),

@@ -397,3 +397,14 @@ def test_ctrl_c_while_torch_is_being_imported_is_one_line(tmp_path: Path) -> Non
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (130, b"rlx: error: interrupted\n") and entries(tmp_path) == set()
+
+
+def test_the_verdict_comes_first_and_losses_only_where_they_are_asked_for(place: Path, forks: Forks) -> None:
+    short, long = (forks("train", *TINY, *more, cwd=place) for more in ((), ("--verbose",)))
+    for done in (short, long):
+        told = done.out.split("\n\n")[1].splitlines()
+        assert done.code == 0 and told[0].startswith("not solved: ") and done.out.splitlines()[-1].startswith("run: ")
+    assert "train/" not in short.out and "rollout/ep_rew_mean" in short.out
+    assert "  train/approx_kl" in long.out
+    again = forks("resume", short.run, "total_steps=1024", "--verbose", cwd=place)
+    assert "  train/approx_kl" in again.out, again.err

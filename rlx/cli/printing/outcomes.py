@@ -9,24 +9,25 @@ from rlx.base.text import escaped
 from rlx.cli.printing.text import columns, dash_of, quoted, score, table
 
 
-def finished(path: Path, outcome: Mapping[str, Any]) -> None:
-    """The final table, the next commands, and the run's path as the last line."""
-    from rlx.config import promise
+def finished(path: Path, outcome: Mapping[str, Any], verbose: bool = False) -> None:
+    """The verdict, the scores, the next commands, and the run's path as the last line. verbose: losses, too."""
+    from rlx.config import promise, registry
+    from rlx.explain import story
     from rlx.rundir import reader
     from rlx.rundir.layout import read_config
 
-    rows = [*_evaluation(outcome["evaluation"] or {}), *_numbers(outcome["metrics"])]
+    config, metrics, evaluation = read_config(path), outcome["metrics"], outcome["evaluation"] or {}
+    promised = promise.of(config)
     print()
-    columns(rows)
-    if (promised := promise.of(read_config(path))) and (
-        said := promised.verdict({**outcome["metrics"], **(outcome["evaluation"] or {})})
-    ):
-        print(f"\n{said}")
+    if promised and (said := promised.verdict({**metrics, **evaluation})):
+        print(said)
+    print(story.solved(path))
+    scores = registry.facts((config.get("algo") or {}).get("implementation", "")).metrics
+    shown = {key: value for key, value in metrics.items() if verbose or key in scores or key.startswith("exact/")}
+    columns([*_evaluation(evaluation), *_numbers(shown)])
     name = quoted(path)
-    if reader.place(path) == "task":
-        print(f"\nnext: rlx eval {name} --prompts 1000\n      rlx sample {name}\n      {dash_of(path)}")
-    else:
-        print(f"\nnext: rlx eval {name} --episodes 100\n      rlx play {name} --gif out.gif\n      {dash_of(path)}")
+    watch = f"sample {name}" if reader.place(path) == "task" else f"play {name} --gif out.gif"
+    print(f"\nnext: rlx explain {name}\n      rlx {watch}\n      {dash_of(path)}")
     print(f"run: {near(path)}")
 
 

@@ -11,6 +11,8 @@ import typer
 from rlx.cli import printing
 from rlx.cli.verbs.base import PASS, RunName, Trust, app, run_path
 
+VERBOSE = "--verbose"
+Verbose = Annotated[bool, typer.Option(VERBOSE, help="End with the last value of every metric, losses too.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
 
 
@@ -23,6 +25,7 @@ def train(ctx: typer.Context, overrides: Overrides = None) -> None:
     if {"-h", "--help"} & {*words}:
         _help(words)
         return
+    verbose, words = VERBOSE in words, [word for word in words if word != VERBOSE]
     live = printing.Live()
     try:
         outcome = launch.train(words, live)
@@ -33,7 +36,7 @@ def train(ctx: typer.Context, overrides: Overrides = None) -> None:
             raise typer.Exit(1)
         return
     for path, result in outcome.runs:
-        printing.finished(path, result)
+        printing.finished(path, result, verbose)
 
 
 def _help(words: list[str]) -> None:
@@ -53,7 +56,9 @@ def _argv_after(verb: str, fallback: list[str]) -> list[str]:
 
 
 @app.command(context_settings=PASS)
-def resume(ctx: typer.Context, run: RunName, overrides: Overrides = None, trust: Trust = False) -> None:
+def resume(
+    ctx: typer.Context, run: RunName, overrides: Overrides = None, trust: Trust = False, verbose: Verbose = False
+) -> None:
     """Continue a run: rlx resume latest.
 
     Exactly as if it had never stopped; key=value changes it from here on: rlx resume RUN total_steps=200_000.
@@ -66,4 +71,4 @@ def resume(ctx: typer.Context, run: RunName, overrides: Overrides = None, trust:
         path, result = launch.resume(path, [*(overrides or []), *ctx.args], live, trust)
     finally:
         live.finish()
-    printing.finished(path, result)
+    printing.finished(path, result, verbose)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,10 @@ from command_line import ROOT, Forks
 from mutants import MUTANTS
 from test_readme import commands, shorter, words
 
-from rlx.explain import algorithms, glossary, metrics
+from rlx.explain import algorithms, functions, glossary, metrics
+
+sys.path.insert(0, str(ROOT / "docs" / "_site"))
+formulas = pytest.importorskip("formulas", exc_type=ImportError)
 
 HOUR = (ROOT / "docs" / "first-hour.md").read_text()
 CONCEPTS = (ROOT / "docs" / "concepts.md").read_text()
@@ -49,6 +54,44 @@ def test_nothing_is_loaded_from_elsewhere_and_no_formula_is_left_to_a_script(sit
         assert not FOREIGN.search(text), page
         assert "$$" not in re.sub(r"<(pre|code)\b.*?</\1>", "", text, flags=re.DOTALL), page
     assert (site / "first-hour.html").read_text().count("<math") >= 10
+
+
+def test_a_line_of_code_that_a_page_names_is_that_line(site: Path) -> None:
+    page = (site / "algorithms" / "ppo.html").read_text()
+    places = re.findall(r'href="\.\./source/(rlx/[\w/]+\.py)\.html#L-(\d+)"', page)
+    for file, line in places:
+        shown = re.search(rf'<a id="L-{line}".*', (site / "source" / f"{file}.html").read_text())
+        assert shown and (ROOT / file).read_text().splitlines()[int(line) - 1] in html.unescape(
+            re.sub("<[^>]+>", "", shown[0])
+        )
+    assert len(places) > 8 and page.count("<math") > 8 and "What was left out" in page
+
+
+def read(line: str) -> str:
+    """A formula as characters."""
+    return "".join(ElementTree.fromstring(formulas.mathml(line) or "<p/>").itertext()).replace("\u2061", "")
+
+
+def test_an_equation_reads_as_it_is_written() -> None:
+    assert read("u_t = r_t + gamma (1 - done_t) u_{t+1}") == "ut=rt+γ(1−donet)ut+1"
+    assert read("r = pi(a|s) / pi_old(a|s)").count("|") == 2
+    assert "\\frac" not in formulas.latex("alpha = r'r / p'Fp")  # r' (r / p') F p would be another number
+    assert formulas.latex("x = 1 - 2 / (exp(2 u) + 1)").count("\\frac") == 1
+    assert formulas.mathml("A_t = sum of r~ of the steps that end at or after t") is None
+
+
+def test_no_letter_of_an_equation_is_lost() -> None:
+    greek = {"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "eps", "λ": "lambda", "μ": "mu", "π": "pi"}
+    greek |= {"σ": "sigma", "τ": "tau", "θ": "theta", "∑": "sum"}
+    shown = 0
+    for listed in functions.equations().values():
+        for line in (line for one in listed for line in re.findall(r"^    (?! )(.*)$", one.doc, re.MULTILINE)):
+            if formulas.latex(line):
+                text = "".join(greek.get(letter, letter) for letter in read(line))
+                kept = [sorted(re.sub(r"[^A-Za-z0-9]", "", each.replace("sqrt", ""))) for each in (line, text)]
+                assert kept[0] == kept[1], line
+                shown += 1
+    assert shown > 40
 
 
 def test_each_exercise_breaks_a_line_that_is_there_and_a_test_is_known_to_fail() -> None:

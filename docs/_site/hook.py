@@ -14,6 +14,7 @@ from mkdocs.structure.files import File
 
 sys.path.insert(0, str(Path(__file__).parent))
 import pages
+import sources
 
 FENCE = re.compile(r"(^ *```.*?^ *```$|^(?: {4}[^\n]*\n?)+|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\w$\\])\$(?=\S)([^$\n]+?)(?<=\S)\$(?![\w$])", re.DOTALL)
@@ -34,21 +35,35 @@ def on_config(config: Any) -> Any:
 def on_files(files: Any, config: Any) -> Any:
     for path, text in pages.everything().items():
         files.append(File.generated(config, path, content=text))
+    _add_sources(files, config)
     return files
 
 
+def _add_sources(files: Any, config: Any) -> None:
+    """Pages of the files that something points to by now."""
+    for file in sorted(sources.wanted):
+        if files.get_file_from_path(path := f"source/{file}.html") is None:
+            files.append(File.generated(config, path, content=sources.page(file)))
+
+
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Formulas outside code; a link to a file of the repository that is no page becomes its name."""
+    """Formulas outside code; a link to a file of the repository goes to its text."""
     root = Path(config["docs_dir"])
     here = root / Path(page.file.src_uri).parent
 
     def named(link: re.Match[str]) -> str:
         path = (here / link[2]).resolve()
-        return link[0] if path.is_relative_to(root) else f"{link[1]} (`{path.relative_to(root.parent)}`)"
+        if path.is_relative_to(root):
+            return link[0]
+        name = str(path.relative_to(root.parent))
+        place = sources.address(f"{name}/__init__.py" if path.is_dir() else name)
+        up = "../" * page.file.src_uri.count("/")
+        return f"[{link[1]}]({up}{place})" if place else f"{link[1]} (`{name}`)"
 
     pieces = FENCE.split(markdown)
     for i in range(0, len(pieces), 2):
         pieces[i] = FORMULA.sub(_mathml, OUTSIDE.sub(named, pieces[i]))
+    _add_sources(files, config)
     return "".join(pieces)
 
 

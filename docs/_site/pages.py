@@ -1,19 +1,26 @@
 """The generated pages of the site, each from its one source, as `rlx explain` reads it."""
 
 import ast
+import html
 import inspect
-import json
+import itertools
 import re
-import statistics
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import formulas
+import measured
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
+from sources import link
 
 from rlx.config import registry
 from rlx.explain import algorithms as explained, comments, functions, glossary, keys, metrics, source
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "docs" / "results"
 
 
 def algorithms() -> list[str]:
@@ -43,25 +50,40 @@ def algorithm(name: str) -> str:
     lines += [_text(said.get("what", doc.partition("\n\n")[0])), ""]
     lines += [f"**Kind**: {explained.kind(name)}. **Where it learns**: {_text(explained.spaces(name))}.", ""]
     lines += ["```sh", *explained.commands(name, base, said), "```", ""]
-    lines += ["## Equations and pseudocode", "", *_doc(doc), ""]
-    lines += _symbols(name)
-    lines += _equations_called(path)
+    lines += ["## Equations and pseudocode", "", *_equations_called(path), *_beside(doc, path), *_symbols(name)]
     lines += ["## What to watch", ""]
     for metric in explained._strings(said, "watch"):
         if one := metrics.of(metric, implementation):
             lines.append(f"- {_metric_link(metric)}: {_text(one.definition)} *Healthy*: {_text(one.healthy)}")
     wrong = explained._strings(said, "wrong")
     lines += ["", "## What goes wrong", "", *[f"- {_text(one)}" for one in wrong], ""] if wrong else [""]
-    lines += _results(name)
+    lines += measured.results(name)
     lines += ["## Keys", "", *_key_table(keys.of("algo", name).values()), ""]
     own = [one for listed in metrics.meanings().values() for one in listed if one.owner == implementation]
     if own:
         lines += ["## Metrics of its own", "", "| metric | meaning | healthy |", "|---|---|---|"]
         lines += [f"| {_metric_link(one.name)} | {_text(one.definition)} | {_text(one.healthy)} |" for one in own]
         lines.append("")
-    place = source.near(path)
-    code = ["```python", *source.text_of(path).rstrip().splitlines(), "```"]
-    return "\n".join([*lines, "## The code", "", f'??? note "{place}"', "", *[f"    {line}" for line in code], ""])
+    if left := re.search(r"Left out: (.*?)(?=\n\n|\Z)", doc, re.DOTALL):
+        lines += ["## What was left out", "", _text(left[1]), ""]
+    return "\n".join(lines)
+
+
+def _beside(doc: str, path: Path) -> list[str]:
+    """The head of the file, which is the pseudocode, and the loop."""
+    defined = (node for node in source.tree_of(path).body if isinstance(node, ast.FunctionDef))
+    loop = next(node for node in defined if node.name == "train")
+    code = "\n".join(source.text_of(path).splitlines()[loop.lineno - 1 : loop.end_lineno])
+    shown = highlight(code, PythonLexer(), HtmlFormatter(nowrap=True))
+    return [
+        f"What the file says, and its loop: {link(source.near(path, loop.lineno))}.", "", '<div class="beside">',
+        f"<pre>{_kept(html.escape(doc))}</pre>", f'<pre class="highlight">{_kept(shown)}</pre>', "</div>", "",
+    ]  # fmt: skip
+
+
+def _kept(text: str) -> str:
+    """Text for a block of HTML, which an empty line would end."""
+    return re.sub(r"^(?=$)", "&#8203;", text.rstrip(), flags=re.MULTILINE)
 
 
 def _symbols(name: str) -> list[str]:
@@ -74,12 +96,15 @@ def _symbols(name: str) -> list[str]:
 
 
 def _equations_called(path: Path) -> list[str]:
-    rows = [
-        f"| [{call.function.path.stem}.{call.function.name}](../reference/equations.md#{_anchor(call.function)}) "
-        f"| {_text(functions.first_sentence(call.function.doc).rstrip(':'))} | `{call.place}` |"
-        for call in functions.calls(path)
-    ]
-    return ["| equation | meaning | called at |", "|---|---|---|", *rows, ""] if rows else []
+    """Each as a formula, with its function and where the algorithm calls it."""
+    lines = []
+    for call in functions.calls(path):
+        blocks = re.findall(r"(?:^    .*\n?)+", call.function.doc, re.MULTILINE)
+        title = f"{call.function.path.stem}.{call.function.name}"
+        what = _text(functions.first_sentence(call.function.doc).rstrip(":."))
+        lines += [f"[{title}](../reference/equations.md#{_anchor(call.function)}): {what}, at {link(call.place)}.", ""]
+        lines += [formula, ""] if (formula := formulas.mathml(blocks[0]) if blocks else None) else []
+    return lines
 
 
 def _key_table(listed: Iterable[keys.Key]) -> list[str]:
@@ -92,72 +117,6 @@ def _key_table(listed: Iterable[keys.Key]) -> list[str]:
     return lines
 
 
-# -- measured here -------------------------------------------------------------------------------------------------
-
-
-def _results(name: str) -> list[str]:
-    """A row and a curve for each environment with cells in docs/results."""
-    lines: list[str] = []
-    for folder in sorted((RESULTS / name).glob("*/")):
-        cells = [json.loads(path.read_text()) for path in sorted(folder.glob("seed_*.json"))]
-        means = [cell["mean"] for cell in cells if "mean" in cell]
-        if not means:
-            continue
-        middle, steps = statistics.median(means), next(cell["steps"] for cell in cells if "mean" in cell)
-        seconds = statistics.median(cell["seconds"] for cell in cells if "mean" in cell)
-        lines.append(
-            f"| {folder.name} | {len(cells)} | {steps:,} | {middle:.4g} | {min(means):.4g} to {max(means):.4g} "
-            f"| {seconds:.0f} |"
-        )
-    if not lines:
-        return []
-    head = ["## Measured here", "", "Final policy, 100 fresh episodes a seed (tables: the exact value); how: "]
-    head[-1] += "[results](../results/README.md)."
-    table = [
-        "| environment | seeds | steps | median return | worst to best seed | seconds |",
-        "|---|---|---|---|---|---|",
-    ]
-    return [*head, "", *table, *lines, "", *_curves(name), ""]
-
-
-def _curves(name: str) -> list[str]:
-    """A small picture an environment: the mean over seeds of the training return, and its range."""
-    pictures = []
-    for folder in sorted((RESULTS / name).glob("*/")):
-        cells = [json.loads(path.read_text()) for path in sorted(folder.glob("seed_*.json"))]
-        curves = [cell["curve"] for cell in cells if len(cell.get("curve") or ()) > 1]
-        if curves:
-            pictures.append(_picture(folder.name, curves))
-    return ['<div class="curves">', *pictures, "</div>"] if pictures else []
-
-
-def _picture(title: str, curves: list[list[list[float]]]) -> str:
-    start, end = max(curve[0][0] for curve in curves), min(curve[-1][0] for curve in curves)
-    steps = [start + (end - start) * i / 60 for i in range(61)]
-    seeds = [[_at(curve, step) for step in steps] for curve in curves]
-    low, high = [min(column) for column in zip(*seeds)], [max(column) for column in zip(*seeds)]
-    bottom, top = min(low), max(high)
-
-    def points(values: Iterable[float]) -> list[str]:
-        span = (top - bottom) or 1.0
-        return [f"{44 + 250 * i / 60:.1f},{110 - 90 * (value - bottom) / span:.1f}" for i, value in enumerate(values)]
-
-    mean = [statistics.fmean(column) for column in zip(*seeds)]
-    words = f"{title}: mean training return of {len(curves)} seeds from {mean[0]:.4g} to {mean[-1]:.4g}"
-    return (
-        f'<svg viewBox="0 0 300 130" role="img" aria-label="{words}"><text x="44" y="12">{title}</text>'
-        f'<text x="40" y="24" text-anchor="end">{top:.4g}</text><text x="40" y="112" text-anchor="end">{bottom:.4g}'
-        f'</text><text x="294" y="126" text-anchor="end">{end:,.0f} steps</text>'
-        f'<polygon points="{" ".join(points(high) + points(low)[::-1])}"/>'
-        f'<polyline points="{" ".join(points(mean))}"/></svg>'
-    )
-
-
-def _at(curve: list[list[float]], step: float) -> float:
-    """The last value before a step."""
-    return next((value for at, value in reversed(curve) if at <= step), curve[0][1])
-
-
 # -- the reference -------------------------------------------------------------------------------------------------
 
 
@@ -168,7 +127,7 @@ def metrics_page() -> str:
         for one in listed:
             owner = f"[{one.owner}](../algorithms/{one.owner}.md): " if one.owner in algorithms() else ""
             lines += [f"{owner}{_text(one.definition)}", ""]
-            lines += [f"*Healthy*: {_text(one.healthy)} *If not*: {_text(one.otherwise)} (`{one.place}`)", ""]
+            lines += [f"*Healthy*: {_text(one.healthy)} *If not*: {_text(one.otherwise)} ({link(one.place)})", ""]
     return "\n".join(lines)
 
 
@@ -185,8 +144,8 @@ def equations_page() -> str:
             lines += [f"### {module}.{function.name} {{ #{_anchor(function)} }}", "", f"`{signature}`", ""]
             lines += [*_doc(function.doc), ""]
             users = {name: call for name, call in functions.users(function) if name in algorithms()}
-            callers = [f"[{name}](../algorithms/{name}.md) (`{call.place}`)" for name, call in users.items()]
-            lines += [f"Called by {', '.join(callers)}." if callers else "", f"In `{function.place}`.", ""]
+            callers = [f"[{name}](../algorithms/{name}.md) ({link(call.place)})" for name, call in users.items()]
+            lines += [f"Called by {', '.join(callers)}." if callers else "", f"In {link(function.place)}.", ""]
     return "\n".join(lines)
 
 
@@ -284,15 +243,19 @@ REFERENCE: Mapping[str, tuple[str, Callable[[], str]]] = {
 
 
 def _doc(doc: str) -> list[str]:
-    """A docstring as Markdown: what is indented, and examples, are code."""
+    """A docstring as Markdown: equations are formulas; what else is indented, and examples, are code."""
     lines: list[str] = []
-    example = False
-    for line in doc.splitlines():
-        example = bool(line) and (example or line.startswith(">>>"))
-        code = example or line.startswith(" ")
-        if code and (not lines or not lines[-1].startswith("    ")) and lines and lines[-1]:
+    for block in re.split(r"\n{2,}", doc):
+        rows = block.splitlines()
+        if block.startswith(">>>"):
+            lines += ["```pycon", *rows, "```", ""]
+            continue
+        for is_code, group in itertools.groupby(rows, lambda row: row.startswith(" ")):
+            listed = [*group]
+            formula = formulas.mathml("\n".join(listed)) if is_code else None
+            code = ["```text", *textwrap.dedent("\n".join(listed)).splitlines(), "```"]
+            lines += [formula] if formula else code if is_code else [_text(" ".join(listed))]
             lines.append("")
-        lines.append(f"    {line}" if code else _text(line))
     return lines
 
 

@@ -370,6 +370,18 @@ def test_a_failed_run_is_a_seed_that_missed():
     assert results.summary(POINT, []) is None
 
 
+def test_three_seeds_are_a_median_and_a_range_and_an_indication():
+    row = results.summary(results.Target("td3", "hopper", 2200.0, seeds=3), [cell(m) for m in (2500.0, 900.0, 2300.0)])
+    assert row["holds"] is None and row["interval"] is None and row["range"] == [900.0, 2300.0, 2500.0]
+    assert "2 of 3 (an indication) | median 2300.0, 900.0 to 2500.0 |" in results.table([row])
+
+
+def test_what_was_not_run_is_listed_with_its_budget():
+    lines = results.table([results.summary(POINT, [cell(500.0)])]).splitlines()
+    assert "| td3 | hopper | 300,000 | 2200 | not run | - | - | - |" in lines
+    assert len(lines) == 2 + len(results.TARGETS) and "not run" not in lines[2]
+
+
 def test_an_exact_target_is_reached_by_equality_up_to_rounding():
     cells = [cell(0.7 - 1e-12, optimum=0.7)] * 9 + [cell(0.6999, optimum=0.7)]
     row = results.summary(EXACT, cells)
@@ -383,8 +395,8 @@ def test_an_exact_target_is_reached_by_equality_up_to_rounding():
         ("dqn_acrobot", {"dqn_acrobot"}),
         ("dqn,acrobot", {"dqn_acrobot"}),
         ("ppo_hopper,grid", {"ppo_hopper", "q_learning_grid", "sarsa_grid", "dyna_q_grid"}),
-        ("hopper", {"ppo_hopper"}),
-        ("ppo", {"ppo_cartpole", "ppo_acrobot", "ppo_pendulum", "ppo_lunarlander"}),
+        ("hopper", {"ppo_hopper", "td3_hopper", "sac_hopper"}),
+        ("ppo", {"ppo_cartpole", "ppo_acrobot", "ppo_pendulum", "ppo_mountaincar_continuous", "ppo_lunarlander"}),
     ],
 )
 def test_only_takes_algorithms_environments_and_pairs(only, pairs):
@@ -393,9 +405,10 @@ def test_only_takes_algorithms_environments_and_pairs(only, pairs):
 
 def test_slow_targets_run_when_asked_for():
     slow = {target.pair for target in results.TARGETS if target.slow}
-    assert slow == {"ppo_hopper", "ppo_halfcheetah"}
+    assert slow == {"ppo_hopper", *(f"{algo}_{env}" for algo, env, _, _ in results.LONG)}
     assert not slow & {target.pair for target in results.chosen("", False)}
-    assert slow <= {target.pair for target in results.chosen("", True)} & {t.pair for t in results.chosen("ppo", True)}
+    assert slow <= {target.pair for target in results.chosen("", True)}
+    assert {"ppo_hopper", "ppo_halfcheetah"} <= {target.pair for target in results.chosen("ppo", True)}
     with pytest.raises(SystemExit, match="--only=ppoo"):
         results.chosen("ppoo", False)
 
@@ -423,9 +436,11 @@ def test_cells_that_fail_are_kept_and_tried_again_and_the_rest_goes_on(tmp_path,
     assert results.read_cell(results.cell_path(POINT, 3)) == cell(3, curve=[[1, 2.0]])
 
 
-def test_an_interrupted_run_is_no_failure():
+def test_an_interrupted_run_is_no_failure_and_one_that_ends_says_its_cpu_seconds():
     with pytest.raises(KeyboardInterrupt):
         results._run([sys.executable, "-c", "import sys; sys.exit(130)"])
+    text, cpu = results._run([sys.executable, "-c", "sum(range(10**7)); print('done')"])
+    assert text == "done\n" and cpu > 0.02
     with pytest.raises(results.CellFailed, match="exit 2: no such"):
         results._run(
             [sys.executable, "-c", "import sys; print('a\\nrlx: error: no such', file=sys.stderr); sys.exit(2)"]

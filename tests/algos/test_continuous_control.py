@@ -184,7 +184,7 @@ def actor_learner(algo: str, engine: Any) -> tuple[Learner, Critics, Any]:
     return Learner(actor, loss, engine=engine), critics, loss
 
 
-@pytest.mark.parametrize("engine", ["tape", "torch"])
+@pytest.mark.parametrize("engine", ["native", "tape", "torch"])
 @pytest.mark.parametrize("algo", NAMES)
 def test_an_actor_whose_critic_is_replaced_between_calls_follows_it(algo: str, engine: str) -> None:
     learner, critics, loss = actor_learner(algo, engine)

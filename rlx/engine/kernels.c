@@ -310,11 +310,11 @@ static Tile *const tiles[2][6] = {ROW_OF_TILES(1), ROW_OF_TILES(2)};
 static void pack(const float *b, i64 row, i64 col, i64 K, i64 w, float *out, i64 ld) {
     typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
     i64 j = 0;
-    if (row == 1) {
-        for (; j + 4 <= w; j += 4) { /* transpose 4 x 4 blocks */
+    for (i64 some = 0; row == 1 && some < K; some += 32) /* few rows of `out` at a time: they stay in the cache */
+        for (j = 0; j + 4 <= w; j += 4) { /* transpose 4 x 4 blocks */
             const float *from = b + j * col;
-            i64 k = 0;
-            for (; k + 4 <= K; k += 4) {
+            i64 k = some, end = K - some < 32 ? K : some + 32;
+            for (; k + 4 <= end; k += 4) {
                 four p = *(four *)(from + k), q = *(four *)(from + col + k);
                 four r = *(four *)(from + 2 * col + k), s = *(four *)(from + 3 * col + k);
                 four pr = __builtin_shufflevector(p, r, 0, 4, 1, 5), qs = __builtin_shufflevector(q, s, 0, 4, 1, 5);
@@ -324,10 +324,9 @@ static void pack(const float *b, i64 row, i64 col, i64 K, i64 w, float *out, i64
                 *(four *)(out + (k + 2) * ld + j) = __builtin_shufflevector(pr2, qs2, 0, 4, 1, 5);
                 *(four *)(out + (k + 3) * ld + j) = __builtin_shufflevector(pr2, qs2, 2, 6, 3, 7);
             }
-            for (; k < K; k++)
+            for (; k < end; k++)
                 for (i64 i = 0; i < 4; i++) out[k * ld + j + i] = from[i * col + k];
         }
-    }
     for (i64 k = 0; k < K; k++) {
         for (i64 i = j; i < w; i++) out[k * ld + i] = b[k * row + i * col];
         for (i64 i = w; i < ld; i++) out[k * ld + i] = 0.0f;

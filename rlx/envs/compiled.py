@@ -63,7 +63,7 @@ def make_compiled(cfg: EnvConfig, num_envs: int, seed: int, domain: int) -> "Com
         return None
     limit, replay = time_limit(cfg, env), cfg.replay is not False
     envs = CompiledEnvs(cfg.id, env, num_envs, loaded, known, limit=limit, replay=replay, seed=seed, domain=domain)
-    key = f"{cfg.id} {cfg.kwargs}"
+    key = f"{spec} {cfg.kwargs}"
     if key not in _verdicts:
         _verdicts[key] = envs.agrees()
     return envs if _verdicts[key] else None

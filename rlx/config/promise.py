@@ -173,7 +173,10 @@ def lines(raw: Mapping[str, Any], command: Sequence[str]) -> list[str]:
         return [promise.line()]
     algo, section, place = pair(raw)
     typed = [str(word).lstrip("+") for word in command]
-    if any(word.startswith(("preset=", "experiment=")) or "=" not in word and word.endswith(".yaml") for word in typed):
+    if any(
+        word.startswith(("preset=", "experiment=", "--config-dir", "-cd")) or "=" not in word and word.endswith(".yaml")
+        for word in typed
+    ):
         return []
     if (registered := _registered(raw, section)) and registered != place:
         return [
@@ -186,10 +189,11 @@ def lines(raw: Mapping[str, Any], command: Sequence[str]) -> list[str]:
         return [f"tuned values of {owner}_{place}, which promises nothing where {other} is another"]
     if owner != algo:
         return [f"tuned values of {owner} on {place}: {algo} with them was not measured here"]
-    source = MEASURED.fullmatch(str((registry.values("preset", f"{algo}_{place}").get("expect") or {}).get("source")))
+    own = registry.load(registry.options("preset")[f"{algo}_{place}"])  # and not what it takes from a parent's
+    source = MEASURED.fullmatch(str((own.get("expect") or {}).get("source")))
     if source and source["start"] and not raw.get("init"):
         return [f"tuned preset: what it promises begins with init=latest:{source['start']}, which is not given here"]
-    if published := raw.get("published"):
+    if published := own.get("published"):
         return [f"tuned preset: published, not measured here: {published}"]
     return [f"tuned preset: {algo}_{place}, not measured here"]
 

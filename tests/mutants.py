@@ -280,7 +280,7 @@ MUTANTS: list[Mutant] = [
     ("RLHF: KL a token instead of a completion", "algos/rlhf_ppo.py",
      "float(divergence.sum(-1).mean())", "float(divergence.mean())", "tests/algos/test_rlhf_ppo_step.py"),
     ("RLHF: the learner forgets the temperature", "algos/rlhf_ppo.py",
-     "model(*inputs)[:, 0], tokens, algo.temperature", "model(*inputs)[:, 0], tokens",
+     "logits[:, 0], tokens, algo.temperature", "logits[:, 0], tokens, 1.0",
      "tests/algos/test_rlhf_ppo_step.py"),
     ("the reward model is taught ties", "algos/reward_model.py",
      "reward[..., i] > reward[..., j]", "reward[..., i] >= reward[..., j]", "tests/algos/test_reward_model.py"),

@@ -200,6 +200,11 @@ LESSON = {
 
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.
 MEANINGS = {
+    "rollout/exploration_rate": (
+        "epsilon: the probability that an action is random. Healthy: 1 at the start, algo.final_epsilon after "
+        "algo.exploration_fraction of the run. If not: still high at the end, the agent never acts on what it has "
+        "learned: a smaller algo.exploration_fraction or algo.final_epsilon."
+    ),
     "train/loss": (
         "Mean of .5 (y - Q(s, a))^2, half the squared temporal-difference error. Healthy: falls to 0 where the "
         "environment is deterministic, to the noise of the targets where it is not. If not: flat and high, "

@@ -157,6 +157,22 @@ class Loop:
         self.dashboard.text("config", f"```yaml\n{text}\n```")
         self.dashboard.text("command", f"    {' '.join(recorded.command or [])}")
         self.dashboard.text("versions", listed)
+        self.dashboard.text("metrics", self._meanings())
+
+    def _meanings(self) -> str:
+        """What each metric means: the tables MEANINGS of the modules of its world, then the algorithm's own."""
+        rooms = ["rlx.training.", f"{self.world.__name__.rpartition('.')[0]}."]
+        if any(str(getattr(part, "__module__", "")).startswith("rlx.tabular.") for part in vars(self.module).values()):
+            rooms.append("rlx.tabular.")
+        tables = [
+            getattr(module, "MEANINGS", None)
+            for module in (
+                *(each for name, each in [*sys.modules.items()] if name.startswith(tuple(rooms))),
+                self.module,
+            )
+        ]
+        known = {str(name): str(text) for table in tables if isinstance(table, dict) for name, text in table.items()}
+        return "\n\n".join(f"**{name}**: {text}" for name, text in sorted(known.items()))
 
     def _train(self) -> dict[str, Any]:
         cfg, before = self.cfg, self.first

@@ -120,3 +120,16 @@ def test_a_table_is_read_however_it_is_laid_out(tmp_path: Path) -> None:
     for i, form in enumerate(forms):
         (tmp_path / f"{i}.py").write_text(f"'''Doc.'''\n{form}\nY = 1\n")
     assert [source.literal(tmp_path / f"{i}.py", "X") for i in range(4)] == [{"a": "b"}] * 3 + [None]
+
+
+@pytest.mark.parametrize("case", ["ppo", "q_learning with an oracle"])
+def test_tensorboards_text_tab_says_what_the_metrics_of_a_run_mean(case: str, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tiny_runs.train(tmp_path, **{**SHORT, **CONTROL[case], "tensorboard": True})
+    accumulator = EventAccumulator(str(run))
+    accumulator.Reload()
+    text = accumulator.Tensors("metrics")[0].tensor_proto.string_val[0].decode()
+    names = {name for row in read_metrics(run / "metrics.jsonl") for name in row} - {"step"}
+    assert names and [name for name in names if f"**{name}**: " not in text] == []
+    assert ("**train/approx_kl**" in text) == (case == "ppo") and "**objective/kl**" not in text

@@ -13,6 +13,7 @@ import latex2mathml.converter
 from mkdocs.structure.files import File
 
 sys.path.insert(0, str(Path(__file__).parent))
+import notebooks
 import pages
 import sources
 
@@ -26,6 +27,10 @@ def on_config(config: Any) -> Any:
     for section in config["nav"]:
         if "Algorithms" in section:
             section["Algorithms"] += [{name: f"algorithms/{name}.md"} for name in pages.algorithms()]
+        if "How to" in section:
+            section["How to"].append(
+                {"Three notebooks": [{notebooks.title(name): f"notebooks/{name}.md"} for name in notebooks.names()]}
+            )
         if "Reference" in section:
             section["Reference"] = [{title: f"reference/{name}.md"} for name, (title, _) in pages.REFERENCE.items()]
             section["Reference"].append({"Equation, function, algorithm": "equation-table.md"})

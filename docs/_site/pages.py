@@ -12,6 +12,7 @@ from typing import Any
 
 import formulas
 import measured
+import notebooks
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
@@ -32,6 +33,7 @@ def algorithms() -> list[str]:
 def everything() -> dict[str, str]:
     """Path -> Markdown."""
     pages = {f"algorithms/{name}.md": algorithm(name) for name in algorithms()}
+    pages |= {f"notebooks/{name}.md": notebooks.page(name) for name in notebooks.names()}
     return pages | {f"reference/{name}.md": make() for name, (_, make) in REFERENCE.items()}
 
 

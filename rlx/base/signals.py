@@ -36,6 +36,13 @@ class Pruned(Exception):
     """A search has seen enough of this run; its progress callback raises this, and the run keeps what it has."""
 
 
+class Paused(Exception):
+    """The time of the run is over (max_time); a resume goes on."""
+
+
+TIME_UP, REACHED = -1, -2  # beside the numbers of signals: why a run stops before its last step
+
+
 class Interrupted(BaseException):
     """A signal asked the run to stop. `code` is the exit code, 128 + signal; `saved` the step of the newest
     checkpoint, from which a resume goes on (None: there is none), `again` the command that goes on where that is not

@@ -37,6 +37,10 @@ TABLE: dict[str, Meaning] = {
     "run":                Meaning(FREE,   False,  MACHINE),
     "run_dir":            Meaning(FREE,   False,  MACHINE),
     "name":               Meaning(FREE,   False,  MACHINE),
+    "tags":               Meaning(FREE,   False,  MACHINE),
+    "notes":              Meaning(FREE,   False,  MACHINE),
+    "max_time":           Meaning(FREE,   False,  MACHINE),
+    "stop_at":            Meaning(FREE,   True,   False),
     "device":             Meaning(FREE,   False,  MACHINE),
     "threads":            Meaning(FREE,   False,  MACHINE),
     "log_every":          Meaning(FREE,   False,  False),
@@ -64,6 +68,7 @@ TABLE: dict[str, Meaning] = {
     "algo.implementation": Meaning(FIXED, True,   True),
     "algo.reward_model":  Meaning(FIXED,  ORIGIN, False),
 }  # fmt: skip
+LATER = ("stop_at",)  # keys of which null means what their absence does, in runs from before they were there
 ORIGINS = tuple(key for key, meaning in TABLE.items() if meaning.curve == ORIGIN)
 
 
@@ -83,7 +88,7 @@ def identity(raw: Mapping[str, Any], frozen: Collection[str] = ()) -> dict[str, 
 
 def curve(flat: Mapping[str, Any]) -> dict[str, Any]:
     """What of a flat configuration makes the experiment: runs that share it are one curve."""
-    return {key: value for key, value in flat.items() if meaning(key).curve}
+    return {key: value for key, value in flat.items() if meaning(key).curve and not (key in LATER and value is None)}
 
 
 def hparams(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,11 +60,31 @@ class Config:
     eval_required: bool = field(default=False, kw_only=True)  # an evaluation that fails ends the run
     logger: list[str | dict[str, Any]] | None = field(default=None, kw_only=True)  # None: TensorBoard if that is true
     published: str | None = field(default=None, kw_only=True)  # what others report
+    name: str | None = field(default=None, kw_only=True)  # of the run, to find it by, as tags and notes
+    tags: list[str] = field(default_factory=list, kw_only=True)
+    notes: str | None = field(default=None, kw_only=True)
+    max_time: str | None = field(default=None, kw_only=True)  # of computing, then the run waits to be resumed
+    stop_at: float | None = field(default=None, kw_only=True)  # the score of an evaluation that ends the run
+
+    def __post_init__(self) -> None:
+        if self.max_time is not None and not seconds(self.max_time):
+            raise ValueError(f"max_time={shown(self.max_time)}: must be a time above 0: 90s, 30m, 2h, 1h30m, 1d")
+        if self.stop_at is not None and not self.eval_every:
+            raise ValueError(f"stop_at={self.stop_at:g}: only an evaluation can reach it, and eval_every=0 makes none")
 
     @property
     def place(self) -> Any:
         """Where it learns: the section `env` or `task`."""
         return getattr(self, self.PLACE)
+
+
+def seconds(text: str) -> float:
+    """Of a time such as 90s, 1h30m or a number of seconds; 0 for what is none."""
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    units = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.replace(" ", ""))
+    return float(sum(int(count or 0) * unit for count, unit in zip(parts.groups(), units.values()))) if parts else 0.0
 
 
 def implementation(raw: Mapping[str, Any], section: str = "algo", example: str = "algo=ppo") -> str:

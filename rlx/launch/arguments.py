@@ -26,7 +26,7 @@ SHORT = {
     "-h": "--help", "-r": "--run", "-m": "--multirun", "-c": "--cfg", "-p": "--package", "-i": "--info",
     "-cn": "--config-name", "-cd": "--config-dir", "-cp": "--config-path", "-sc": "--shell-completion",
 }  # fmt: skip
-OWN = ("--continue", "--verbose")  # not Hydra's
+OWN = ("--continue", "--dry-run", "--verbose", "--quiet", "--json")  # not Hydra's
 SWITCHES = ("--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", *OWN)
 VALUED: dict[str, tuple[str, ...]] = {  # flag: the values it takes, () for any
     "--cfg": ("job", "hydra", "all"),
@@ -76,7 +76,7 @@ def split(argv: list[str]) -> Words:
             words.overrides += rest
             break
         if not word.startswith("-"):
-            words.overrides.append(word)
+            words.overrides.append(_as_note(word))
             continue
         typed, equals, value = word.partition("=")
         flag = SHORT.get(typed, typed)
@@ -118,6 +118,12 @@ def _as_choice(word: str) -> str:
                 f"{word}: a choice is a file of ./conf/{group}: put it there, then {group}={Path(name).stem}"
             )
     return f"{group}={','.join(re.sub(r'^(?:[.]/)?(.*[.])ya?ml$', lambda m: m[1][:-1], name) for name in names)}"
+
+
+def _as_note(word: str) -> str:
+    """notes=... as one text, whatever is in it."""
+    key, equals, value = word.partition("=")
+    return f"{key}={quoted(value)}" if equals and key == "notes" and value[:1] not in "'\"" else word
 
 
 def _no_flag(typed: str, argv: list[str]) -> str:
@@ -164,6 +170,10 @@ def _check_combination(words: Words) -> None:
         raise ConfigError(f"{' and '.join(given)}: only one of them at a time")
     if "--continue" in words.flags and not words.multirun:
         raise ConfigError("--continue: only with a grid (rlx train -m ... --continue); of one run: rlx resume RUN")
+    if "--quiet" in words.flags and "--json" in words.flags:
+        raise ConfigError("--quiet and --json: only one of them at a time")
+    if "--dry-run" in words.flags and not words.trains:
+        raise ConfigError("--dry-run: only with what would train (without --help, --cfg, --info)")
     if "--resolve" in words.flags and not {"--cfg", "--help"} & set(words.flags):
         raise ConfigError("--resolve: only with --cfg (rlx train --cfg job --resolve)")
 
@@ -185,7 +195,8 @@ OPEN = re.compile(
 
 PATHS = ("runs_dir", "init", "algo.reward_model", "model.path", "task.file")
 TEXT = (  # keys whose values stay as they are typed, also where they look like numbers
-    *PATHS, "device", "algo.name", "algo.implementation", "model.encoder", "env.id", "env.name", "eval_env.id",
+    *PATHS, "name", "notes", "max_time", "device", "algo.name",
+    "algo.implementation", "model.encoder", "env.id", "env.name", "eval_env.id",
     "eval_env.name", "task.name", "task.implementation", "task.alphabet", "expect.source",
     "expect.metric", "published",
 )  # fmt: skip

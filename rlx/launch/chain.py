@@ -100,6 +100,23 @@ def _value(key: str, item: Iterable[str]) -> str:
 def run(name: str, given: arguments.Words, start: Start) -> None:
     """Check every stage, then `start` one after the other. Raises what the stage raised that did not finish, after a
     line that says how to go on."""
+    stages = _checked(name, given)
+    runs: dict[str, str] = {}
+    for i, stage in enumerate(stages):
+        try:
+            filled = stage.filled(runs)
+            runs[stage.name] = arguments.quoted(str(start(_compose(filled, given), ["rlx", "train", *filled])))
+        except BaseException as error:
+            _say_how_to_go_on(stages, i, runs, getattr(error, "path", None))
+            raise
+
+
+def checked(name: str, given: arguments.Words) -> list[str]:
+    """The commands of the stages, checked. Raises ConfigError."""
+    return [shlex.join(["rlx", "train", *stage.words]) for stage in _checked(name, given)]
+
+
+def _checked(name: str, given: arguments.Words) -> list[Stage]:
     from rlx.training import runner
 
     stages = plan(name, given)
@@ -112,14 +129,7 @@ def run(name: str, given: arguments.Words, start: Start) -> None:
             runner.ready(raw, stage.filled(planned))
         except ConfigError as error:
             raise ConfigError(f"{stage.name}: {error}") from None
-    runs: dict[str, str] = {}
-    for i, stage in enumerate(stages):
-        try:
-            filled = stage.filled(runs)
-            runs[stage.name] = arguments.quoted(str(start(_compose(filled, given), ["rlx", "train", *filled])))
-        except BaseException as error:
-            _say_how_to_go_on(stages, i, runs, getattr(error, "path", None))
-            raise
+    return stages
 
 
 def _compose(overrides: list[str], given: arguments.Words) -> dict[str, Any]:

@@ -77,6 +77,35 @@ def check(given: arguments.Words, parsed: list[Override], command: list[str]) ->
 
     Raises ConfigError before anything is written.
     """
+    grid, own, keys, directory, drawn, algos = _checked(given, parsed)
+    planned = math.prod(len(values) for values in grid) if own else None
+    overrides = [word for word in given.overrides if not word.lstrip("+").startswith("hydra")]
+    if "--continue" in given.flags and (previous := _same(directory, overrides)):
+        write_json(previous / "sweep.json", {**_about(previous), "process": process.me()})
+        return Grid(previous, planned, keys)
+    _make(directory)
+    about = {"asked": overrides, "keys": keys, "planned": planned, "started": process.now(), "command": command}
+    write_json(directory / "sweep.json", {**about, "process": process.me()})
+    if drawn:
+        values = {word[0].partition("=")[0].lstrip("+"): [one.partition("=")[2] for one in word] for word in grid}
+        metrics = list(dict.fromkeys(metric for name in algos for metric in registry.facts(name).metrics))
+        tensorboard_grid.columns(directory, {key: some for key, some in values.items() if len(some) > 1}, metrics)
+    return Grid(directory, planned, keys)
+
+
+def planned(given: arguments.Words, parsed: list[Override]) -> list[str]:
+    """The words of each job, once they have been checked. Raises ConfigError."""
+    grid, own, *_ = _checked(given, parsed)
+    if not own:
+        return ["jobs that another sweeper than Hydra's own decides on"]
+    return [" ".join(job) for job in itertools.product(*grid)]
+
+
+def _checked(
+    given: arguments.Words, parsed: list[Override]
+) -> tuple[list[list[str]], bool, list[str], Path, bool, list[str]]:
+    """The overrides of each key, whether Hydra's own sweeper combines them, the keys that differ, the grid's directory,
+    whether its jobs draw, and their algorithms."""
     with compose_all(given) as compose:
         composed = compose([o.input_line or "" for o in parsed if not o.is_sweep_override()])
         settings, drawn = composed.hydra, _draws(composed)
@@ -91,20 +120,8 @@ def check(given: arguments.Words, parsed: list[Override], command: list[str]) ->
         for job in itertools.islice(_worth_checking(grid), MAX_CHECKED):
             algos.append(_check_job(compose(list(job)), list(job), here, tried))
         directory = Path(settings.sweep.dir).absolute()
-    planned = math.prod(len(values) for values in grid) if own else None
     keys = [override.get_key_element() for override in (*extra, *parsed) if override.is_sweep_override()]
-    overrides = [word for word in given.overrides if not word.lstrip("+").startswith("hydra")]
-    if "--continue" in given.flags and (previous := _same(directory, overrides)):
-        write_json(previous / "sweep.json", {**_about(previous), "process": process.me()})
-        return Grid(previous, planned, keys)
-    _make(directory)
-    about = {"asked": overrides, "keys": keys, "planned": planned, "started": process.now(), "command": command}
-    write_json(directory / "sweep.json", {**about, "process": process.me()})
-    if drawn:
-        values = {word[0].partition("=")[0].lstrip("+"): [one.partition("=")[2] for one in word] for word in grid}
-        metrics = list(dict.fromkeys(metric for name in algos for metric in registry.facts(name).metrics))
-        tensorboard_grid.columns(directory, {key: some for key, some in values.items() if len(some) > 1}, metrics)
-    return Grid(directory, planned, keys)
+    return grid, own, keys, directory, drawn, algos
 
 
 def _draws(composed: DictConfig) -> bool:

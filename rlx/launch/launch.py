@@ -36,6 +36,7 @@ class Outcome:
 
     runs: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
     grid: Grid | None = None
+    planned: list[str] = field(default_factory=list)  # with --dry-run: a line for each run there would be
 
 
 # -- rlx train -------------------------------------------------------------------------------------------------
@@ -53,6 +54,8 @@ def train(argv: list[str], progress: Any = None) -> Outcome:
     if given.file is not None:
         _check_file(given)
     if name := chain.find(given):
+        if given.trains and "--dry-run" in given.flags:
+            return Outcome(planned=chain.checked(name, given))
         if given.trains:
             return _chain(name, given, progress)
         given.overrides = []  # --help
@@ -66,10 +69,23 @@ def train(argv: list[str], progress: Any = None) -> Outcome:
         if not given.trains:
             _print(given)
             return Outcome()
+        if given.multirun and "--dry-run" in given.flags:
+            return Outcome(planned=grids.planned(given, parsed))
         if given.multirun:
             return Outcome(grid=_run_grid(given, parsed, command, progress))
         raw, place = _composed(given)
+        if "--dry-run" in given.flags:
+            return Outcome(planned=[_would(raw, command)])
         return Outcome([_start(raw, command, progress, **place)])
+
+
+def _would(raw: dict[str, Any], command: list[str]) -> str:
+    """What a run would be, once all that is checked before one begins has been."""
+    set_threads(raw.get("threads"))
+    from rlx.training import runner
+
+    _, cfg, _, _ = runner.ready(raw, command)
+    return f"{cfg.algo.name} on {cfg.place.name}, seed {cfg.seed}, {cfg.total_steps:,} steps, below {cfg.runs_dir}"
 
 
 def _composed(given: arguments.Words) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -42,6 +42,8 @@ class Condition:
 def _equal(value: Any, wanted: str) -> bool:
     if (number := _number(wanted)) is not None and is_number(value):
         return bool(value == number)
+    if isinstance(value, list) and wanted in value:  # tag=paper
+        return True
     if isinstance(value, list | dict):
         return re.sub(r"[\s'\"]", "", str(value)) == re.sub(r"[\s'\"]", "", wanted)
     return shown(value) == wanted or str(value) == wanted
@@ -66,6 +68,7 @@ def _condition(word: str, names: set[str]) -> Condition:
         raise UserError(f"--where={shown(word)}: must be {FORM}")
     key, sign, value = match.groups()
     sign = "=" if sign == "==" else sign
+    key = "tags" if key == "tag" else key
     if key not in OWN and names:
         key = full_key(key, names, "--where", OWN)
     if sign in SIGNS and ((number := _number(value)) is None or math.isnan(number)):

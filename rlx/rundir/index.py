@@ -22,7 +22,7 @@ from rlx.rundir import query, reader
 from rlx.rundir.layout import Status
 
 NAME = ".rlx-index.json"
-FORMAT = f"3 of rlx {__version__}"
+FORMAT = f"4 of rlx {__version__}"
 FILES = ("config.yaml", "run.json", "status.json", "metrics.jsonl", "checkpoints", "policy.txt")
 SHOWN = {"run", "algo", "seed", "step", "status", "eval", "metrics"}  # at least, of every run
 WORTH = 20  # runs read anew before the file is written: a few are read as fast without it
@@ -73,6 +73,7 @@ def entry(path: Path) -> Entry:
     """One run, read anew."""
     config, damage = query.read_config(path)
     row = reader.show(path, damage)
+    row |= {key: config[key] for key in ("name", "tags", "notes") if config.get(key)}
     return Entry(path, row, {**config, **({"code": row["code"]} if "code" in row else {})})
 
 

@@ -143,7 +143,7 @@ class Status(Document):
     """How a run stands, and which process runs it."""
 
     FILE: ClassVar[str] = "status.json"
-    OPTIONAL: ClassVar[tuple[str, ...]] = ("error", "traceback", "weights_sha256", "heartbeat")
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("error", "traceback", "weights_sha256", "stopped_at", "heartbeat")
 
     format: int = FORMAT
     status: str = "killed"
@@ -158,6 +158,7 @@ class Status(Document):
     error: str | None = None
     traceback: str | None = None
     weights_sha256: str | None = None  # of a run that has finished
+    stopped_at: float | None = None  # the score (stop_at) whose first evaluation ended it
     heartbeat: str | None = None
 
     @property

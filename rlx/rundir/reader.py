@@ -168,6 +168,7 @@ def show(path: Path, damage: str | None = None) -> dict[str, Any]:
         "total_steps": status.total_steps,
         "status": state,
         "error": status.error or damage or silent,
+        **({} if status.stopped_at is None else {"stopped_at": status.stopped_at}),
         "weights_sha256": status.weights_sha256 or weights,
         "eval": evaluation.to_json() if evaluation else None,
         "metrics": metrics,

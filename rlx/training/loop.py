@@ -21,11 +21,22 @@ from rlx import __version__
 from rlx.base import garbage, guarded, process, stopwatch
 from rlx.base.atomic_files import CannotWrite, own_directory, own_file, write_atomically
 from rlx.base.errors import UserError
-from rlx.base.signals import GRACE, Interrupted, Pruned, RunFailed, Signals, StoppedAtOnce, name_of
+from rlx.base.signals import (
+    GRACE,
+    REACHED,
+    TIME_UP,
+    Interrupted,
+    Paused,
+    Pruned,
+    RunFailed,
+    Signals,
+    StoppedAtOnce,
+    name_of,
+)  # fmt: skip
 from rlx.base.streams import others_on_stderr
 from rlx.config import registry
 from rlx.config.keys import config_hash, hparams
-from rlx.config.schema import Config
+from rlx.config.schema import Config, seconds
 from rlx.loggers.loggers import TENSORBOARD, LoggedRun, Loggers, names
 from rlx.run import Run, measured
 from rlx.rundir import films, layout, provenance
@@ -83,7 +94,7 @@ class Loop:
             self._open(checkpoint)
             try:
                 return self._train()
-            except (UserError, Interrupted, Pruned, StoppedAtOnce, NotItsOwn):
+            except (UserError, Interrupted, Paused, Pruned, StoppedAtOnce, NotItsOwn):
                 raise
             except BaseException:
                 self.dashboard.hparams_end("failure")
@@ -99,6 +110,10 @@ class Loop:
         except (Interrupted, Pruned) as stop:
             self._last_words("pruned" if isinstance(stop, Pruned) else "interrupted", error=str(stop))
             raise
+        except Paused as pause:
+            say(f"note: {pause}")
+            self._last_words("interrupted", error=str(pause))
+            return {"evaluation": self._evaluated(), "metrics": self.metrics, "weights_sha256": None}
         except StoppedAtOnce as stop:
             newest = f"the newest checkpoint is of step {self.saved[1]:,}" if self.saved else "there is no checkpoint"
             text = f"stopped at once by {stop.why}, at step {self.step:,} ({newest})"
@@ -121,6 +136,7 @@ class Loop:
         self.evaluation = LastEvaluation.of(own["evaluation"]) if own.get("evaluation") else None
         self.metrics: dict[str, Any] = own.get("metrics", {})
         self.elapsed = own.get("elapsed", 0.0)
+        self._limit = seconds(self.cfg.max_time) if self.cfg.max_time else float("inf")
         self._owed: str | None = own.get("owed")  # the hash of the weights whose evaluation is
         self._state = state.pop("run") if state else None  # it goes as soon as the run moves on
         self.run = Run(self.path, self.device, self.cfg.seed, self._state, init_from.saved)
@@ -183,6 +199,8 @@ class Loop:
             self._evaluate(self.step)
             self._checkpoint(*self.saved or ("step", self.step))
             self._owed = None
+        if self._reached(self.step):
+            return self._end()
         with contextlib.closing(self.module.train(cfg, self.run)) as steps:  # however the loop is left
             for step, metrics in steps:
                 self.step, self._state = step, None
@@ -205,14 +223,35 @@ class Loop:
                 before = step
                 self._notices()
                 self._alive()
-                if distributed.agree(self.signals.asked) and not last:
-                    self._stop(step)
+                if (why := distributed.agree(self._asked(step))) and not last:
+                    if why == REACHED:
+                        break
+                    self._stop(step, why)
                 self._began = time.perf_counter()
+        return self._end()
+
+    def _asked(self, step: int) -> int:
+        """The signal that asks it to stop, TIME_UP, REACHED, or 0."""
+        if self.signals.asked:
+            return self.signals.asked
+        if self._reached(step):
+            return REACHED
+        return TIME_UP if time.perf_counter() - self._since >= self._limit else 0
+
+    def _reached(self, step: int) -> bool:
+        """Has the evaluation of this step the score at which the run ends?"""
+        score = self.evaluation.comparable if self.evaluation and self.evaluation.step == step else None
+        return self.cfg.stop_at is not None and score is not None and score >= self.cfg.stop_at
+
+    def _end(self) -> dict[str, Any]:
+        """The run has finished."""
+        if reached := self._reached(self.step):
+            self.run.notice(f"stop_at={self.cfg.stop_at:g}: reached by the evaluation of step {self.step:,}")
         self._finish()
         self.files.check()
         weights = weights_sha256(self.run.parameters())
         self.dashboard.hparams_end("success")
-        self._status("finished", weights_sha256=weights)
+        self._status("finished", weights_sha256=weights, stopped_at=self.cfg.stop_at if reached else None)
         self.loggers.finish("finished")
         return {"evaluation": self._evaluated(), "metrics": self.metrics, "weights_sha256": weights}
 
@@ -229,7 +268,7 @@ class Loop:
 
     def _finish(self) -> None:
         """What the end still lacks where the algorithm, or the process after the last step, stopped early."""
-        if self.step < self.cfg.total_steps:
+        if self.step < self.cfg.total_steps and not self._reached(self.step):
             self.run.notice(f"done at step {self.step:,}, before total_steps={self.cfg.total_steps:,}")
         evaluated = self.evaluation.step if self.evaluation else None
         if self.cfg.eval_every and self.step < self.cfg.total_steps and evaluated != self.step:
@@ -253,17 +292,20 @@ class Loop:
         seconds = time.perf_counter() - self._began
         return self.run.exact_anywhere and seconds > max(GRACE, 20 * self._saving)
 
-    def _stop(self, step: int) -> None:
+    def _stop(self, step: int, number: int) -> None:
         """Leave, with a checkpoint of this very step where one is allowed (see Run.exact_anywhere)."""
         self.signals.heard = True
         if self.run.exact_anywhere and (self.saved is None or self.saved[1] != step):
             self._checkpoint("step", step)
-        number = self.signals.asked
-        text = f"interrupted by {name_of(number)} at step {step:,}"
+        over = number == TIME_UP
+        text = f"max_time={self.cfg.max_time}: over at step {step:,}" if over else ""
+        text = text or f"interrupted by {name_of(number)} at step {step:,}"
         saved = self.saved[1] if self.saved else None
         if saved != step:
             back = f"the checkpoint of step {saved:,}" if saved is not None else "the beginning"
             text += f" (these environments cannot be saved mid-interval; resume restarts from {back})"
+        if over:
+            raise Paused(f"{text}; rlx resume goes on")
         raise Interrupted(number, self.path, text, saved)
 
     # -- what is written ---------------------------------------------------------------------------------------

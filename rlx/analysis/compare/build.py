@@ -7,7 +7,7 @@ import string
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlx.analysis import statistics
+from rlx.analysis import statistics, stopping
 from rlx.analysis.compare import notes as caveats
 from rlx.analysis.compare.result import ENOUGH, Comparison, Pair, Place, Result, Side, possible
 from rlx.analysis.curves import scores
@@ -44,6 +44,7 @@ def build(
         raise UserError(f"compare {' '.join(words)}: there is only one side; name another one (rlx compare 'A*' 'B*')")
     if all(not side.curves for side in chosen):
         raise UserError(f"compare {' '.join(words)}: no finished run has {metric}; {'; '.join(notes)}")
+    notes += stopping.check({side.name: [curve.config for curve in side.curves] for side in chosen}, "compare")
     names = place_names(curve.place for side in chosen for curve in side.curves)
     result = Comparison(metric, lower, chosen, names, notes=notes)
     result.pairs = [_pair(a, b, names, lower) for a, b in itertools.combinations(chosen, 2)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlx.analysis import stopping
 from rlx.analysis.curves.bands import Line, average
 from rlx.analysis.curves.curves import Curve, X, default_metric, full_keys, newest, read
 from rlx.base.errors import shown
@@ -65,7 +66,9 @@ def build(
         hidden = label(lines, chosen)
         if hidden:
             notes.append(f"the lines of {names[place]} differ in {', '.join(hidden)} too")
+        notes += stopping.said([curve.config for curve in here])
         for line in lines:
+            stopping.check({line.label: [curve.config for curve in line.curves]}, "plot")
             if chosen and (pooled := differing([curve.config for curve in line.curves])):
                 notes.append(f"{line.label}: one line for runs that differ in {', '.join(pooled[:MANY])}")
             average(line, stat)

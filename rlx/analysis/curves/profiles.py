@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlx.analysis import statistics
+from rlx.analysis import statistics, stopping
 from rlx.analysis.curves import scores
 from rlx.analysis.curves.bands import Line
 from rlx.analysis.curves.build import Plot, group, label
@@ -37,6 +37,7 @@ def build(paths: Sequence[Path], metric: str = "eval", by: Sequence[str] = ()) -
     lines = group(curves, keys)
     if hidden := label(lines, keys):
         notes.append(f"the lines differ in {', '.join(hidden)} too")
+    notes += stopping.check({line.label: [curve.config for curve in line.curves] for line in lines}, "plot --profile")
     levels = _levels(curves, several)
     for line in lines:
         missing = [names[place] for place in names if place not in {curve.place for curve in line.curves}]

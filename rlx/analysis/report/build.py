@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlx.analysis import statistics
+from rlx.analysis import statistics, stopping
 from rlx.analysis.curves import build as plot, configurations, curves
 from rlx.analysis.report.search import StudySummary, line_of, read_study
 from rlx.base.errors import UserError
@@ -126,6 +126,7 @@ def build(words: Sequence[str], metric: str = "", title: str = "") -> Report:
     studies = [study for place in dict.fromkeys(path.parent for path in paths) if (study := read_study(place))]
     chosen = metric or curves.default_metric(paths)
     rows, notes = _rows(paths, chosen)
+    notes += stopping.said([row.config for row in rows])
     plots = _plots(paths, metric, chosen, rows)
     for picture in plots:
         notes += [note for note in picture.notes if " too" in note or "earlier run" in note]

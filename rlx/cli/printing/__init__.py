@@ -6,12 +6,12 @@ comparing  what tells runs apart                           study  the trials of 
 """
 
 from rlx.cli.printing.comparing import compared, differences
-from rlx.cli.printing.live import Live
+from rlx.cli.printing.live import How, Live
 from rlx.cli.printing.outcomes import evaluated, finished, grid_summary, sampled
 from rlx.cli.printing.runs import details, doomed, jobs, listing, plotted, removed, states
 from rlx.cli.printing.text import place_of, quoted, ranking, table
 
 __all__ = [
-    "Live", "compared", "details", "differences", "doomed", "evaluated", "finished", "grid_summary", "jobs",
+    "How", "Live", "compared", "details", "differences", "doomed", "evaluated", "finished", "grid_summary", "jobs",
     "listing", "place_of", "plotted", "quoted", "ranking", "removed", "sampled", "states", "table",
 ]  # fmt: skip

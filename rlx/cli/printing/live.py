@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from rlx.base.paths import near
+from rlx.cli.printing.outcomes import finished
 from rlx.config import promise, registry
 from rlx.rundir.layout import read_config
 from rlx.rundir.metrics import finite
@@ -32,15 +33,16 @@ How = Literal["lines", "quiet", "json"]
 class Live:
     """The live line: %, ETA, steps/s, and how it goes. A terminal gets one line that changes, a file a line each tenth
     of the run. `how`: these lines, nothing, or JSON objects with an "event". `head`: where it says what is trained.
-    `also` hears of every step that is logged."""
+    `also` hears of every step that is logged; `verbose`: losses in the final table, too."""
 
     def __init__(
         self,
         how: How = "lines",
         head: IO[str] | None = None,
         also: Callable[[int, Mapping[str, Any]], None] | None = None,
+        verbose: bool = False,
     ) -> None:
-        self.how, self.head, self.also = how, head, also
+        self.how, self.head, self.also, self.verbose = how, head, also, verbose
         self.terminal = how == "lines" and sys.stderr.isatty() and not os.environ.get("CI")
         self._begin(0, {})
 
@@ -123,6 +125,14 @@ class Live:
             self.width = len(line)
         else:
             print(line, file=sys.stderr, flush=True)
+
+    def ended(self, path: Path, outcome: Mapping[str, Any]) -> None:
+        """A run that came to its end; its path is the last line of stdout."""
+        if self.how == "lines":
+            finished(path, outcome, self.verbose)
+            return
+        self._event("ended", run=str(near(path)), **{key: outcome[key] for key in ("evaluation", "weights_sha256")})
+        print(f"run: {near(path)}")
 
     def finish(self) -> None:
         if self.terminal and self.width:

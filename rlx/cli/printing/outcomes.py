@@ -7,6 +7,7 @@ from typing import Any
 from rlx.base.paths import near
 from rlx.base.text import escaped
 from rlx.cli.printing.text import columns, dash_of, quoted, score, table
+from rlx.rundir.layout import Status
 
 
 def finished(path: Path, outcome: Mapping[str, Any], verbose: bool = False) -> None:
@@ -26,6 +27,9 @@ def finished(path: Path, outcome: Mapping[str, Any], verbose: bool = False) -> N
     shown = {key: value for key, value in metrics.items() if verbose or key in scores or key.startswith("exact/")}
     columns([*_evaluation(evaluation), *_numbers(shown)])
     name = quoted(path)
+    if Status.read(path).state == "interrupted":  # its time was over
+        print(f"\nnext: rlx resume {name}\nrun: {near(path)}")
+        return
     watch = f"sample {name}" if reader.place(path) == "task" else f"play {name} --gif out.gif"
     print(f"\nnext: rlx explain {name}\n      rlx {watch}\n      {dash_of(path)}")
     print(f"run: {near(path)}")

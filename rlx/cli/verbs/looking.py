@@ -54,7 +54,8 @@ def ls(
     elif chosen:
         keys = [condition.key for condition in conditions(where or (), entries)]
         codes = {entry.row.get("code") for entry in chosen}
-        more = [name for name in dict.fromkeys([key, *keys, *["code"] * (len(codes) > 1)]) if name not in SHOWN]
+        named = [name for name in ("name", "tags") if any(entry.row.get(name) for entry in chosen)]
+        more = [name for name in dict.fromkeys([*named, key, *keys, *["code"] * (len(codes) > 1)]) if name not in SHOWN]
         columns = {name: [value_of(entry, name) for entry in chosen] for name in more}
         printing.listing([entry.row for entry in chosen], columns)
     elif entries:

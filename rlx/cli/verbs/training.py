@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from rlx.base.errors import UserError
 from rlx.cli import printing
 from rlx.cli.verbs.base import PASS, RunName, Trust, app, run_path
 
@@ -26,17 +27,32 @@ def train(ctx: typer.Context, overrides: Overrides = None) -> None:
         _help(words)
         return
     verbose, words = VERBOSE in words, [word for word in words if word != VERBOSE]
-    live = printing.Live()
+    how = _how("--quiet" in words, "--json" in words)
+    live = printing.Live(how, verbose=verbose)
     try:
         outcome = launch.train(words, live)
     finally:
         live.finish()
+    for line in outcome.planned:
+        print(line)
+    if outcome.planned:
+        print(f"nothing trained: {len(outcome.planned)} run{'s' * (len(outcome.planned) > 1)} checked")
     if grid := outcome.grid:
-        if not printing.grid_summary(grid.directory, grid.jobs(), grid.planned, grid.error):
+        page = io.StringIO()
+        with contextlib.redirect_stdout(page):
+            finished = printing.grid_summary(grid.directory, grid.jobs(), grid.planned, grid.error)
+        print("\n".join(page.getvalue().splitlines()[0 if how == "lines" else -1 :]))
+        if not finished:
             raise typer.Exit(1)
         return
     for path, result in outcome.runs:
-        printing.finished(path, result, verbose)
+        live.ended(path, result)
+
+
+def _how(quiet: bool, as_json: bool) -> printing.How:
+    if quiet and as_json:
+        raise UserError("--quiet and --json: only one of them at a time")
+    return "quiet" if quiet else "json" if as_json else "lines"
 
 
 def _help(words: list[str]) -> None:
@@ -57,7 +73,13 @@ def _argv_after(verb: str, fallback: list[str]) -> list[str]:
 
 @app.command(context_settings=PASS)
 def resume(
-    ctx: typer.Context, run: RunName, overrides: Overrides = None, trust: Trust = False, verbose: Verbose = False
+    ctx: typer.Context,
+    run: RunName,
+    overrides: Overrides = None,
+    trust: Trust = False,
+    verbose: Verbose = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the path of the run, nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Progress as JSON on stderr.")] = False,
 ) -> None:
     """Continue a run: rlx resume latest.
 
@@ -66,9 +88,9 @@ def resume(
     path = run_path(run)
     from rlx.launch import launch
 
-    live = printing.Live()
+    live = printing.Live(_how(quiet, as_json), verbose=verbose)
     try:
         path, result = launch.resume(path, [*(overrides or []), *ctx.args], live, trust)
     finally:
         live.finish()
-    printing.finished(path, result, verbose)
+    live.ended(path, result)

@@ -306,3 +306,49 @@ def test_json_is_the_table_of_the_page(tmp_path: Path, forks: Forks, finished: P
     (row,) = found["rows"]
     assert found["out"] == str(out) and out.stat().st_size > 1000
     assert row["env"] == "cartpole" and row["statuses"] == {"finished": 1} and row["runs"] == [str(finished)]
+
+
+# -- what a run learned, and which is better ---------------------------------------------------------------------------
+
+
+def of_one(tmp_path: Path, **files: str) -> Page:
+    """The page of a single run with these files in it."""
+    path = make_run(tmp_path, "one", ramp(1))
+    for name, text in files.items():
+        target = path / name.replace("__", "/").replace("_svg", ".svg").replace("_html", ".html")
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(text, "utf-8")
+    report = build.build([str(path)], tell=lambda place: [f"run: {place}", f"it did {EVIL}", "    rlx train"])
+    return Page(report_page.html(report))
+
+
+def test_a_run_s_page_has_its_words_its_map_and_its_heat_maps_over_the_run(tmp_path: Path) -> None:
+    found = of_one(
+        tmp_path, map_svg="<svg>map</svg>", samples__step_000000010_html="<p>ten", samples__step_000000020_html=EVIL
+    )
+    assert f"it did {EVIL}" in found.words and "rlx train" in found.words
+    assert ("src", "data:image/svg+xml;base64,PHN2Zz5tYXA8L3N2Zz4=") in found.attributes
+    assert [value for name, value in found.attributes if name == "srcdoc"] == ["<p>ten", EVIL]
+    assert [value for name, value in found.attributes if name == "sandbox"] == ["", ""]
+    assert ("max", "1") in found.attributes
+
+
+def test_what_is_promised_is_drawn_as_a_level(tmp_path: Path) -> None:
+    path = make_run(tmp_path, "one", ramp(1))
+    with open(path / "config.yaml", "a", encoding="utf-8") as file:
+        file.write("\nexpect: {score: 475}\n")
+    report = build.build([str(path)])
+    levels = [chart.levels for panel in report_page._panels(report, {1: "c0"}) for chart in panel.charts]
+    assert [(475.0, "promised by the preset: 475.0")] in levels
+
+
+def test_ranks_are_within_an_environment_and_keys_those_that_both_have(tmp_path: Path) -> None:
+    make_run(tmp_path, "a", ramp(1), env="acrobot", score=1.0, lr=1, only_here=1)
+    make_run(tmp_path, "b", ramp(2), env="cartpole", score=2.0, lr=2)
+    make_run(tmp_path, "c", ramp(3), env="cartpole", score=3.0, lr=3, name="dqn")
+    report = build.build([str(tmp_path)])
+    assert {(row.place, row.rank) for row in report.rows} == {("acrobot", 1), ("cartpole", 1), ("cartpole", 2)}
+    assert "algo.lr" in report.keys and "algo.only_here" not in report.keys
+    assert report.comparison is not None
+    verdict = next(result.verdict for pair in report.comparison.pairs for result in pair.results)
+    assert verdict in report_page.html(report)

@@ -2,14 +2,17 @@
 imports torch.
 """
 
+import contextlib
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlx.analysis import statistics, stopping
+from rlx.analysis.compare import build as compare
+from rlx.analysis.compare.result import Comparison
 from rlx.analysis.curves import build as plot, configurations, curves
 from rlx.analysis.report.search import StudySummary, line_of, read_study
 from rlx.base.errors import UserError
@@ -17,6 +20,9 @@ from rlx.rundir import home, query, reader
 from rlx.rundir.layout import SILENT, Status
 from rlx.rundir.metrics import MetricsTable, is_number
 from rlx.rundir.provenance import Provenance
+
+SIDES = 6  # that are compared with one another, at most
+WATCHED = ("entropy", "kl", "completions/mean_length", "train/entropy_loss", "train/approx_kl", "exact/regret")
 
 
 @dataclass
@@ -44,6 +50,7 @@ class Row:
     identity: str
     config: dict[str, Any]
     runs: list[One]
+    rank: int = 0  # among the configurations of its place
 
     @property
     def finished(self) -> list[One]:
@@ -81,6 +88,14 @@ class Report:
     studies: list[StudySummary]
     notes: list[str] = field(default_factory=list)
     metric: str = ""
+    told: list[str] = field(default_factory=list)  # a single run in words
+    comparison: Comparison | None = None
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys that the configurations differ in, of those that all of them have."""
+        configs = [row.config for row in self.rows]
+        return [key for key in query.differing(configs) if all(key in config for config in configs)]
 
     @property
     def places(self) -> list[str]:
@@ -120,8 +135,11 @@ class Report:
         ]
 
 
-def build(words: Sequence[str], metric: str = "", title: str = "") -> Report:
-    """Everything on the page. Raises UserError where no run matches, or none has the metric."""
+def build(
+    words: Sequence[str], metric: str = "", title: str = "", tell: Callable[[Path], list[str]] | None = None
+) -> Report:
+    """Everything on the page. `tell` puts a run into words. Raises UserError where no run matches, or none has the
+    metric."""
     paths = query.find(words)
     studies = [study for place in dict.fromkeys(path.parent for path in paths) if (study := read_study(place))]
     chosen = metric or curves.default_metric(paths)
@@ -132,13 +150,23 @@ def build(words: Sequence[str], metric: str = "", title: str = "") -> Report:
         notes += [note for note in picture.notes if " too" in note or "earlier run" in note]
     words = list(words or [str(home.runs_dir())])
     title = title or (str(studies[0].asked.get("name", "")) if len(studies) == 1 else "") or ", ".join(words)
-    return Report(title, words, rows, plots, studies, list(dict.fromkeys(notes)), chosen)
+    report = Report(title, words, rows, plots, studies, list(dict.fromkeys(notes)), chosen)
+    if len(paths) == 1 and tell:
+        report.told = tell(paths[0])
+    if 1 < len(rows) <= SIDES and not studies:
+        with contextlib.suppress(UserError):  # there is nothing to compare
+            compared = compare.build(words)
+            report.comparison = compared if any(pair.results for pair in compared.pairs) else None
+    return report
 
 
 def _plots(paths: Sequence[Path], metric: str, chosen: str, rows: Sequence[Row]) -> list[plot.Plot]:
     """The curves while learning and those of evaluations; of none, nothing is drawn."""
     evaluated = [name for row in rows for run in row.runs if (name := reader.facts(run.path).evaluated)]
     wanted = [chosen] if metric else list(dict.fromkeys([chosen, *evaluated]))
+    if len(paths) == 1 and not metric:  # how one run learns
+        known = MetricsTable(paths[0]).numbers()
+        wanted += [name for name in WATCHED if name in known and name not in wanted]
     plots = []
     for name in wanted:
         try:
@@ -162,7 +190,7 @@ def _rows(paths: Sequence[Path], metric: str) -> tuple[list[Row], list[str]]:
         rows.append(Row(0, one.place, one.kind, one.label, one.identity, one.config, runs_))
     rows.sort(key=lambda row: (row.place, -_middle(row)))
     for number, row in enumerate(rows, 1):
-        row.number = number
+        row.number, row.rank = number, sum(other.place == row.place for other in rows[:number])
     return rows, notes
 
 

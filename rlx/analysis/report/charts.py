@@ -78,18 +78,23 @@ class Chart:
     lines: Sequence[Polyline] = ()
     dots: Sequence[Point] = ()
     best: Sequence[tuple[float, float]] = ()  # the corners of a staircase
+    levels: Sequence[tuple[float, str]] = ()  # what is wanted, and what it is
 
     def points(self, x: Sequence[float], y: Sequence[float], step: int = 1) -> str:
         """Of a line; with step -1 from its end."""
         return " ".join(f"{self.x.at(a):g},{self.y.at(b):g}" for a, b in list(zip(x, y))[::step])
 
 
-def curves(lines: Sequence[Polyline], x_name: str, y_name: str) -> Chart:
-    """Lines with bands; grey ones behind."""
+def curves(
+    lines: Sequence[Polyline], x_name: str, y_name: str, levels: Sequence[tuple[float, str]] = ()
+) -> Chart:  # fmt: skip
+    """Lines with bands; grey ones behind; levels to be reached."""
     steps = [v for line in lines for v in line.x]
-    values = [v for line in lines for v in (*line.y, *line.low, *line.high)]
+    values = [v for line in lines for v in (*line.y, *line.low, *line.high)] + [level for level, _ in levels]
     x = Axis(min(0.0, *steps), max(steps), LEFT, RIGHT)
-    return Chart(x, _upright(values), x_name, y_name, sorted(lines, key=lambda line: line.colour != "grey"))
+    return Chart(
+        x, _upright(values), x_name, y_name, sorted(lines, key=lambda line: line.colour != "grey"), levels=levels
+    )
 
 
 def points(dots: Sequence[Point], x: Axis, x_name: str, best: Sequence[tuple[float, float]] = ()) -> Chart:

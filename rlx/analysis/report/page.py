@@ -4,23 +4,26 @@ templates."""
 import base64
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from rlx import __version__
 from rlx.analysis import numbers
 from rlx.analysis.curves import build
 from rlx.analysis.curves.draw import STEPS
+from rlx.analysis.names import readable
 from rlx.analysis.report import charts
 from rlx.analysis.report.build import One, Report, Row, environment
+from rlx.analysis.statistics import Estimate
 from rlx.base import guarded, pages
 from rlx.rundir import films, query, reader
-from rlx.rundir.metrics import is_number
+from rlx.rundir.metrics import MetricsTable, is_number
 
 TEMPLATES = Path(__file__).parent / "templates"
 LARGEST = 6_000_000  # bytes of a film that is put into the page
+HEATS = 12  # heat maps of tokens
 LONGEST = 20_000  # characters of samples or of a drawing
 
 
@@ -34,12 +37,13 @@ class Panel(NamedTuple):
 
 
 class Look(NamedTuple):
-    """A film (base64) or a text of a run."""
+    """A film (base64), a map (SVG, base64) or a text of a run."""
 
     place: str
     caption: str
     film: str = ""
     text: str = ""
+    map: str = ""
 
 
 def html(report: Report) -> str:
@@ -47,8 +51,9 @@ def html(report: Report) -> str:
     colours = _colours(report)
     return pages.render(
         TEMPLATES, "report.html.jinja", report=report, colours=colours, panels=_panels(report, colours),
-        caption=_caption(report.plots), keys=query.differing([row.config for row in report.rows]),
-        looks=[look for place in report.places if (look := _look(report, place))],
+        caption=_caption(report.plots),
+        looks=[look for place in report.places for find in (_look_of, _map_of) if (look := _look(report, place, find))],
+        heats=_heats(report), named=_named, interval=_between,
         environment=environment(report.rows), made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         version=__version__, charts=charts, number=numbers.number, short=numbers.short, seconds=numbers.seconds,
         value_text=query.value_text, is_number=is_number,
@@ -81,11 +86,30 @@ def _panels(report: Report, colours: Mapping[int, str]) -> list[Panel]:
                 charts.Polyline(row.label, colours[row.number], line.x, line.mean, line.low, line.high)
                 for row, line in lines
             ]
-            pictures.append(charts.curves(curves, STEPS[lines[0][0].kind], picture.metric))
+            if not curves:
+                continue
+            levels = _levels([row for row, _ in lines], picture.metric)
+            pictures.append(charts.curves(curves, STEPS[lines[0][0].kind], picture.metric, levels))
         if pictures:
             coloured = [drawn[number] for number in sorted(drawn) if colours[number] != "grey"]
             panels.append(Panel(place, coloured, len(drawn) - len(coloured), pictures))
     return panels
+
+
+def _levels(rows: Sequence[Row], metric: str) -> list[tuple[float, str]]:
+    """What the preset promises and the exact optimum, of a metric that is judged by them."""
+    path = rows[0].runs[0].path
+    if metric not in reader.facts(path).metrics or metric.endswith("loss"):
+        return []
+    known: dict[float, str] = {}
+    promised = query.raw_config(path).get("expect.score")
+    if is_number(promised):
+        known[float(cast(float, promised))] = f"promised by the preset: {numbers.number(promised)}"
+    for optimum in MetricsTable(path).rows("exact/optimum"):
+        if is_number(value := optimum.get("exact/optimum")):
+            known[float(cast(float, value))] = f"exact optimum: {numbers.number(value)}"
+            break
+    return list(known.items())
 
 
 def _caption(plots: Sequence[build.Plot]) -> str:
@@ -99,11 +123,43 @@ def _caption(plots: Sequence[build.Plot]) -> str:
 # -- films and samples -------------------------------------------------------------------------------------------
 
 
-def _look(report: Report, place: str) -> Look | None:
-    """Of an environment or task the last film or samples of its best run that has some."""
+def _look(report: Report, place: str, find: Callable[[One, str], Look | None]) -> Look | None:
+    """Of an environment or task the last film, map or samples of its best run that has some."""
     runs = [run for row in report.rows if row.place == place for run in row.scored]
     runs.sort(key=lambda run: -(run.score or 0.0))
-    return next((look for run in runs[:10] if (look := _look_of(run, place))), None)
+    return next((look for run in runs[:10] if (look := find(run, place))), None)
+
+
+def _map_of(run: One, place: str) -> Look | None:
+    with contextlib.suppress(guarded.Damaged):
+        svg = guarded.data(run.path / "map.svg")
+        if svg.startswith(b"<svg") and len(svg) <= LARGEST:
+            what = f"what {run.path} has learned of states"
+            return Look(place, what, map=base64.b64encode(svg).decode())
+    return None
+
+
+def _heats(report: Report) -> list[tuple[int, str]]:
+    """The heat maps of tokens of a single run, at most HEATS of them over its length: (step, page)."""
+    if len(report.runs) != 1:
+        return []
+    pages = []
+    for path in sorted((report.runs[0].path / "samples").glob("step_*.html")):
+        with contextlib.suppress(guarded.Damaged):
+            if digits := re.fullmatch("step_([0-9]+)", path.stem):
+                pages.append((int(digits[1]), guarded.text(path, errors="replace")))
+    count = min(HEATS, len(pages))
+    return [pages[round(i * (len(pages) - 1) / max(1, count - 1))] for i in range(count)]
+
+
+def _named(metric: str) -> str:
+    """mean return (training) (rollout/ep_rew_mean)"""
+    name = readable(metric)
+    return name if name == metric else f"{name} ({metric})"
+
+
+def _between(estimate: Estimate) -> str:
+    return f" [{numbers.number(estimate.low)}, {numbers.number(estimate.high)}]" if estimate.known else ""
 
 
 def _look_of(run: One, place: str) -> Look | None:

@@ -28,9 +28,10 @@ def report(
     """Everything about some runs, or a search, as one page that needs nothing else."""
     from rlx.analysis.report.build import build
     from rlx.analysis.report.page import html
+    from rlx.explain.story import explain
 
     check_out(out, (".html", ".htm"))
-    result = build(paths or (), metric, title)
+    result = build(paths or (), metric, title, explain)
     page = html(result).encode("utf-8", "replace")
     try:
         write_atomically(out, page, durable=False)

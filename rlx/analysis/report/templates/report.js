@@ -23,8 +23,9 @@ for (const svg of document.querySelectorAll('svg.curves')) {
     tip.replaceChildren(Object.assign(document.createElement('div'), {textContent: round(Math.round(step))}));
     for (const [line, points] of lines) {
       if (at < points[0][0] - 8 || at > points[points.length - 1][0] + 8) continue;
-      const near = points.reduce((p, q) => Math.abs(q[0] - at) < Math.abs(p[0] - at) ? q : p);
-      const value = y0 + (near[1] - b0) / (b1 - b0) * (y1 - y0), row = document.createElement('div');
+      const i = Math.max(1, points.findIndex(p => p[0] >= at)), [p, q] = [points[i - 1], points[i] ?? points[i - 1]];
+      const share = q[0] > p[0] ? Math.min(1, Math.max(0, (at - p[0]) / (q[0] - p[0]))) : 0;
+      const value = y0 + (p[1] + share * (q[1] - p[1]) - b0) / (b1 - b0) * (y1 - y0), row = document.createElement('div');
       row.textContent = round(value) + '  ' + line.dataset.name; row.style.color = getComputedStyle(line).stroke;
       tip.append(row);
     }
@@ -32,4 +33,11 @@ for (const svg of document.querySelectorAll('svg.curves')) {
     const x = event.clientX - size.left;
     tip.style.left = Math.max(0, Math.min(x + 14, size.width - tip.offsetWidth)) + 'px'; tip.style.top = '2.2em';
   });
+}
+for (const strip of document.querySelectorAll('.strip')) {
+  const [slider, output] = [strip.querySelector('input'), strip.querySelector('output')];
+  slider.addEventListener('input', () => strip.querySelectorAll('iframe').forEach((frame, i) => {
+    frame.hidden = i !== +slider.value;
+    if (!frame.hidden) output.textContent = frame.dataset.step;
+  }));
 }

@@ -311,6 +311,7 @@ what the table judges, a dot a seed. Dashed: the target. Where curves are missin
 
 # -- the picture -----------------------------------------------------------------------------------------------
 
+BOX = ("sac", "td3", "ddpg")  # whose environments have a picture of their own
 COLOURS = {  # Okabe and Ito 2008; an algorithm has one colour in every panel
     "ppo": "#0072B2", "trpo": "#D55E00", "dqn": "#009E73", "a2c": "#CC79A7", "vpg": "#E69F00",
     "actor_critic": "#56B4E9", "ppo_penalty": "#000000", "sac": "#009E73", "td3": "#D55E00", "ddpg": "#CC79A7",
@@ -513,9 +514,11 @@ def write_page() -> list[dict[str, Any]]:
     rows = [row for target, cells in found if (row := summary(target, cells))]
     (RESULTS / "README.md").write_text(INTRODUCTION + table(rows) + "\n" + PICTURE_TEXT)
     (RESULTS / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
-    draw(
-        [(target, cells) for target, cells in found if any("mean" in cell for cell in cells)], RESULTS / "learning.png"
-    )
+    drawn = [(target, cells) for target, cells in found if any("mean" in cell for cell in cells)]
+    draw(drawn, RESULTS / "learning.png")
+    envs = {target.env for target, _ in drawn if target.algo in BOX}
+    if envs:
+        draw([(target, cells) for target, cells in drawn if target.env in envs], RESULTS / "continuous.png")
     return rows
 
 

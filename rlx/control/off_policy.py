@@ -82,7 +82,7 @@ def check_buffer(cfg: ControlConfig[OffPolicy], envs: Envs) -> None:
     if cfg.algo.learning_starts >= cfg.total_steps:
         raise ConfigError(
             f"algo.learning_starts={cfg.algo.learning_starts}: must be below total_steps={cfg.total_steps}, "
-            "or nothing is learnt"
+            "or nothing is learned"
         )
     algo, place = cfg.algo, Path(cfg.runs_dir).absolute()
     if buffer_bytes(cfg, envs) <= algo.buffer_ram_mb * 2**20:

@@ -62,7 +62,7 @@ A policy trained by rlx. Acting needs torch and safetensors, and this folder (`p
 
 - takes: {policy.takes}
 - gives: {policy.gives}
-- as trained: `config.yaml`; it acts without chance (the most probable action)
+- as trained: `config.yaml`; it is deterministic (the most probable action)
 
 ## Where it comes from
 

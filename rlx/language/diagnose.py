@@ -68,7 +68,7 @@ def equal_rewards(seen: Seen) -> str | None:
         if seen.first["accuracy"] < 0.9:
             return None
         return (
-            f"{accuracy}: all completions are right, the task is too easy for this policy and nothing is learnt; "
+            f"{accuracy}: all completions are right, the task is too easy for this policy and nothing is learned; "
             "start from an earlier one (a lower task.sft_stop in its sft run)"
         )
     if seen.most("accuracy") <= 0.02 and seen.first["accuracy"] >= 0.05:
@@ -80,7 +80,7 @@ def equal_rewards(seen: Seen) -> str | None:
         more = "a higher task.sft_stop" if seen.begins == "sft" else "more total_steps"
         start = f"init=latest:{seen.begins}" if seen.cfg.init is None else f"{more} in the run that init names"
         return (
-            f"{accuracy}: all completions are wrong, the task is too hard for this policy and nothing is learnt; "
+            f"{accuracy}: all completions are wrong, the task is too hard for this policy and nothing is learned; "
             f"start from one that is sometimes right ({start})"
         )
     remedy = (
@@ -88,7 +88,7 @@ def equal_rewards(seen: Seen) -> str | None:
         if algo.dynamic_sampling
         else "algo.dynamic_sampling=5 draws such prompts anew"
     )
-    return f"{accuracy}: a prompt's completions are all worth the same, so nothing is learnt; {remedy}"
+    return f"{accuracy}: a prompt's completions are all worth the same, so nothing is learned; {remedy}"
 
 
 # -- length ------------------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def never_ends(seen: Seen) -> str | None:
     if not seen.least(CLIPPED) >= 1:
         return None
     remedy = (
-        f"init=latest:{seen.begins} starts from a policy that has learnt to end"
+        f"init=latest:{seen.begins} starts from a policy that has learned to end"
         if seen.cfg.init is None
         else f"task.max_new={2 * seen.max_new} leaves more room for one"
     )
@@ -165,7 +165,7 @@ def _careful(algo: Diagnosed) -> str:
 
 
 def sampler_disagrees(seen: Seen) -> str | None:
-    """The log-probs of sampling and of learning are those of two policies, before anything was learnt."""
+    """The log-probs of sampling and of learning are those of two policies, before anything was learned."""
     model = seen.cfg.model
     rounded = model.dtype == "bfloat16" or model.matmul != "highest"
     limit = GAPS["rounded" if rounded else model.dtype]

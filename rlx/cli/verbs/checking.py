@@ -22,7 +22,7 @@ def check(
 ) -> None:
     """Check an algorithm, an environment or a task: rlx check algo ppo.
 
-    Does it learn what can be learnt, resume exactly, keep to its spaces and seeds? One line a finding; exit 1 if one
+    Does it learn what can be learned, resume exactly, keep to its spaces and seeds? One line a finding; exit 1 if one
     fails.
     """
     check_choice("check ", kind, KINDS, "kind")

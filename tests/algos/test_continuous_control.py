@@ -364,6 +364,8 @@ def test_what_cannot_be_served_is_refused_in_one_line(algo: str, tmp_path: Path)
         start(tmp_path, f"algo={algo}", "env=gym", "env.name=any", "env.id='probe_envs:Unbounded-v0'")
     with pytest.raises(ConfigError, match="learning_starts=400: must be below total_steps=320"):
         start(tmp_path, f"algo={algo}", "env=pendulum", "algo.learning_starts=400")
+    with pytest.raises(ConfigError, match=r"algo\.batch_size=101: must be at most buffer_size=100"):
+        start(tmp_path, f"algo={algo}", "env=pendulum", "algo.batch_size=101", "algo.buffer_size=100")
     assert not list(tmp_path.iterdir())
 
 

@@ -250,7 +250,7 @@ def _words(words: Words, keys: Mapping[str, Any]) -> list[str]:
     listed = shlex.split(words) if isinstance(words, str) else [str(each) for each in words]
     if flag := next((each for each in listed if each.startswith("-")), None):
         raise ConfigError(f"{flag}: a flag of the command line; here only key=value")
-    return [*listed, *(word(key, value) for key, value in flatten(_as_data(keys), empty=True).items())]
+    return [*listed, *(word(key, value) for key, value in flatten(_as_data(keys)).items())]
 
 
 def _as_data(value: Any) -> Any:

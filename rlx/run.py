@@ -88,6 +88,7 @@ class Run:
         self.films = True  # False once one could not be made: no more are tried
         self.exhibit: Callable[[], Exhibit | None] | None = None  # set by the algorithm, called at evaluations
         self.tracked: dict[str, Stateful] = {}
+        self._begins: Mapping[str, Any] = {}  # with what another run has learnt
         self._rngs: dict[str, np.random.Generator] = {}
         # The part of the checkpoint not yet restored. It is released piece by piece: a buffer is not held twice.
         self._saved: dict[str, Any] = dict(state["tracked"]) if state else {}
@@ -112,6 +113,29 @@ class Run:
         """The end of the run at `path`: where this one starts from (`init`), or what judges it. Raises UserError."""
         assert self._open_saved is not None and not self.resumed, "only a new run reads another one"
         return self._open_saved(path)
+
+    def begin_with(self, tracked: Mapping[str, Any]) -> None:
+        """Let the modules of this new run, once they are tracked, be what those of another run have become, and the
+        statistics of its observations; optimisers, buffers and generators begin anew."""
+        self._begins = tracked
+
+    def _take_over(self, name: str, thing: Any) -> None:
+        saved = self._begins.get(name)
+        if saved is None or not (isinstance(thing, torch.nn.Module) or name == "normalizer"):
+            return
+        own = thing.state_dict()
+        if name == "normalizer":
+            saved = {**own, "obs": saved.get("obs")}
+        else:  # a critic of another kind begins anew
+            same = {key: tensor for key, tensor in saved.items() if key in own and own[key].shape == tensor.shape}
+            lost = [key for key in {**own, **saved} if key not in same and not key.startswith("critic.")]
+            if lost and name != "policy":
+                return self.notice(f"{name} of the run that this one starts from does not fit, and begins anew")
+            if lost:
+                names = ", ".join(lost[:3])
+                raise StateMismatch(f"the policy of the run that this one starts from does not fit: {names}")
+            saved = {**own, **same}
+        thing.load_state_dict(saved)
 
     def _entropy(self, name: str) -> int:
         words = np.random.SeedSequence([self.seed, zlib.crc32(name.encode())]).generate_state(2, np.uint64)
@@ -140,6 +164,7 @@ class Run:
         for name, thing in objects.items():
             self.tracked[name] = thing
             if not self.resumed:
+                self._take_over(name, thing)
                 continue
             if name not in self._saved and getattr(thing, "may_be_missing", False):
                 continue

@@ -42,7 +42,7 @@ FLAGS: dict[str, tuple[str, ...]] = {  # of each verb; a test holds them against
     "export": ("--to", "--out", "--checkpoint", "--trust", "--json", "--help"),
     "new": ("--from", "--help"),
     "check": ("--json", "--help"),
-    "list": ("--help",),
+    "list": ("--json", "--help"),
     "doctor": ("--help",),
     "completion": ("--help",),
 }  # fmt: skip
@@ -75,6 +75,8 @@ def candidates(words: list[str]) -> list[str]:
         return _starting(current, (*FLAGS.get(verb, ()), home.FLAG))
     if len(words) == 2 and verb in ("list", "completion"):
         return _starting(current, LISTS if verb == "list" else SCRIPTS)
+    if verb == "list" and words[1] == "presets":
+        return _override(words[2:], current) if "=" in current else _starting(current, ("algo=", "env=", "task="))
     if verb == "explain" and len(words) == 2:
         from rlx.explain.answer import names
 
@@ -121,7 +123,7 @@ def _values(name: str, words: list[str], groups: list[str]) -> Iterable[str]:
     if name == "device":
         return DEVICES
     if name == "init":
-        return ("latest", *(f"latest:{algo}" for algo in registry.algorithms_of("language")))
+        return ("latest", *(f"latest:{algo}" for world in registry.WORLDS for algo in registry.algorithms_of(world)))
     return ("true", "false") if isinstance(kind.keys(words[:-1]).get(name), bool) else ()
 
 

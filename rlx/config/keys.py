@@ -16,6 +16,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from rlx.base.errors import ConfigError, shown
 from rlx.config.nested import flatten
 
 FREE, FIXED, NAME = "free", "fixed", "name"
@@ -88,7 +89,8 @@ def identity(raw: Mapping[str, Any], frozen: Collection[str] = ()) -> dict[str, 
 
 def curve(flat: Mapping[str, Any]) -> dict[str, Any]:
     """What of a flat configuration makes the experiment: runs that share it are one curve."""
-    return {key: value for key, value in flat.items() if meaning(key).curve and not (key in LATER and value is None)}
+    later = LATER if "task.name" in flat else (*LATER, "init")
+    return {key: value for key, value in flat.items() if meaning(key).curve and not (key in later and value is None)}
 
 
 def hparams(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,3 +112,18 @@ def experiment(config: Mapping[str, Any], without: Iterable[str] = ("seed",)) ->
     left_out = {*without, *(key for key in TABLE if TABLE[key].row == MACHINE)}
     flat = flatten(config)
     return {key: flat[key] for key in flat if key not in left_out and key.split(".")[0] not in left_out}
+
+
+def check_unasked(
+    section: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], where: str, words: Iterable[str]
+) -> None:
+    """Raises ConfigError where a word of the command asks for another value in a section than the run has that `where`
+    names, and whose weights come with theirs."""
+    for word in words:
+        top, dot, key = word.lstrip("+").partition("=")[0].partition(".")
+        for name in [key] if dot else ours:
+            if top == section and ours.get(name) != theirs.get(name):
+                raise ConfigError(
+                    f"{section}.{name}={shown(ours.get(name))}: {where} has a network with "
+                    f"{section}.{name}={shown(theirs.get(name))}, which comes with its weights"
+                )

@@ -58,7 +58,20 @@ def choose(words: Sequence[str], config_dir: Path | None = None) -> str:
         if sign.world != signs[0].world:
             raise ConfigError(_conflict(signs[0], sign, config_dir))
     _check_as(signs)
+    if not signs and any(word.lstrip("+").startswith("init=") for word in words):
+        return "language"  # latest, of which nothing else tells: where runs mostly start from one another
     return signs[0].world if signs else "control"
+
+
+def _world_of_run(name: str) -> str | None:
+    """The world of a run that another one starts from, where its name tells: latest:ALGO, or a directory."""
+    latest, _, algo = name.partition(":")
+    if latest == "latest":
+        return _world("algo", algo, None) if algo else None
+    config = registry.load(Path(name.strip("'\"")) / "config.yaml")
+    return next(
+        (world for world, place in registry.WORLDS.items() if place in config), "language" if not config else None
+    )
 
 
 def keys(words: Sequence[str]) -> dict[str, Any]:
@@ -85,8 +98,11 @@ def _signs(word: str, config_dir: Path | None) -> Iterator[Sign]:
         return
     if section in places:
         yield Sign(word, section, value, places[section])
-    elif key in ("init", "as"):  # only language models start from one another, or as some library does
+    elif key == "as":  # only language models train as some library does
         yield Sign(word, key, value, "language")
+    elif key == "init":
+        if world := _world_of_run(value):
+            yield Sign(word, key, value, world)
     elif key == "algo.implementation":
         yield from (Sign(word, "algo", name, registry.world_name(name)) for name in _names(value))
     elif key in ("algo", "model", "experiment"):

@@ -207,6 +207,15 @@ def load(path: Path) -> dict[str, Any]:
     return {}
 
 
+def pair_of(preset: str) -> tuple[str, str]:
+    """The algorithm and the environment or task that a preset's name says; of two readings the longer algorithm's."""
+    places = {*options("env"), *options("task")}
+    for name in sorted(options("algo"), key=len, reverse=True):
+        if preset.startswith(f"{name}_") and preset.removeprefix(f"{name}_") in places:
+            return name, preset.removeprefix(f"{name}_")
+    return preset, ""
+
+
 CODE = {"algo": ("algos", "implementation"), "task": ("tasks", "implementation"), "env": ("envs", "id")}
 
 

@@ -20,6 +20,7 @@ class ControlConfig(schema.Config, Generic[A]):
     env: EnvConfig
     eval_episodes: Count
     video: bool  # a GIF of the agent at each evaluation milestone
+    init: str | None = None  # the run whose policy this one starts from
     eval_env: dict[str, Any] = field(default_factory=dict)  # keys of env that differ in evaluation, films and play
 
     @property

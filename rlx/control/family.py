@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -14,8 +14,8 @@ import torch
 
 from rlx.base import global_rngs
 from rlx.base.canvas import Canvas
-from rlx.base.errors import ConfigError
-from rlx.config import registry
+from rlx.base.errors import ConfigError, shown
+from rlx.config import keys, registry, schema
 from rlx.config.schema import Algo
 from rlx.control import evaluate, film, map_picture, maps
 from rlx.control.config import ControlConfig
@@ -26,11 +26,11 @@ from rlx.control.raw import RawPolicy
 from rlx.envs.batch import Envs
 from rlx.envs.single import EnvConfig, package_of
 from rlx.envs.spaces import EnvError, EnvFault
-from rlx.run import Evaluation, Run
+from rlx.run import Evaluation, Run, Saved
 
 Config = ControlConfig
 NAME = ControlConfig.PLACE
-ORIGINS: tuple[str, ...] = ()  # no run here starts from another
+ORIGINS = ("init",)  # the key that names another run
 PATHS: tuple[str, ...] = ()
 EVAL_ENVS = 10  # environments of an evaluation
 
@@ -79,6 +79,38 @@ def check(cfg: ControlConfig[Algo], module: ModuleType) -> None:
         raise ConfigError(f"env.id={cfg.env.id}: {error}") from None
     except ValueError as error:
         raise (error if isinstance(error, ConfigError) else ConfigError(f"env.id={cfg.env.id}: {error}")) from None
+
+
+def inherit(raw: dict[str, Any], source: Saved, key: str, where: str, words: Sequence[str]) -> None:
+    """Give a configuration the network of the run that `init` names. Raises ConfigError if the two do not fit."""
+    saved = source.config
+    names = [str(each["algo"].get("implementation")) for each in (raw, saved)]
+    if names[0] != names[1] and any(hasattr(registry.algorithm(name), "load_policy") for name in names):
+        of = saved["algo"].get("name")
+        raise ConfigError(f"{where}: is a run of {of}, with another kind of policy than {names[0]}")
+    keys.check_unasked("model", raw["model"], saved["model"], where, words)
+    raw["model"] = {**saved["model"]}
+    ours, theirs = (each["env"].get("normalize_obs", False) for each in (raw, saved))
+    if ours != theirs:
+        given = f"env.normalize_obs={shown(ours)}"
+        raise ConfigError(f"{given}: {where} was trained with {shown(theirs)}, which its policy needs")
+    if raw["env"] == saved["env"]:
+        return
+    configs = (schema.section(EnvConfig, each["env"], "env") for each in (raw, saved))
+    own, other = (make_one(replace(config, replay=True)) for config in configs)
+    for envs in (own, other):
+        envs.close()
+    for what in ("observation_space", "action_space"):
+        one, two = (getattr(envs, what) for envs in (own, other))
+        if (type(one), one.shape, getattr(one, "n", None)) != (type(two), two.shape, getattr(two, "n", None)):
+            title = what.replace("_", " ")
+            raise ConfigError(f"{where}: its {title} is {two}, and that of env={raw['env']['name']} {one}")
+
+
+def begin(cfg: ControlConfig[Algo], run: Run) -> None:
+    """Before a new run's algorithm builds what it learns with."""
+    if cfg.init:
+        run.begin_with(run.saved(cfg.init).tracked)
 
 
 def _check_encoder(cfg: ControlConfig[Algo], shape: tuple[int, ...]) -> None:

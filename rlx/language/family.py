@@ -8,7 +8,7 @@ import numpy as np
 
 from rlx.base.errors import ConfigError, UserError, shown
 from rlx.base.text import escaped
-from rlx.config import registry, schema
+from rlx.config import keys, registry, schema
 from rlx.config.schema import Algo
 from rlx.language import evaluate
 from rlx.language.config import LanguageConfig
@@ -117,7 +117,7 @@ def inherit(raw: dict[str, Any], source: Saved, key: str, where: str, words: Seq
         kind = "scores completions and writes none" if scores else f"is a policy of {saved['algo'].get('name')}"
         raise ConfigError(f"{where}: the network of that run {kind}; {key} needs a run of another algorithm")
     if key == "init":
-        _same_network(raw["model"], saved["model"], where, words)
+        keys.check_unasked("model", raw["model"], saved["model"], where, words)
         raw["model"] = {**saved["model"]}
     _same_shape(raw["model"], saved["model"], where)
     if (path := saved["model"]["path"]) is not None:  # its tokenizer is its own, and reads any text
@@ -154,17 +154,6 @@ def _of(raw: Mapping[str, Any], where: str, tokenizer: huggingface.HFTokenizer |
         return _task(schema.section(kind, raw["task"], "task"), tokenizer)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
-
-
-def _same_network(model: Mapping[str, Any], saved: Mapping[str, Any], where: str, words: Sequence[str]) -> None:
-    for word in words:
-        section, dot, key = word.lstrip("+").partition("=")[0].partition(".")
-        for name in [key] if dot else model:
-            if section == "model" and model.get(name) != saved.get(name):
-                raise ConfigError(
-                    f"model.{name}={shown(model.get(name))}: {where} has a network with "
-                    f"model.{name}={shown(saved.get(name))}, which comes with its weights"
-                )
 
 
 def _same_shape(model: Mapping[str, Any], saved: Mapping[str, Any], where: str) -> None:

@@ -76,7 +76,7 @@ def _find(value: str, where: str, name: str, raw: Mapping[str, Any], world: Modu
             return reader.resolve(value).resolve()
         except reader.NotARun as error:
             raise ConfigError(f"{where}: {str(error).removeprefix(f'{value}: ')}") from None
-    algos = registry.algorithms_of("language")
+    algos = registry.algorithms_of(next(kind for kind, section in registry.WORLDS.items() if section == place))
     if not algo and name in algos:  # reward_model=latest
         algo = name
     root, files = Path(raw["runs_dir"]), _files(raw, world)

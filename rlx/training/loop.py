@@ -140,6 +140,8 @@ class Loop:
         self._owed: str | None = own.get("owed")  # the hash of the weights whose evaluation is
         self._state = state.pop("run") if state else None  # it goes as soon as the run moves on
         self.run = Run(self.path, self.device, self.cfg.seed, self._state, init_from.saved)
+        if not state and (begin := getattr(self.world, "begin", None)):
+            begin(self.cfg, self.run)
         self.saved = (checkpoint.kind, checkpoint.step) if checkpoint else None
         self.step = self.first = self.run.step
         self._mapped: float | None = (

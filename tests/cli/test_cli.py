@@ -408,3 +408,14 @@ def test_the_verdict_comes_first_and_losses_only_where_they_are_asked_for(place:
     assert "  train/approx_kl" in long.out
     again = forks("resume", short.run, "total_steps=1024", "--verbose", cwd=place)
     assert "  train/approx_kl" in again.out, again.err
+
+
+def test_presets_are_listed_by_algorithm_environment_or_task(forks: Forks, tmp_path: Path) -> None:
+    def names(*words: str) -> set[str]:
+        return {row["name"] for row in json.loads(forks("list", *words, "--json", cwd=tmp_path).out)}
+
+    of_ppo = names("presets", "algo=ppo")
+    assert {"ppo_cartpole", "ppo_acrobot"} <= of_ppo and not {name for name in of_ppo if name.startswith("ppo_penalty")}
+    assert names("presets", "algo=ppo", "env=cartpole") == {"ppo_cartpole"} and "ppo" in names("algos")
+    done = forks("list", "algos", "env=cartpole", cwd=tmp_path)
+    assert done.code == 2 and "only presets are listed by a key" in done.err

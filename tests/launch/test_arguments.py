@@ -107,4 +107,4 @@ def test_what_a_foreign_name_means_is_there() -> None:
     words = [["algo=ppo"], *([f"algo={name}", "env=pendulum"] for name in ("sac", "td3", "dqn", "a2c"))]
     words += [["algo=grpo", "task=add2"], ["algo=rlhf_ppo", "task=add2"], ["env=gym"], ["algo=actor_critic"]]
     known = {key for each in words for key in kind.keys(each)}
-    assert set(foreign.NAMES) - {"name", "tags", "init"} <= known
+    assert set(foreign.NAMES) <= known

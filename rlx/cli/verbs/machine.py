@@ -1,12 +1,14 @@
 """rlx list, doctor, completion: what there is."""
 
+import json
 from typing import Annotated
 
 import typer
 
 from rlx import __version__
+from rlx.base.errors import UserError
 from rlx.cli import printing
-from rlx.cli.verbs.base import app, check_choice
+from rlx.cli.verbs.base import Json, app, check_choice
 
 LISTS: dict[str, str | None] = {
     "algos": "algo",
@@ -22,10 +24,35 @@ LISTS: dict[str, str | None] = {
 
 
 @app.command(name="list")
-def list_(what: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(LISTS)}.")]) -> None:
-    """What there is to choose from."""
+def list_(
+    what: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(LISTS)}.")],
+    only: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Of presets: algo=, env= or task=.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What there is to choose from: rlx list presets algo=ppo."""
     check_choice("list ", what, LISTS, "list")
-    printing.table((_files(group) if (group := LISTS[what]) else _named(what)) or [("nothing", "", "")])
+    rows = _files(group) if (group := LISTS[what]) else _named(what)
+    if only:
+        rows = _of(rows, what, only)
+    if as_json:
+        print(json.dumps([dict(zip(("name", "from", "about"), row)) for row in rows]))
+    else:
+        printing.table(rows or [("nothing", "", "")])
+
+
+def _of(rows: list[tuple[str, ...]], what: str, only: list[str]) -> list[tuple[str, ...]]:
+    """The presets of an algorithm, an environment, a task. Raises UserError."""
+    from rlx.config import registry
+
+    for word in only:
+        key, _, value = word.partition("=")
+        if what != "presets" or key not in ("algo", "env", "task"):
+            raise UserError(f"list {what} {word}: only presets are listed by a key, algo=, env= or task=")
+        check_choice(f"{key}=", value, registry.options(key), "choice")
+        rows = [row for row in rows if value in registry.pair_of(row[0])]
+    return rows
 
 
 def _files(group: str) -> list[tuple[str, ...]]:

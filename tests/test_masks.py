@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from masked_envs import ALLOWED, BEST, REWARD
-from tiny_runs import Child, checkpoints, config, die_at, result, resume, serves, train
+from tiny_runs import Child, checkpoints, die_at, result, resume, serves, train
 
 from rlx.base.errors import ConfigError
 from rlx.config import registry
@@ -23,8 +23,13 @@ from rlx.envs.spaces import EnvError, EnvFault, mask_size, split_mask
 from rlx.tabular.parts import Greedy, Table
 from rlx.training import runner
 
-ALGORITHMS = [name for name in sorted(registry.algorithms_of("control")) if serves(name, "Discrete")]
-TABULAR = [name for name in ALGORITHMS if config("unused", algo=name)["algo"]["implementation"] == "q_learning"]
+FACTS = {name: registry.facts(registry.values("algo", name)["implementation"]) for name in registry.options("algo")}
+ALGORITHMS = [
+    name
+    for name in sorted(registry.algorithms_of("control"))
+    if serves(name, "Discrete") and not FACTS[name].needs  # these have no transition table
+]
+TABULAR = [name for name in ALGORITHMS if FACTS[name].observations == ("Discrete", "OneHot")]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
@@ -205,8 +210,8 @@ def test_every_algorithm_trains_is_judged_and_resumes_exactly_where_forbidden_ac
 
 @pytest.mark.parametrize("algo", [name for name in ALGORITHMS if name not in TABULAR and "dqn" not in name])
 def test_multidiscrete_masks_and_masks_by_a_method(algo: str, tmp_path) -> None:
-    facts = registry.facts(config("unused", algo=algo)["algo"]["implementation"])
-    ids = ["Method-v0", *["Pairs-v0"] * (facts.actions is None and algo != "actor_critic_q")]
+    q_critic = registry.values("algo", algo).get("critic") == "q"
+    ids = ["Method-v0", *["Pairs-v0"] * (FACTS[algo].actions is None and not q_critic)]
     for id in ids:
         train(tmp_path, **changes(algo, id))
 

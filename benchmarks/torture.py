@@ -207,7 +207,7 @@ def kills(case: Case, table: Table, count: int) -> None:
 def signals(case: Case, table: Table, count: int) -> None:
     kept, slowest, faster, broken = 0, 0.0, 0, []
     for trial in range(count):
-        number = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)[trial % 3]
+        number = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)[trial % 4]
         process, path = case.begin(f"signal{trial}")
         time.sleep(case.rng.random() * 0.7 * case.seconds)
         children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
@@ -228,8 +228,8 @@ def signals(case: Case, table: Table, count: int) -> None:
         if not fine:
             broken.append(f"{number.name} {process.returncode} {stopped['status']} {stopped['step']}")
     table.add(
-        f"SIGINT, SIGTERM, SIGUSR1 at random times, {case.name}",
-        "exit 130, 143, 138; a checkpoint of that very step; no orphans; the resumed run is equal",
+        f"SIGINT, SIGTERM, SIGUSR1, SIGHUP at random times, {case.name}",
+        "exit 130, 143, 138, 129; a checkpoint of that very step; no orphans; the resumed run is equal",
         count,
         kept,
         slowest_stop_s=round(slowest, 2),
@@ -347,6 +347,122 @@ def full_disk(case: Case, table: Table) -> None:
             int(code == 0 and warned and case.same(path)),
         )
 
+    path = case.cut("full-resume")
+    (path / "checkpoints" / ".tmp-x").mkdir()
+    code, _, err = rlx("resume", str(path), limit=size["*.safetensors"] - 1)
+    again, _, _ = rlx("resume", str(path))
+    table.add(
+        "disk full at a resume, beside a directory .tmp-x",
+        "exit 1, one line with path and bytes; resumed with room: equal", 1,
+        int(code == 1 and one_line(err) and "bytes to write" in err and again == 0 and case.same(path)),
+    )  # fmt: skip
+
+
+LINKS = ("metrics.jsonl", "rlx.log", "checkpoints", ".lock", "videos", "status.json", "run.json", "config.yaml")
+
+
+def links(case: Case, table: Table) -> None:
+    """Links inside a run directory to places outside of it, which must stay as they are."""
+    path, kept = case.cut("links"), 0
+    for name in LINKS:
+        copy = Path(shutil.copytree(path, case.place / f"link-{name}"))
+        outside = case.place / f"outside-of-{name}"
+        if (copy / name).exists():
+            shutil.move(copy / name, outside)
+        elif name == "videos":
+            outside.mkdir()
+        else:
+            outside.write_text("another's\n")
+        (copy / name).symlink_to(outside)
+        before = contents(outside)
+        code, _, err = rlx("resume", str(copy))
+        kept += code == 2 and one_line(err) and "is a link" in err and contents(outside) == before
+    table.add("a link inside a run directory", "exit 2, one line, its target as it was", len(LINKS), kept)
+
+
+def contents(place: Path) -> dict[str, bytes]:
+    files = [place] if place.is_file() else [file for file in place.rglob("*") if file.is_file()]
+    return {str(file): file.read_bytes() for file in files}
+
+
+def flips(case: Case, table: Table, count: int) -> None:
+    """One flipped bit in each of a run's texts. What is no text any more, or another one, is said."""
+    path, kept, broken = case.cut("flips"), 0, []
+    names = ("run.json", "config.yaml", "status.json", "metrics.jsonl")
+    for trial in range(count):
+        name = names[trial % len(names)]
+        copy = Path(shutil.copytree(path, case.place / f"flip{trial}"))
+        data = bytearray((copy / name).read_bytes())
+        place = case.rng.randrange(len(data))
+        data[place] ^= 1 << case.rng.randrange(8)
+        (copy / name).write_bytes(data)
+        code, _, err = rlx("resume", str(copy))
+        said = code == 2 and one_line(err) or code == 0 and "rlx: warning: " in err
+        fine = said or code == 0 and case.same(copy)
+        kept += fine
+        if not fine:
+            broken.append(f"{name} byte {place}: exit {code} {err[-200:]}")
+        shutil.rmtree(copy)
+    table.add(
+        "one flipped bit in run.json, config.yaml, status.json, metrics.jsonl",
+        "the equal result, or one line that says what has changed", count, kept, broken=broken,
+    )  # fmt: skip
+
+
+def gone(case: Case, table: Table) -> None:
+    """A run whose directory, or a file of it, is deleted under itself."""
+    names, kept = (".", "metrics.jsonl", ".lock"), 0
+    for name in names:
+        process, path = case.begin(f"gone{name}", "total_steps=100_000_000")
+        time.sleep(1.0)
+        victim = path if name == "." else path / name
+        victim.unlink() if victim.is_file() else shutil.rmtree(victim, ignore_errors=True)
+        if name == ".":
+            shutil.rmtree(victim, ignore_errors=True)  # a file may have come in between
+        _, err = process.communicate(timeout=120)
+        kept += process.returncode == 1 and one_line(err) and (name != "." or not (path / "config.yaml").exists())
+    table.add(
+        "a run, its log, its lock deleted under itself", "exit 1, one line; nothing comes back",
+        len(names), kept,
+    )  # fmt: skip
+
+
+EVIL = """
+import pathlib
+import gymnasium
+pathlib.Path(__file__).with_name("ran").touch()
+class Evil(gymnasium.make("CartPole-v1").unwrapped.__class__): ...
+"""
+
+
+def trust(case: Case, table: Table) -> None:
+    """A run directory of somebody else's that names code: nothing runs it without --trust."""
+    place = case.place / "evil"
+    place.mkdir()
+    (place / "evil.py").write_text(EVIL)
+    path = Path(shutil.copytree(case.whole, place / "run"))
+    config = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(config.replace("id: CartPole-v1", f"id: '{place / 'evil.py'}:Evil'"))
+    verbs, kept = (("resume",), ("eval",), ("play", "--gif", str(place / "a.gif")), ("export", "--to", "onnx")), 0
+    for verb, *more in verbs:
+        code, _, err = rlx(verb, str(path), *more)
+        kept += code == 2 and one_line(err) and "--trust" in err and not (place / "ran").exists()
+    table.add("a run directory that names a file of code", "exit 2, one line that names --trust", len(verbs), kept)
+
+
+def closed(case: Case, table: Table) -> None:
+    """Nobody listens."""
+    kept = 0
+    for streams in (">&-", "2>&-", "<&-", ">&- 2>&- <&-"):
+        runs = case.place / f"closed{streams}".replace(" ", "")
+        words = [sys.executable, "-m", "rlx", "train", *case.words, f"runs_dir={runs}"]
+        code = subprocess.run(
+            ["sh", "-c", f'exec "$@" {streams}', "sh", *words], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+        ).returncode  # fmt: skip
+        kept += code == 0 and case.same(next(runs.rglob("run.json")).parent)
+    table.add("stdout, stderr, stdin, all of them closed", "exit 0, the equal result", 4, kept)
+
 
 def determinism(case: Case, table: Table) -> None:
     """Twice the same; and whether anyone looks does not matter."""
@@ -386,13 +502,18 @@ def main() -> None:
         with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
             cases = list(pool.map(lambda name: Case(name, Path(place, name.replace(" ", "-")), options.quick), names))
             first = cases[0]
-            few = 3 if options.quick else 15
+            few = 4 if options.quick else 16
             jobs: list[Callable[[], None]] = [lambda case=case: kills(case, table, count) for case in cases]  # type: ignore[misc]
             jobs += [lambda case=case: signals(case, table, few) for case in cases[: 1 if options.quick else None]]  # type: ignore[misc]
             jobs.append(lambda: damage(first, table, *((40, 20) if options.quick else (300, 100))))
             jobs.append(lambda: nothing_good(first, cases[-1], table))
             jobs.append(lambda: crowd(first, table, 2 if options.quick else 20))
             jobs.append(lambda: full_disk(first, table))
+            jobs.append(lambda: links(first, table))
+            jobs.append(lambda: flips(first, table, 12 if options.quick else 200))
+            jobs.append(lambda: gone(first, table))
+            jobs.append(lambda: trust(first, table))
+            jobs.append(lambda: closed(first, table))
             if not options.quick:
                 jobs.append(lambda: determinism(first, table))
             for job in [pool.submit(job) for job in jobs]:

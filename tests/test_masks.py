@@ -246,7 +246,7 @@ def test_a_film_of_a_masked_policy_takes_allowed_actions(tmp_path) -> None:
     cfg, policy = runner.open_policy(train(tmp_path, **changes("ppo")))
     with pytest.raises(EnvError, match="cannot render|render"):
         render_episode(policy, cfg.env, 0)
-    assert runner.world_of(cfg).play(policy, cfg, 0, 100, None, 25)[1] == 4
+    assert runner.world_of(cfg).watch(policy, cfg, 0, 100, False)[1] == 4
 
 
 # -- seeding, options, evaluation ----------------------------------------------------------------------------------

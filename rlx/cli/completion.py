@@ -24,7 +24,10 @@ FLAGS: dict[str, tuple[str, ...]] = {  # of each verb; a test holds them against
         "--episodes", "--prompts", "--k", "--seed", "--stochastic", "--checkpoint", "--device", "--trust", "--json",
         "--help",
     ),
-    "play": ("--gif", "--seed", "--checkpoint", "--steps", "--fps", "--trust", "--help"),
+    "play": (
+        "--gif", "--out", "--seed", "--checkpoint", "--stochastic", "--strip", "--trajectory", "--steps", "--fps",
+        "--trust", "--json", "--help",
+    ),
     "sample": ("--count", "--greedy", "--temperature", "--seed", "--checkpoint", "--trust", "--json", "--help"),
     "draw": ("--out", "--dims", "--checkpoint", "--trust", "--help"),
     "ls": ("--where", "--sort", "--json", "--help"),

@@ -4,7 +4,6 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -223,15 +222,12 @@ def picture(cfg: ControlConfig[Algo], module: ModuleType, run: Run) -> Canvas | 
             return None
 
 
-def play(policy: Any, cfg: ControlConfig[Algo], seed: int, steps: int, gif: Path | None, fps: int) -> tuple[float, int]:
-    """One episode, to a GIF or to a window. Returns the return and the length."""
-    if gif is None:
-        if not evaluate.has_display():
-            print("rlx: note: no display here; --gif out.gif writes a picture", file=sys.stderr)
-        return evaluate.watch_episode(policy, cfg.judged_in, seed, steps)
-    frames, total, length = evaluate.render_episode(policy, cfg.judged_in, seed, max_steps=steps, every=2, width=400)
-    evaluate.save_gif(frames, gif, fps=fps)
-    return total, length
+def watch(policy: Any, cfg: ControlConfig[Algo], seed: int, steps: int, stochastic: bool) -> tuple[float, int]:
+    """One episode in a window, where there is a display. Returns the return and the length."""
+    if not evaluate.has_display():
+        print("rlx: note: no display here; --gif out.gif writes a picture", file=sys.stderr)
+    rng = np.random.default_rng([seed, 3]) if stochastic else None
+    return evaluate.watch_episode(lambda obs: policy(obs, rng), cfg.judged_in, seed, steps)
 
 
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.

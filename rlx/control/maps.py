@@ -217,8 +217,9 @@ def _plane(
     """Which plane, and an episode in it where one had to be played to see where states are."""
     env = make_env(cfg.env)
     env.close()
-    if dims is None and not cfg.env.wrappers and (plane := PLANES.get(type(env.unwrapped).__name__)):
-        return plane, None
+    known = None if dims is not None or cfg.env.wrappers else PLANES.get(type(env.unwrapped).__name__)
+    if known and known.observe(np.zeros(1), np.zeros(1)).shape[1] == size:
+        return known, None
     names = getattr(env.unwrapped, "observation_names", None) or [f"observation {i}" for i in range(size)]
     if dims is None and size != 2:
         raise NoMap(f"env.id={cfg.env.id}: observations have {size} dimensions; --dims I,J says which two (from 0 on)")

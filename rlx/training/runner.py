@@ -2,6 +2,7 @@
 tasks are in the worlds."""
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ from rlx.base.streams import others_on_stderr
 from rlx.config import keys, odd, own_code, registry
 from rlx.config.schema import Config, implementation, validate
 from rlx.loggers import loggers
-from rlx.run import Run
+from rlx.run import Run, Stateful
 from rlx.rundir import layout, provenance, reader
 from rlx.rundir.checkpoint import CheckpointError, Checkpoints, Found
 from rlx.rundir.layout import Status, read_config
@@ -287,6 +288,41 @@ def open_policy(
     policy = world_of(cfg).load_policy(cfg, module, run)
     _warn(run)
     return cfg, policy
+
+
+class _Begun(Exception):
+    """A run has told what it tracks: it is as it begins."""
+
+
+class _Beginning(Run):
+    """A run that is only begun: its algorithm stops before the first step, when it says what it tracks."""
+
+    def track(self, **objects: Stateful) -> None:
+        super().track(**objects)
+        raise _Begun
+
+
+def untrained_policy(path: Path, trust: bool = False) -> tuple[Config, Any]:
+    """The policy with which a run began: what a seed decides, so that no checkpoint need hold it."""
+    raw = read_config(path)
+    code_record.enter(path, raw, trust)
+    cfg, module = typed(raw)
+    devices.prepare(cfg.threads)
+    with tempfile.TemporaryDirectory() as place:
+        run = _Beginning(Path(place), torch.device("cpu"), cfg.seed, None, init_from.saved)
+        with contextlib.suppress(_Begun):
+            next(iter(module.train(cfg, run)))
+        return cfg, world_of(cfg).load_policy(cfg, module, run)
+
+
+def middle_checkpoint(path: Path) -> int | None:
+    """The step of the checkpoint nearest to half of the run; None where all are nearer to an end of it."""
+    raw = read_config(path)
+    cfg, _ = typed(raw)
+    kept = _checkpoints(path, cfg, raw)
+    steps = sorted({step for kind in ("step", "best", "final") for step in kept.steps(kind)})
+    middle = min(steps, key=lambda step: abs(step - steps[-1] / 2), default=None)
+    return middle if middle is not None and middle <= 0.75 * steps[-1] else None
 
 
 def world_of(cfg: Config) -> ModuleType:

@@ -1,5 +1,6 @@
 """rlx eval, play, sample: what a run's policy can do."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,26 +73,81 @@ def _refuse(options: dict[str, Any], run: str, instead: str) -> None:
 @app.command()
 def play(
     run: RunName,
-    gif: Annotated[Path | None, typer.Option(help="Write the episode to this GIF.")] = None,
+    gif: Annotated[
+        Path | None, typer.Option("--gif", "--out", "-o", help="Write the episode to this .gif or .mp4.")
+    ] = None,
     seed: Seed = 0,
     checkpoint: Checkpoint = "latest",
+    stochastic: Annotated[
+        bool, typer.Option("--stochastic", help="Sample actions instead of taking the mode.")
+    ] = False,
+    strip: Annotated[
+        bool, typer.Option("--strip", help="Show the untrained, the half trained and the trained policy side by side.")
+    ] = False,
+    trajectory: Annotated[
+        bool, typer.Option("--trajectory", help="Print state, action and reward of each step.")
+    ] = False,
     steps: Annotated[int, typer.Option(min=1, help="Maximum number of steps.")] = 1000,
-    fps: Annotated[int, typer.Option(min=1, max=50, help="Frames per second of the GIF.")] = 25,
+    fps: Annotated[int | None, optional(min=1, max=50, help="Frames per second (the environment's own).")] = None,
     trust: Trust = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the return, and the trajectory, as JSON.")] = False,
 ) -> None:
-    """Let a run's policy play one episode, in a window or with --gif to a picture."""
+    """Let a run's policy play one episode, in a window or with --gif to a film."""
     path = run_path(run)
     if _on_task(path):
         raise UserError(f"play {run}: this is a language-model run; use rlx sample {run}")
+    if strip and gif is None:
+        gif = Path("strip.gif")
     if gif is not None:
-        check_out(gif, (".gif",), "--gif")
+        check_out(gif, (".gif", ".mp4"), "--gif")
     set_one_thread()
     from rlx.training import runner
 
     with others_on_stderr():
-        cfg, policy = runner.open_policy(path, checkpoint, trust=trust)
-        total, length = runner.world_of(cfg).play(policy, cfg, seed, steps, gif, fps)
+        opened: tuple[Any, Any] = runner.open_policy(path, checkpoint, trust=trust)
+        cfg, policy = opened
+        if gif is None and not trajectory and not as_json:
+            total, length = runner.world_of(cfg).watch(policy, cfg, seed, steps, stochastic)
+            rows: list[dict[str, Any]] = []
+        else:
+            total, length, rows = _recorded(path, cfg, policy, gif, seed, steps, fps, stochastic, strip, trust)
+    if as_json:
+        print(json.dumps({"return": total, "length": length, "seed": seed, **({"steps": rows} if trajectory else {})}))
+        return
+    if trajectory:
+        printing.table([("step", "s", "a", "r"), *(tuple(str(x) for x in row.values()) for row in rows)], right=(0, 3))
     print(f"return {total:.2f} in {length} steps (seed {seed})" + (f", written to {gif}" if gif else ""))
+
+
+def _recorded(
+    path: Path, cfg: Any, policy: Any, gif: Path | None, seed: int, steps: int, fps: float | None, stochastic: bool,
+    strip: bool, trust: bool,
+) -> tuple[float, int, list[dict[str, Any]]]:  # fmt: skip
+    """Play an episode, film it where that is wanted; its return, length and trajectory."""
+    from rlx.control import recording
+    from rlx.control.policy import make_one
+    from rlx.training import runner
+
+    policies = {"trained" if strip else "": policy}
+    if strip:
+        policies = {"untrained": runner.untrained_policy(path, trust)[1]}
+        if (middle := runner.middle_checkpoint(path)) is not None:
+            policies[f"step {middle:,}"] = runner.open_policy(path, str(middle), trust=trust)[1]
+        policies["trained"] = policy
+    width = None if gif is None else 280 if strip else 400
+    made = [
+        recording.record(each, cfg.judged_in, seed, steps, width, stochastic, name) for name, each in policies.items()
+    ]
+    if gif is not None:
+        film = recording.side_by_side(made) if strip else made[0]
+        try:
+            recording.write(film, gif, fps)
+        except OSError as error:
+            raise UserError(f"--gif={gif}: cannot be written: {error.strerror or error}") from None
+    envs = make_one(cfg.env)
+    envs.close()
+    one_hot = type(envs.raw_observation_space).__name__ in ("Discrete", "OneHot")
+    return made[-1].total, len(made[-1].steps), made[-1].rows(one_hot)
 
 
 @app.command()

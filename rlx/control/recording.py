@@ -1,0 +1,152 @@
+"""An episode of a policy as it was played: every frame, what was seen, done and earned, and what the policy thought."""
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from rlx.base import extras, global_rngs
+from rlx.base.canvas import FAINT, INK, PAPER, font
+from rlx.base.errors import UserError
+from rlx.control import evaluate
+from rlx.control.map_picture import ACTIONS, number
+from rlx.control.policy import Judgement, judge
+from rlx.envs.episodes import PLAY
+from rlx.envs.single import EnvConfig
+from rlx.envs.spaces import EnvError
+
+FPS = 30.0  # of an environment that does not say how fast it is
+FASTEST = 50.0  # frames a second of a GIF: viewers slow down what is faster
+LINE = 16  # pixels of a line below the picture
+MOST = 8  # actions whose numbers are written
+
+
+class Step(NamedTuple):
+    obs: np.ndarray
+    action: Any
+    reward: float
+    thought: Judgement
+
+
+@dataclass
+class Recording:
+    steps: list[Step] = field(default_factory=list)
+    frames: list[Image.Image] = field(default_factory=list)  # one more than steps
+    total: float = 0.0
+    fps: float = FPS
+
+    def rows(self, one_hot: bool) -> list[dict[str, Any]]:
+        """{step, s, a, r} of each step; s of a table is the state's number."""
+        rows = []
+        for t, step in enumerate(self.steps):
+            s = int(step.obs.argmax()) if one_hot else [round(float(x), 4) for x in step.obs.ravel()]
+            rows.append({"step": t, "s": s, "a": np.asarray(step.action).tolist(), "r": step.reward})
+        return rows
+
+
+def record(
+    policy: Callable[..., np.ndarray], cfg: EnvConfig, seed: int, max_steps: int, width: int | None = None,
+    stochastic: bool = False, name: str = "",
+) -> Recording:  # fmt: skip
+    """The episode of a play seed; with a `width` its frames are drawn, and below each what was thought and earned."""
+    rng = np.random.default_rng([seed, 3]) if stochastic else None
+    mode = "rgb_array" if width is not None else None
+    made = Recording()
+    with global_rngs.seeded(seed), closing(evaluate._opened(cfg, PLAY, seed, max_steps, mode=mode)) as envs:
+        obs = envs.reset()
+        fps = (envs.envs[0].metadata or {}).get("render_fps")
+        made.fps = float(fps) if isinstance(fps, int | float) and fps > 0 else FPS
+        while True:
+            over = envs.results[0] is not None
+            thought = {} if over else {key: value[0] for key, value in judge(policy, obs).items()}
+            if width is not None:
+                words = f"{name}{': ' if name else ''}step {len(made.steps)}  return {made.total:.6g}"
+                made.frames.append(_framed(_picture(envs.envs[0], cfg, width), words, thought))
+            if over:
+                return made
+            action = policy(obs, rng) if rng is not None else policy(obs)
+            seen = obs[0].copy()
+            reward = float(envs.step(action)[0][0])
+            made.total += reward
+            made.steps.append(Step(seen, action[0], reward, thought))
+
+
+def _picture(env: Any, cfg: EnvConfig, width: int) -> Image.Image:
+    try:
+        frame = env.render()
+    except Exception as error:
+        raise EnvError(f"env.id={cfg.id}: cannot render: {type(error).__name__}: {error}") from error
+    if not isinstance(frame, np.ndarray):
+        raise EnvError(f"env.id={cfg.id}: render gave no picture; it may have no rgb_array mode")
+    image = Image.fromarray(np.ascontiguousarray(frame, np.uint8)).convert("RGB")
+    if image.width == width:
+        return image
+    return image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.BILINEAR)
+
+
+def _framed(picture: Image.Image, words: str, thought: Judgement) -> Image.Image:
+    """The picture with two lines below it: step, return and V(s); pi(a|s) or Q(s, a) with a bar for each action."""
+    if "value" in thought:
+        words += f"  V(s) {number(float(thought['value']))}"
+    framed = Image.new("RGB", (picture.width, picture.height + 2 * LINE + 6), PAPER)
+    framed.paste(picture, (0, 0))
+    draw, top = ImageDraw.Draw(framed), picture.height + 3
+    draw.text((4, top), words, INK, font(12))
+    name = next((key for key in ("probability", "q") if key in thought), None)
+    if name is None or len(thought[name]) > MOST:
+        return framed
+    values = np.asarray(thought[name], float)
+    label = "pi(a|s)" if name == "probability" else "Q(s, a)"
+    draw.text((4, top + LINE), label, FAINT, font(11))
+    room = (picture.width - 58) / len(values)
+    for a, value in enumerate(values):
+        x, y = 56 + a * room, top + LINE
+        if name == "probability":
+            draw.rectangle((x, y + 2, x + max(1.0, float(value) * (room - 6)), y + LINE - 2), (205, 222, 238))
+        best = value == np.nanmax(values)
+        draw.text((x + 2, y), f"{a}: {number(float(value))}", ACTIONS[0] if best else FAINT, font(11))
+    return framed
+
+
+def side_by_side(recordings: Sequence[Recording]) -> Recording:
+    """Several at once, each until the longest has ended."""
+    count = max(len(one.frames) for one in recordings)
+    frames = []
+    for t in range(count):
+        parts = [one.frames[min(t, len(one.frames) - 1)] for one in recordings]
+        whole = Image.new("RGB", (sum(p.width for p in parts) + 8 * (len(parts) - 1), parts[0].height), PAPER)
+        for i, part in enumerate(parts):
+            whole.paste(part, (sum(p.width + 8 for p in parts[:i]), 0))
+        frames.append(whole)
+    return Recording(frames=frames, fps=recordings[0].fps)
+
+
+def write(made: Recording, path: Path, fps: float | None = None) -> None:
+    """A GIF or an MP4 at the environment's own speed. A GIF of a faster one than FASTEST leaves frames out."""
+    fps = fps or made.fps
+    if path.suffix.lower() == ".mp4":
+        _write_mp4(made, path, fps)
+        return
+    every = math.ceil(fps / FASTEST)
+    frames = [*made.frames[:-1:every], made.frames[-1]]
+    evaluate.save_gif(frames, path, fps=fps / every)
+
+
+def _write_mp4(made: Recording, path: Path, fps: float) -> None:
+    try:
+        import imageio_ffmpeg
+    except ModuleNotFoundError:
+        raise UserError(f"--out={path}: imageio_ffmpeg is not installed ({extras.install('film')})") from None
+    width, height = (2 * (side // 2) for side in made.frames[0].size)  # codecs want even sides
+    with contextlib.closing(
+        imageio_ffmpeg.write_frames(str(path), (width, height), fps=fps, macro_block_size=2)
+    ) as film:
+        film.send(None)
+        for frame in made.frames:
+            film.send(np.ascontiguousarray(np.asarray(frame)[:height, :width]))

@@ -10,11 +10,12 @@ import os
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rlx.base.errors import ConfigError, UserError
 from rlx.base.signals import STOPPING, Interrupted, RunFailed, handled, name_of
@@ -54,6 +55,70 @@ def apart(work: Callable[[], Any]) -> Any:
         finally:
             if passed and not isinstance(sys.exception(), Interrupted):
                 raise KeyboardInterrupt if passed[0] == signal.SIGINT else SystemExit(128 + passed[0])
+
+
+class Several:
+    """Pieces of work in processes of their own, `count` at once. Within `with`, signals that stop a run are passed on
+    to each and kept in `passed`; after one nothing more is begun. Its end waits for all."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.pids, self.passed = count, set[int](), list[int]()
+        self._handlers = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._handlers.enter_context(handled(lambda number, _: self._pass_on(number)))
+        return self
+
+    def __exit__(self, kind: type | None, *_: Any) -> None:
+        with self._handlers:
+            if kind is not None:
+                self._pass_on(signal.SIGTERM)
+            self.wait()
+
+    def begin(self, work: Callable[[], Any]) -> None:
+        """Begin a piece once there is room for it. What it returns or raises is its own affair."""
+        self.wait(self.count - 1)
+        if self.passed:
+            return
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        parent = os.getpid()
+        with _held():
+            if (pid := os.fork()) == 0:
+                _piece(work, parent)
+            self.pids.add(pid)
+
+    def wait(self, most: int = 0) -> None:
+        """Until no more than `most` are at work."""
+        while len(self.pids) > (0 if self.passed else most):
+            for pid in list(self.pids):
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    self.pids.discard(pid)
+            time.sleep(0.02)
+
+    def _pass_on(self, number: int) -> None:
+        self.passed.append(number)
+        for pid in self.pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+def _piece(work: Callable[[], Any], parent: int) -> None:
+    """Never returns."""
+    code = 1
+    try:
+        os.setpgid(0, 0)  # Ctrl-C comes once, from the process that waits
+        die_with(parent)
+        for number in STOPPING:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        work()
+        code = 0
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(code)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ SCRIPTS = {shell: Path(__file__).parent / "templates" / f"rlx.{shell}" for shell
 FLAGS: dict[str, tuple[str, ...]] = {  # of each verb; a test holds them against the verbs themselves
     "train": (
         "--multirun", "--continue", "--cfg", "--info", "--config-dir", "--config-name", "--package", "--resolve",
-        "--run", "--verbose", "--help", "--hydra-help", "--version", "--dry-run", "--quiet", "--json",
+        "--run", "--verbose", "--help", "--hydra-help", "--version", "--dry-run", "--quiet", "--json", "--jobs",
     ),
     "resume": ("--trust", "--verbose", "--quiet", "--json", "--help"),
     "sweep": ("--jobs", "--config-dir", "--train", "--seeds", "--json", "--help"),

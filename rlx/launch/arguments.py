@@ -23,6 +23,7 @@ from rlx.launch import foreign
 from rlx.rundir import home
 
 SHORT = {
+    "-j": "--jobs",
     "-h": "--help", "-r": "--run", "-m": "--multirun", "-c": "--cfg", "-p": "--package", "-i": "--info",
     "-cn": "--config-name", "-cd": "--config-dir", "-cp": "--config-path", "-sc": "--shell-completion",
 }  # fmt: skip
@@ -34,6 +35,7 @@ VALUED: dict[str, tuple[str, ...]] = {  # flag: the values it takes, () for any
     "--package": (),
     "--config-name": (),
     "--config-dir": (),
+    "--jobs": (),
 }
 REFUSED = {
     "--config-path": "it would replace rlx's own files; add yours with --config-dir DIR or put them into ./conf",
@@ -160,6 +162,8 @@ def _check_value(flag: str, value: str | None) -> None:
         return
     if VALUED[flag] and value not in VALUED[flag]:
         raise ConfigError(f"{flag}={value}: no such choice{choices_hint(value, VALUED[flag])}")
+    if flag == "--jobs" and not (value.isdecimal() and 1 <= int(value) <= 256):
+        raise ConfigError(f"-j={value}: must be a number of jobs at once, from 1 to 256")
     if flag == "--config-dir" and not Path(value).is_dir():
         raise ConfigError(f"--config-dir={value}: no such directory")
 
@@ -170,6 +174,10 @@ def _check_combination(words: Words) -> None:
         raise ConfigError(f"{' and '.join(given)}: only one of them at a time")
     if "--continue" in words.flags and not words.multirun:
         raise ConfigError("--continue: only with a grid (rlx train -m ... --continue); of one run: rlx resume RUN")
+    if "--jobs" in words.flags and not words.multirun:
+        raise ConfigError("-j: only with a grid (rlx train -m ... -j 4)")
+    if "--jobs" in words.flags and (other := [word for word in words.overrides if word.startswith("hydra/launcher=")]):
+        raise ConfigError(f"-j: {other[0]} decides how many jobs run at once")
     if "--quiet" in words.flags and "--json" in words.flags:
         raise ConfigError("--quiet and --json: only one of them at a time")
     if "--dry-run" in words.flags and not words.trains:

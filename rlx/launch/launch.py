@@ -4,7 +4,7 @@ import contextlib
 import os
 import shlex
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlx import __version__
 from rlx.analysis.curves import summary
 from rlx.base.errors import ConfigError, UserError
-from rlx.base.in_fork import Died, apart
+from rlx.base.in_fork import Died, Several, apart
 from rlx.base.signals import Interrupted
 from rlx.config import kind, registry
 from rlx.launch import arguments, chain, grid as grids
@@ -170,8 +170,10 @@ def _run_grid(given: arguments.Words, parsed: list[Override], command: list[str]
     overrides.append(f"hydra.sweep.dir={made}")
     try:
         with opened(given.config_dir) as hydra_object:
-            with progress.watching(grid) if progress is not None else contextlib.nullcontext():
+            with progress.watching(grid) if progress is not None else contextlib.nullcontext(), _several(given) as pool:
                 hydra_object.multirun(first(given), task, arguments.for_hydra(overrides))
+        if pool and pool.passed:
+            raise Interrupted(pool.passed[0], grid.directory, "", None)
     except (Interrupted, KeyboardInterrupt) as stop:
         number = stop.code - 128 if isinstance(stop, Interrupted) else signal.SIGINT
         text = f"interrupted with {len(grid.jobs())} of {grid.planned or 'the'} jobs ended"
@@ -188,8 +190,32 @@ def _run_grid(given: arguments.Words, parsed: list[Override], command: list[str]
     return grid
 
 
+_pool: Several | None = None  # of the grid that this process runs, where several jobs run at once
+
+
+@contextlib.contextmanager
+def _several(given: arguments.Words) -> Iterator[Several | None]:
+    """With -j N a pool for the jobs."""
+    global _pool
+    text = given.flags.get("--jobs")
+    count = int(text) if text and text.isdecimal() else 0
+    _pool = Several(count) if count > 1 and hasattr(os, "fork") else None
+    try:
+        with _pool or contextlib.nullcontext():
+            yield _pool
+    finally:
+        _pool = None
+
+
 def task(cfg: DictConfig) -> float | None:
     """One job of a grid, in this process or in a launcher's worker: module level, so that launchers can name it."""
+    if _pool is None:
+        return _task(cfg)
+    _pool.begin(lambda: _task(cfg))
+    return None
+
+
+def _task(cfg: DictConfig) -> float | None:
     settings = HydraConfig.get()
     set_threads(cfg.get("threads"))
     from rlx.training import runner

@@ -156,3 +156,13 @@ def test_workers_of_a_killed_grid_begin_no_further_job(tmp_path: Path, forks: Fo
     assert len(states) < 6
     again = forks("train", *words, "--continue", cwd=tmp_path)
     assert again.code == 0 and "6 of 6 jobs finished" in again.out, again
+
+
+def test_jobs_that_run_at_once_are_those_that_run_one_after_the_other(forks: Forks, tmp_path: Path) -> None:
+    grids = [forks("train", "-m", "seed=1,2,3", *words, *TINY, cwd=tmp_path) for words in (["-j", "3"], [])]
+    hashes = []
+    for done in grids:
+        assert done.code == 0 and "3 of 3 jobs finished" in done.out, done.err
+        rows = json.loads(forks("ls", done.run, "--json", cwd=tmp_path).out)
+        hashes.append({row["seed"]: row["weights_sha256"] for row in rows})
+    assert hashes[0] == hashes[1] and len(set(hashes[0].values())) == 3

@@ -9,9 +9,9 @@ from rlx.cli.printing.comparing import compared, differences
 from rlx.cli.printing.live import How, Live
 from rlx.cli.printing.outcomes import evaluated, finished, grid_summary, sampled
 from rlx.cli.printing.runs import details, doomed, jobs, listing, plotted, removed, states
-from rlx.cli.printing.text import place_of, quoted, ranking, table
+from rlx.cli.printing.text import FORMS, place_of, quoted, ranking, table, use_form
 
 __all__ = [
-    "How", "Live", "compared", "details", "differences", "doomed", "evaluated", "finished", "grid_summary", "jobs",
-    "listing", "place_of", "plotted", "quoted", "ranking", "removed", "sampled", "states", "table",
+    "FORMS", "How", "Live", "compared", "details", "differences", "doomed", "evaluated", "finished", "grid_summary", "jobs",
+    "listing", "place_of", "plotted", "quoted", "ranking", "removed", "sampled", "states", "table", "use_form",
 ]  # fmt: skip

@@ -1,9 +1,12 @@
 """`rlx diff` and `rlx compare`."""
 
+import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from rlx.base.errors import shown
+from rlx.cli.printing import text
 from rlx.cli.printing.text import heading, table
 
 FIRST = 12  # characters of a hash
@@ -58,23 +61,26 @@ def compared(comparison: Any) -> None:
             lines.append((side.name if not i else "", name, str(of["seeds"]), *numbers, side.label if not i else ""))
         if not side.curves:
             lines.append((side.name, "-", "0", "-", "-", "-", "-", side.label))
-    print(f"{comparison.metric}, {'lower' if comparison.lower else 'higher'} is better")
+    say = print if text.form == "text" else partial(print, file=sys.stderr)  # a table for a program is a table alone
+    say(f"{comparison.metric}, {'lower' if comparison.lower else 'higher'} is better")
     table(lines, right=(2, 3, 5, 6))
     for pair in comparison.pairs:
         who = f"{pair.first.name} against {pair.second.name}"
-        print(f"\n{who}")
-        rows = [("", "IQM difference", "P(improvement)", "")]
+        say(f"\n{who}")
+        rows = [("" if text.form == "text" else who, "IQM difference", "P(improvement)", "")]
         for result in pair.results:
             few, difference = min(result.seeds), result.difference
             between = f" {_interval(difference)}" if difference and few >= ENOUGH else ""
             apart = "-" if difference is None else f"{difference.value:+.4g}{between}"
             rows.append((result.place, apart, build.interval(result.improvement, few), result.verdict))
+        if text.form != "text":
+            print()
         if pair.results:
             table(rows)
         else:
             print("nothing to compare")
     for note in comparison.notes:
-        print(f"{'' if note is not comparison.notes[0] else chr(10)}note: {note}")
+        say(f"{'' if note is not comparison.notes[0] else chr(10)}note: {note}")
 
 
 def _interval(estimate: Any) -> str:

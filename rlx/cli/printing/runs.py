@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rlx.base.errors import shown
+from rlx.cli.printing import text
 from rlx.cli.printing.text import heading, number, place_of, score, table
 
 NOTES = 6  # of a plot, at most
@@ -61,6 +62,14 @@ def doomed(plan: Any) -> None:
 
 def details(row: Mapping[str, Any]) -> None:
     """`rlx show`."""
+    if text.form != "text":
+        flat = {
+            f"{key}.{name}" if isinstance(value, dict) else key: inner
+            for key, value in row.items()
+            for name, inner in (value.items() if isinstance(value, dict) else [("", value)])
+        }
+        text.table([("key", "value"), *((key, "" if value is None else str(value)) for key, value in flat.items())])
+        return
     for key, value in row.items():
         if key == "time":
             print(f"time: {', '.join(f'{part} {share:.0%}' for part, share in value.items())}")

@@ -1,10 +1,14 @@
 """Paths, numbers and tables as the command line writes them."""
 
+import csv
+import io
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlx.base.errors import UserError
 from rlx.base.paths import near
 from rlx.rundir import home
 from rlx.rundir.layout import LastEvaluation
@@ -29,11 +33,47 @@ def columns(rows: Iterable[tuple[str, str]]) -> None:
         print(f"  {key:<{width}}  {value}")
 
 
+FORMS = ("csv", "latex", "markdown")
+WHOLE = re.compile(r"-?\d{1,3}(,\d{3})+")  # 200,000
+form = "text"  # of tables: that, or one of FORMS
+
+
+def use_form(chosen: Mapping[str, bool]) -> None:
+    """The form in which tables are printed from now on. Raises UserError for two of them."""
+    global form
+    names = [name for name, wanted in chosen.items() if wanted]
+    if len(names) > 1:
+        raise UserError(f"--{names[0]} and --{names[1]}: choose one of them")
+    form = names[0] if names else "text"
+
+
 def table(lines: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> None:
+    if form != "text":
+        print(_in_form(lines, right), end="")
+        return
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     for line in lines:
         cells = [cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths))]
         print("  ".join(cells).rstrip())
+
+
+def _in_form(lines: Sequence[tuple[str, ...]], right: tuple[int, ...]) -> str:
+    """A table as CSV, as LaTeX (booktabs) or as Markdown."""
+    if form == "csv":
+        plain = [[cell.replace(",", "") if WHOLE.fullmatch(cell) else cell for cell in line] for line in lines]
+        csv.writer(out := io.StringIO(), lineterminator="\n").writerows(plain)
+        return out.getvalue()
+    if form == "markdown":
+        rows = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+        rule = ["---:" if i in right else "---" for i in range(len(lines[0]))]
+        return "".join(f"| {' | '.join(row)} |\n" for row in [rows[0], rule, *rows[1:]])
+    signs = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
+    rows = [["".join(signs.get(c, c) for c in cell) for cell in line] for line in lines]
+    body = [f"{' & '.join(row)} \\\\" for row in rows]
+    columns = "".join("r" if i in right else "l" for i in range(len(lines[0])))
+    head, *rest = body
+    return "\n".join([f"\\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *rest, r"\bottomrule",
+                      r"\end{tabular}", ""])  # fmt: skip
 
 
 def score(row: Mapping[str, Any]) -> str:

@@ -85,6 +85,11 @@ Trust = Annotated[bool, typer.Option("--trust", help="Run the code of a run's ow
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+Csv = Annotated[bool, typer.Option("--csv", help="Print tables as CSV.")]
+Latex = Annotated[bool, typer.Option("--latex", help="Print tables as LaTeX (booktabs).")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print tables as Markdown.")]
+
+
 def by_keys(help: str) -> Any:
     return optional("--by", "--group-by", metavar="KEY,...", help=help)
 

@@ -7,7 +7,7 @@ import typer
 
 from rlx.base.errors import UserError
 from rlx.cli import printing
-from rlx.cli.verbs.base import Json, RunName, answer, app, by_keys, run_path
+from rlx.cli.verbs.base import Csv, Json, Latex, Markdown, RunName, answer, app, by_keys, run_path
 
 
 @app.command()
@@ -28,6 +28,9 @@ def compare(
     by: Annotated[str, by_keys("Group all runs by these keys, one side per value.")] = "",
     lower: Annotated[bool, typer.Option("--lower", help="Lower is better (a loss).")] = False,
     as_json: Json = False,
+    csv: Csv = False,
+    latex: Latex = False,
+    markdown: Markdown = False,
 ) -> None:
     """Is one side better than another: IQM and interval, probability of improvement, verdict.
 
@@ -35,6 +38,7 @@ def compare(
     """  # fmt: skip
     from rlx.analysis.compare import build
 
+    printing.use_form({"csv": csv, "latex": latex, "markdown": markdown})
     if not sides:
         raise UserError("compare: GLOB is missing: two directories of runs or patterns (rlx compare --help)")
     keys = [word for word in by.split(",") if word]

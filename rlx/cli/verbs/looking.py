@@ -12,8 +12,11 @@ from rlx.base.paths import check_out
 from rlx.cli import printing
 from rlx.cli.verbs.base import (
     Checkpoint,
+    Csv,
     Directory,
     Json,
+    Latex,
+    Markdown,
     RunName,
     Trust,
     answer,
@@ -38,11 +41,15 @@ def ls(
     where: Where = None,
     sort: Annotated[str, typer.Option(help="time, eval, env, algo, status, step, or a key as in --where.")] = "time",
     as_json: Annotated[bool, typer.Option("--json", help="A list of what `show --json` prints.")] = False,
+    csv: Csv = False,
+    latex: Latex = False,
+    markdown: Markdown = False,
 ) -> None:
     """List runs, the newest (or the best) last."""
     from rlx.rundir import home, index
     from rlx.rundir.filter import SHOWN, conditions, ordered, select, sort_key, value_of
 
+    printing.use_form({"csv": csv, "latex": latex, "markdown": markdown})
     if directory is not None:  # before the first run there is none
         check_directory(directory)
     directory = directory or home.runs_dir()
@@ -73,11 +80,15 @@ def show(
     checkpoint: Checkpoint = "latest",
     trust: Trust = False,
     as_json: Json = False,
+    csv: Csv = False,
+    latex: Latex = False,
+    markdown: Markdown = False,
 ) -> None:
     """What a run is and how it went; of a grid, what came of its jobs."""
     from rlx.analysis import grids
     from rlx.rundir import index
 
+    printing.use_form({"csv": csv, "latex": latex, "markdown": markdown})
     if table:
         _, learned = learned_map(run, checkpoint, trust)
         answer(learned.table(), as_json, printing.states)

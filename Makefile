@@ -9,7 +9,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 QUICK := $(addprefix tests/,functional base config engine control tabular test_end_to_end.py)
 EXTRAS ?= box2d,mujoco,atari,minigrid,sweep,joblib,hf,onnx,docs,dev
 
-.PHONY: help train quick test fresh check lint docs docs-serve results results-long results-lm bench bench-lm torture witness mutants clean
+.PHONY: help train quick test fresh check lint docs docs-serve gallery results results-long results-lm bench bench-lm torture witness mutants clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -50,6 +50,9 @@ docs: $(INSTALLED)   ## the documentation site, into site/: strict, offline
 
 docs-serve: $(INSTALLED)  ## the same on localhost, built again when a page changes
 	$(MKDOCS) serve --dev-addr localhost:8000
+
+gallery: $(INSTALLED)  ## the films and maps of the gallery; what is there is skipped
+	$(BIN)/python -m benchmarks.gallery
 
 results: $(INSTALLED)  ## the learning tables of docs/results, cell by cell; what is there is skipped
 	$(BIN)/python -m benchmarks.results

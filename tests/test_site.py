@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import re
+import shlex
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -15,6 +16,7 @@ from command_line import ROOT, Forks
 from mutants import MUTANTS
 from test_readme import commands, shorter, words
 
+from rlx.cli.completion import FLAGS
 from rlx.explain import algorithms, functions, glossary, metrics
 
 sys.path.insert(0, str(ROOT / "docs" / "_site"))
@@ -105,6 +107,15 @@ def test_each_exercise_breaks_a_line_that_is_there_and_a_test_is_known_to_fail()
             and (old.replace(before, after) == new or (old, new) == (before, after))
             for _, name, old, new, checked in MUTANTS
         ), (file, before)
+
+
+def test_every_command_and_option_of_the_how_to_exists() -> None:
+    lines = [line for block in BLOCK.findall((ROOT / "docs" / "how-to.md").read_text()) for line in commands(block)]
+    for line in (line for line in lines if line.startswith("rlx ")):
+        verb, *rest = shlex.split(line)[1:]
+        short = {"-m": "--multirun", "-o": "--out"}
+        assert {short.get(word, word) for word in rest if word.startswith("-")} <= {*FLAGS[verb]}, line
+    assert len(lines) >= 15
 
 
 @pytest.mark.parametrize("page", [HOUR, CONCEPTS], ids=["first hour", "concepts"])

@@ -27,7 +27,7 @@ def answer(words: Sequence[str]) -> list[str]:
     if pages := [*named(name)]:
         return [line for i, page in enumerate(pages) for line in ([""] * bool(i) + page())]
     near = difflib.get_close_matches(name.lower(), names(), n=3, cutoff=0.75)
-    if not near and (len(words) > 1 or name.isalpha()):  # and not algo.something
+    if len(words) > 2 or not near and (len(words) > 1 or name.isalpha()):  # and not algo.something
         from rlx.explain.search import search
 
         if hits := search(words):

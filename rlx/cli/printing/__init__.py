@@ -12,6 +12,6 @@ from rlx.cli.printing.runs import details, doomed, jobs, listing, plotted, remov
 from rlx.cli.printing.text import FORMS, place_of, quoted, ranking, table, use_form
 
 __all__ = [
-    "FORMS", "How", "Live", "compared", "details", "differences", "doomed", "evaluated", "finished", "grid_summary", "jobs",
-    "listing", "place_of", "plotted", "quoted", "ranking", "removed", "sampled", "states", "table", "use_form",
+    "FORMS", "How", "Live", "compared", "details", "differences", "doomed", "evaluated", "finished", "grid_summary",
+    "jobs", "listing", "place_of", "plotted", "quoted", "ranking", "removed", "sampled", "states", "table", "use_form",
 ]  # fmt: skip

@@ -305,7 +305,7 @@ PICTURE_TEXT = """
 ![Learning curves against the targets](learning.png)
 
 Left: mean training return over the seeds, exploration included, shaded from the smallest to the largest seed. Right:
-what the table judges, a dot a seed. Dashed: the target. Where curves are missing, the runs are older than the picture.
+what the table judges, a dot a seed. Dashed: the target. Environments of whose runs no curve is kept have no panel.
 """
 
 
@@ -324,7 +324,8 @@ def draw(found: Sequence[tuple[Target, list[dict[str, Any]]]], path: Path) -> No
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
-    envs = list(dict.fromkeys(target.env for target, _ in found))
+    drawn = [target.env for target, cells in found if any(len(cell.get("curve", ())) > 1 for cell in cells)]
+    envs = list(dict.fromkeys(drawn))  # a panel without curves would be empty
     columns = min(3, len(envs))
     rows = math.ceil(len(envs) / columns)
     figure = Figure(figsize=(5.0 * columns, 3.2 * rows), layout="constrained")
@@ -334,7 +335,8 @@ def draw(found: Sequence[tuple[Target, list[dict[str, Any]]]], path: Path) -> No
             continue
         here = [(target, [cell for cell in cells if "mean" in cell]) for target, cells in found if target.env == env]
         final = axis.inset_axes((1.02, 0, 0.05 + 0.05 * len(here), 1), sharey=axis)
-        drawn = [_curves(axis, target, cells) for target, cells in here]
+        for target, cells in here:
+            _curves(axis, target, cells)
         for i, (target, cells) in enumerate(here):
             x = i + np.linspace(-0.25, 0.25, len(cells))
             y = [cell["mean"] for cell in cells]
@@ -343,13 +345,9 @@ def draw(found: Sequence[tuple[Target, list[dict[str, Any]]]], path: Path) -> No
         for least in {row["threshold"] for target, cells in here if (row := summary(target, cells))} - {None}:
             for part in (axis, final):
                 part.axhline(least, color="0.35", linestyle=(0, (5, 3)), linewidth=1, zorder=1)
-        if any(drawn):
-            axis.set_xscale("log")
-            axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k"))
-            axis.xaxis.set_minor_formatter("")
-        else:
-            axis.set_xticks([])
-            axis.text(0.5, 0.5, "curves not kept", transform=axis.transAxes, ha="center", color="0.5", fontsize=9)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k"))
+        axis.xaxis.set_minor_formatter("")
         axis.set_title(env, fontsize=11, loc="left")
         final.set_title("final", fontsize=8, color="0.35")
         final.set_xlim(-0.7, len(here) - 0.3)

@@ -247,7 +247,7 @@ def summary(target: Target, cells: Sequence[dict[str, Any]]) -> dict[str, Any] |
         "range": [float(f(means)) for f in (np.min, np.median, np.max)] if done and few else None,
         "worst": float(means.min()) if done and not failed else None,
         "steps": done[0]["steps"] if done else None,
-        "seconds": float(np.median([cell["seconds"] for cell in done])) if done else None,
+        "seconds": float(np.median([cell.get("cpu_seconds", cell["seconds"]) for cell in done])) if done else None,
     }  # fmt: skip
 
 
@@ -296,7 +296,8 @@ seeds (1 to {len(SEEDS)}) reach it. *exact*: the expected return of the greedy t
 environment's own transition probabilities (`exact/value`), nothing sampled. IQM is the interquartile mean over seeds,
 with a 95 % percentile bootstrap interval where there are {len(SEEDS)} seeds. Three seeds give a median and a range,
 and are an indication; rows that were not run are `make results-long`. Each JSON file says the seed, the steps, the
-engine and the CPU seconds. Seconds are the median wall time of one training run on a core of a shared machine. What a
+engine and the CPU seconds. Seconds are the median of one training run on a core of a shared machine, CPU time
+where the JSON file says it, else wall time. What a
 preset promises (`expect` in `conf/preset`) is written from these cells by `python -m benchmarks.results --promises`; a
 test holds the two together.
 

@@ -228,6 +228,10 @@ def table(result: dict[str, Any]) -> str:
         for key, what, form in ROWS:
             if (row := found.get(key)) is None or row["rlx"] is row["peer"] is None and key == "last_return":
                 continue
+            if not same and not any(row.get("reached", [True])):
+                continue  # on Pendulum nothing has a return of 475
+            if key == "last_return" and min(row[side]["median"] for side in ("rlx", "peer")) <= 0:
+                row = {**row, "ratio": None}
             cells = [_shown(row[side], form) for side in ("rlx", "peer")]
             if "reached" in row:
                 cells = [f"{cell} ({n} of {found['rounds']})" for cell, n in zip(cells, row["reached"])]

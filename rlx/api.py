@@ -207,18 +207,32 @@ class RunView:
         with _guest(), _inner(self, device) as (runner, cfg, module, run):
             return dict(runner.report(cfg, module, run, n or COUNTS[cfg.PLACE], seed, **how))
 
-    def play(self, gif: str | Path | None = None, *, seed: int = 0, steps: int = 1000, fps: int = 25) -> Episode:
-        """One episode, in a window or as a picture file. Raises UserError, of a language run too (see `policy`)."""
+    def play(
+        self,
+        gif: str | Path | None = None,
+        *,
+        seed: int = 0,
+        steps: int = 1000,
+        fps: float | None = None,
+        stochastic: bool = False,
+    ) -> Episode:
+        """One episode, in a window or as a .gif or .mp4 at the environment's own speed (or `fps`). Raises UserError, of
+        a language run too (see `policy`)."""
         from rlx.base.paths import check_out
+        from rlx.control import recording
 
         if reader.place(self.path) == "task":
             raise UserError(f"play: {self.path} is a language-model run; view.policy(prompt) completes prompts")
         if gif is not None:
-            check_out(Path(gif), (".gif",), "gif")
+            check_out(Path(gif), (".gif", ".mp4"), "gif")
         with _guest(), _inner(self) as (runner, cfg, module, run):
             world = runner.world_of(cfg)
             policy = world.load_policy(cfg, module, run)
-            return Episode(*world.play(policy, cfg, seed, steps, None if gif is None else Path(gif), fps))
+            if gif is None:
+                return Episode(*world.watch(policy, cfg, seed, steps, stochastic))
+            made = recording.record(policy, cfg.judged_in, seed, steps, recording.WIDTH, stochastic)
+            recording.write(made, Path(gif), fps)
+            return Episode(made.total, len(made.steps))
 
     # -- going on ----------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from rlx.envs.spaces import EnvError
 
 FPS = 30.0  # of an environment that does not say how fast it is
 FASTEST = 50.0  # frames a second of a GIF: viewers slow down what is faster
+WIDTH = 400  # pixels of a frame
 LINE = 16  # pixels of a line below the picture
 MOST = 8  # actions whose numbers are written
 

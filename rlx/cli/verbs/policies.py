@@ -134,7 +134,7 @@ def _recorded(
         if (middle := runner.middle_checkpoint(path)) is not None:
             policies[f"step {middle:,}"] = runner.open_policy(path, str(middle), trust=trust)[1]
         policies["trained"] = policy
-    width = None if gif is None else 280 if strip else 400
+    width = None if gif is None else 280 if strip else recording.WIDTH
     made = [
         recording.record(each, cfg.judged_in, seed, steps, width, stochastic, name) for name, each in policies.items()
     ]

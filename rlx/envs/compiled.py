@@ -59,7 +59,8 @@ def make_compiled(cfg: EnvConfig, num_envs: int, seed: int, domain: int) -> "Com
     if known is None or cfg.wrappers or (loaded := kernels.load()) is None:
         return None
     env = make_env(cfg)
-    if env is not env.unwrapped or env.render_mode is not None:
+    patched = any(getattr(type(env), name).__module__ != type(env).__module__ for name in ("step", "reset"))
+    if patched or env is not env.unwrapped or env.render_mode is not None:
         return None
     limit, replay = time_limit(cfg, env), cfg.replay is not False
     envs = CompiledEnvs(cfg.id, env, num_envs, loaded, known, limit=limit, replay=replay, seed=seed, domain=domain)

@@ -422,12 +422,12 @@ class Loop:
         }
         if not self._owed and (drawing := getattr(self.module, "drawing", None)):
             self._draw(drawing(self.cfg, self.run), step)
-        if not self._owed:
-            self._map(step, kind == "final")
         began = time.perf_counter()
         self.checkpoints.save(kind, step, {"run": self._state, "runner": own}, weights_sha256=weights, rlx=__version__)
         self.saved, self._saving = (kind, step), time.perf_counter() - began
         self._alive(now=True)
+        if not self._owed:  # it plays an episode, which may go wrong: what was learned is saved
+            self._map(step, kind == "final")
 
     def _draw(self, text: str | None, step: int) -> None:
         """An algorithm's picture of what it has learnt, in plain text: for `rlx show` and TensorBoard."""
@@ -440,11 +440,15 @@ class Loop:
 
     def _map(self, step: int, last: bool) -> None:
         """What its policy thinks of states, as a picture: map.svg, and in TensorBoard. Ten in a run are enough."""
-        if self._mapped in (step, None) or not hasattr(self.world, "picture"):
+        if self._mapped in (step, None) or not hasattr(self.world, "picture") or not getattr(self.cfg, "video", True):
             return
         if not last and step < self._mapped + self.cfg.total_steps / 10:
             return
-        canvas = self.world.picture(self.cfg, self.module, self.run)
+        try:
+            canvas = self.world.picture(self.cfg, self.module, self.run)
+        except Exception as error:  # a side task never kills the main work
+            self.run.notice(f"no map: {type(error).__name__}: {error}")
+            canvas = None
         self._mapped = step if canvas else None
         if canvas:
             write_atomically(self.path / "map.svg", canvas.svg().encode(), durable=False)

@@ -129,7 +129,10 @@ def test_what_it_says_about_itself_is_heard_while_it_is_installed_and_after(fork
     def gone(*words: str) -> str:
         return rlx(*words, cwd=tmp_path).out
 
-    assert "Acts at random" not in gone("list", "algos") and json.loads(gone("show", done.run, "--json"))["algo"] == "random"
+    assert (
+        "Acts at random" not in gone("list", "algos")
+        and json.loads(gone("show", done.run, "--json"))["algo"] == "random"
+    )
     assert "random" in gone("ls") and "train/seen" in gone("plot", done.run, "--out", "seen.svg", "--json")
 
 

@@ -111,7 +111,14 @@ def test_a_critic_counts_once_it_has_learned(tmp_path: Path) -> None:
 
 def test_a_run_leaves_its_map_and_shows_it_in_tensorboard_ten_times_at_most(tmp_path: Path) -> None:
     path = train(
-        tmp_path, "grid", algo="q_learning", tensorboard=True, total_steps=3200, checkpoint_every=32, eval_every=0, video=True
+        tmp_path,
+        "grid",
+        algo="q_learning",
+        tensorboard=True,
+        total_steps=3200,
+        checkpoint_every=32,
+        eval_every=0,
+        video=True,
     )
     assert "optimum V*(s)" in texts((path / "map.svg").read_text("utf-8"))
     events = EventAccumulator(str(path), size_guidance={"images": 0}).Reload().Images("map")

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from rlx.base.errors import ConfigError, UserError
 from rlx.base.signals import STOPPING, Interrupted, RunFailed, handled, name_of
@@ -107,18 +107,11 @@ def _piece(work: Callable[[], Any], parent: int) -> None:
     """Never returns."""
     code = 1
     try:
-        os.setpgid(0, 0)  # Ctrl-C comes once, from the process that waits
-        die_with(parent)
-        for number in STOPPING:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        _begin(parent)
         work()
         code = 0
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):
-                stream.flush()
-        os._exit(code)
+        _leave(code)
 
 
 @contextmanager
@@ -147,11 +140,7 @@ def _child(work: Callable[[], Any], answer: int, parent: int) -> None:
     """Never returns."""
     code = 1
     try:
-        os.setpgid(0, 0)  # Ctrl-C comes once, from the process that waits
-        die_with(parent)
-        for number in STOPPING:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        _begin(parent)
         try:
             message = {"returns": work()}
         except (UserError, RunFailed, Interrupted) as error:
@@ -161,10 +150,23 @@ def _child(work: Callable[[], Any], answer: int, parent: int) -> None:
     except BaseException:
         os.write(answer, json.dumps({"crash": traceback.format_exc()}).encode())
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):
-                stream.flush()
-        os._exit(code)
+        _leave(code)
+
+
+def _begin(parent: int) -> None:
+    """What a child does first: it has signals and a process group of its own, and ends with its parent."""
+    os.setpgid(0, 0)  # Ctrl-C comes once, from the process that waits
+    die_with(parent)
+    for number in STOPPING:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+
+
+def _leave(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(code)
 
 
 def die_with(parent: int) -> None:

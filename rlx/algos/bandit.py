@@ -26,7 +26,7 @@ from rlx.config.ranges import Count, NonNegative, Unit
 from rlx.control.config import ControlConfig
 from rlx.functional import bandits
 from rlx.run import Metrics, Run
-from rlx.tabular.agent import Agent, drawing as drawing
+from rlx.tabular.agent import Agent, check as check, drawing as drawing
 from rlx.tabular.parts import Greedy, Table, epsilon_greedy
 
 WORLD = "control"

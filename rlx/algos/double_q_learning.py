@@ -16,16 +16,18 @@ An episode cut by the time limit is bootstrapped from its true last state. Left 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
 
-from pydantic import Field
-
-from rlx.config.ranges import Count, Positive, Unit
 from rlx.control.config import ControlConfig
-from rlx.functional import schedules
 from rlx.run import Metrics, Run
-from rlx.tabular.agent import Agent, drawing as drawing, overestimation
-from rlx.tabular.parts import Greedy, Table
+from rlx.tabular.agent import (
+    Agent,
+    Tabular,
+    check as check,
+    drawing as drawing,
+    load_policy as load_policy,
+    overestimation,
+)
+from rlx.tabular.parts import Table
 
 WORLD = "control"
 FROZEN = ("num_envs", "num_steps", "double")  # keys that a resume cannot change
@@ -36,19 +38,8 @@ OBSERVATIONS = ("Discrete", "OneHot")
 
 
 @dataclass
-class Config:
-    name: str
-    implementation: str
+class Config(Tabular):
     double: bool
-    num_envs: Count
-    num_steps: Count  # between two reports, of each environment
-    gamma: Unit
-    lr: Positive  # alpha
-    lr_power: Unit
-    epsilon: Unit  # at the start
-    final_epsilon: Unit
-    exploration_fraction: Annotated[float, Field(gt=0, le=1)]  # of the run, in which epsilon falls linearly
-    initial_value: float
 
 
 def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
@@ -60,8 +51,7 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
     size = algo.num_envs * algo.num_steps
 
     while run.step < cfg.total_steps:
-        progress = run.step / (cfg.total_steps * algo.exploration_fraction)
-        epsilon = schedules.linear(progress, algo.epsilon, algo.final_epsilon)
+        epsilon = algo.epsilon_at(run.step, cfg.total_steps)
         for table in tables:
             table.open()
         errors = 0.0
@@ -84,11 +74,6 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
         metrics = agent.metrics(epsilon, errors / size) | overestimation(agent.mdp, agent.table, algo.gamma)
         yield run.step, metrics
     agent.envs.close()
-
-
-def load_policy(cfg: ControlConfig[Config], run: Run) -> Greedy:
-    """The policy a checkpoint holds."""
-    return Greedy(run.state("table")["q"].numpy(), cfg.algo.final_epsilon)
 
 
 # What rlx explain says of the algorithm.

@@ -15,16 +15,11 @@ Left out: off-policy corrections (section 7.3) and tree backup (7.5).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
 
-from pydantic import Field
-
-from rlx.config.ranges import Count, Positive, Unit
+from rlx.config.ranges import Count
 from rlx.control.config import ControlConfig
-from rlx.functional import schedules
 from rlx.run import Metrics, Run
-from rlx.tabular.agent import Agent, Learned, drawing as drawing, needs_random
-from rlx.tabular.parts import Greedy
+from rlx.tabular.agent import Agent, OnPolicy, check as check, drawing as drawing, load_policy as load_policy
 
 WORLD = "control"
 FROZEN = ("num_envs", "num_steps", "values", "n_step")  # keys that a resume cannot change
@@ -35,23 +30,8 @@ OBSERVATIONS = ("Discrete", "OneHot")
 
 
 @dataclass
-class Config:
-    name: str
-    implementation: str
-    values: Learned
+class Config(OnPolicy):
     n_step: Count  # n
-    num_envs: Count
-    num_steps: Count  # between two reports, of each environment
-    gamma: Unit
-    lr: Positive  # alpha
-    lr_power: Unit
-    epsilon: Unit  # at the start
-    final_epsilon: Unit
-    exploration_fraction: Annotated[float, Field(gt=0, le=1)]  # of the run, in which epsilon falls linearly
-    initial_value: float
-
-    def __post_init__(self) -> None:
-        needs_random(self.values, self.epsilon, self.final_epsilon)
 
 
 def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
@@ -60,8 +40,7 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
     size = algo.num_envs * algo.num_steps
 
     while run.step < cfg.total_steps:
-        progress = run.step / (cfg.total_steps * algo.exploration_fraction)
-        epsilon = schedules.linear(progress, algo.epsilon, algo.final_epsilon)
+        epsilon = algo.epsilon_at(run.step, cfg.total_steps)
         errors = 0.0
         for lane, s, a, reward, s2, a2, terminated, done in agent.steps(algo.num_steps, agent.greedy(epsilon), True):
             q, waiting = agent.values, agent.memory[lane]  # the last n steps, which wait for their rewards
@@ -78,11 +57,6 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
         run.step += size
         yield run.step, agent.metrics(epsilon, errors / size)
     agent.envs.close()
-
-
-def load_policy(cfg: ControlConfig[Config], run: Run) -> Greedy:
-    """The policy a checkpoint holds."""
-    return Greedy(run.state("table")["q"].numpy(), cfg.algo.final_epsilon)
 
 
 # What rlx explain says of the algorithm.

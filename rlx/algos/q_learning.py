@@ -24,20 +24,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
-from rlx.base.errors import ConfigError
-from rlx.config.ranges import Count, Positive, Unit
 from rlx.control.config import ControlConfig
-from rlx.control.q_acting import num_discrete
-from rlx.envs.batch import Envs
-from rlx.envs.make import make_envs
-from rlx.envs.spaces import mask_size
-from rlx.functional import schedules
 from rlx.run import Metrics, Run
-from rlx.tabular.mdp import Oracle, arrows, transition_table
-from rlx.tabular.parts import Greedy, Model, Table, Transition, Walk, uniforms
+from rlx.tabular.agent import (
+    Agent,
+    Tabular,
+    check as check,
+    drawing as drawing,
+    load_policy as load_policy,
+)  # fmt: skip
+from rlx.tabular.parts import Model, Table, Transition
 
 WORLD = "control"
 FROZEN = ("num_envs", "num_steps")  # keys that a resume cannot change
@@ -48,27 +46,9 @@ OBSERVATIONS = ("Discrete", "OneHot")
 
 
 @dataclass
-class Config:
-    name: str
-    implementation: str
+class Config(Tabular):
     target: Literal["q_learning", "sarsa", "expected_sarsa"]
-    num_envs: Count
-    num_steps: Count  # between two reports, of each environment
-    gamma: Unit
-    lr: Positive  # alpha
-    lr_power: Unit  # omega
-    epsilon: Unit  # at the start
-    final_epsilon: Unit
-    exploration_fraction: Annotated[float, Field(gt=0, le=1)]  # of the run, in which epsilon falls linearly
-    initial_value: float  # Q at the start
     planning_steps: Annotated[int, Field(ge=0, le=10_000)]  # updates from the model for each step; 0: no model
-
-
-def check(cfg: ControlConfig[Config], _envs: Envs) -> None:
-    """What the algorithm asks of the rest of the configuration. Raises ConfigError."""
-    for key in ("normalize_obs", "normalize_reward"):
-        if getattr(cfg.env, key):
-            raise ConfigError(f"env.{key}=true: {cfg.algo.name} needs false (a table holds states and raw rewards)")
 
 
 # What the next state is worth, given the values of what is allowed there, that of the action to be taken, and epsilon.
@@ -95,82 +75,38 @@ def update(algo: Config, table: Table, step: Transition, following: int, epsilon
 
 def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
     algo = cfg.algo
-    envs = make_envs(cfg.env, algo.num_envs, run.seed)
-    oracle = Oracle(transition_table(cfg.env))
-    run.notice(envs.notice or "")
-    run.notice(oracle.notice)
-    masked = mask_size(envs.action_space)
-    table = Table(envs.observation_space.shape[0] - masked, num_discrete(envs), algo.initial_value, masked > 0)
-    model, walk = Model(), Walk(envs)
-    run.track(table=table, model=model, walk=walk)
-    rng = run.rng("actions")
-    sarsa, size, lanes = algo.target == "sarsa", algo.num_envs * algo.num_steps, range(algo.num_envs)
+    agent = Agent(cfg.env, algo.num_envs, algo.initial_value, algo.gamma, run)
+    table, model = agent.table, Model()
+    run.track(model=model)
+    sarsa, size = algo.target == "sarsa", algo.num_envs * algo.num_steps
 
     while run.step < cfg.total_steps:
-        progress = run.step / (cfg.total_steps * algo.exploration_fraction)
-        epsilon = schedules.linear(progress, algo.epsilon, algo.final_epsilon)
-        draw = uniforms(rng).__next__
-        _, visits = table.open()
-        obs, action = walk.begin()
-        state = table.states(obs)
+        epsilon = algo.epsilon_at(run.step, cfg.total_steps)
         losses = lrs = 0.0
-        for _ in range(algo.num_steps):
-            # Act
-            chosen = [table.choose(s, epsilon, draw()) if a is None else a for s, a in zip(state, action, strict=True)]
-            rewards, terminated, _, final = envs.step(np.array(chosen))
-            last = {i: table.states(obs[None])[0] for i, obs in final}  # the true successor of an episode that ended
-            following = table.states(envs.obs)
-
+        for _, s, a, reward, s2, a2, terminated, _ in agent.steps(algo.num_steps, agent.greedy(epsilon), sarsa):
             # Learn
-            for i, s, a, reward, over in zip(lanes, state, chosen, rewards.tolist(), terminated, strict=True):
-                if not envs.valid[i]:  # no transition: the environment only began its next episode
-                    action[i] = None
-                    continue
-                s2 = last.get(i, following[i])
-                a2 = table.choose(s2, epsilon, draw()) if sarsa and not over else 0
-                visits[s][a] += 1
-                transition = s, a, reward, s2, bool(over)
-                error, lr = update(algo, table, transition, a2, epsilon)
-                losses, lrs = losses + 0.5 * error * error, lrs + lr
-                action[i] = a2 if sarsa and i not in last else None
+            table.counts[s][a] += 1
+            transition = s, a, reward, s2, terminated
+            error, lr = update(algo, table, transition, a2, epsilon)
+            losses, lrs = losses + 0.5 * error * error, lrs + lr
 
-                # Plan
-                if algo.planning_steps:
-                    model.see(transition)
-                    for _ in range(algo.planning_steps):
-                        imagined = model.sample(draw)
-                        a2 = table.choose(imagined[3], epsilon, draw()) if sarsa else 0
-                        update(algo, table, imagined, a2, epsilon)
-            state = following
-        table.close()
-        walk.end(action)
+            # Plan
+            if algo.planning_steps:
+                model.see(transition)
+                for _ in range(algo.planning_steps):
+                    imagined = model.sample(agent.draw)
+                    a2 = table.choose(imagined[3], epsilon, agent.draw()) if sarsa else 0
+                    update(algo, table, imagined, a2, epsilon)
 
         run.step += size
         metrics = {
-            **walk.metrics(),
-            "rollout/exploration_rate": epsilon,
+            **agent.metrics(epsilon),
             "train/loss": losses / size,  # mean of .5 (y - Q)^2
             "train/learning_rate": lrs / size,
             "train/n_updates": run.step * (1 + algo.planning_steps),
-            **oracle.metrics(table.policy()),
         }
         yield run.step, metrics
-    envs.close()
-
-
-def load_policy(cfg: ControlConfig[Config], run: Run) -> Greedy:
-    """The policy a checkpoint holds."""
-    table = run.state("table")
-    return Greedy(table["q"].numpy(), cfg.algo.final_epsilon, table["visits"].numpy())
-
-
-def drawing(cfg: ControlConfig[Config], run: Run) -> str | None:
-    """The greedy policy of a grid world as arrows, with dots where the agent has never been."""
-    mdp = transition_table(cfg.env)
-    if mdp is None:
-        return None
-    table = run.state("table")
-    return arrows(mdp, table["q"].numpy().argmax(-1), table["visits"].numpy().any(-1))
+    agent.envs.close()
 
 
 # What rlx explain says of the algorithm.

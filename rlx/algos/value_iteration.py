@@ -29,7 +29,7 @@ from rlx.control.config import ControlConfig
 from rlx.envs.batch import Envs
 from rlx.functional import value as vf
 from rlx.run import Metrics, Run
-from rlx.tabular.agent import Judge, drawing as drawing, needs_raw
+from rlx.tabular.agent import Judge, check as needs_raw, drawing as drawing
 from rlx.tabular.mdp import Oracle, transition_table
 from rlx.tabular.parts import Greedy, Table
 

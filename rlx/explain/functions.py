@@ -37,10 +37,34 @@ def equations() -> dict[str, list[Function]]:
 
 @cache
 def calls(path: Path) -> tuple[Call, ...]:
-    """The equations that a file calls, each where it is called first."""
-    first: dict[Function, int] = {}
+    """The equations that a file calls, or a class that one of its own inherits from, each where it is called first."""
+    first: dict[Function, Call] = {}
+    tree: ast.AST
+    parts: list[tuple[Path, ast.AST, int]] = [(path, source.tree_of(path), 0)]
+    for file, tree, before in parts:
+        for call in _calls(file, tree, before):
+            first.setdefault(call.function, call)
+        parts += [base for base in _bases(file, tree) if base not in parts]
+    return tuple(first.values())
+
+
+def _bases(path: Path, tree: ast.AST) -> Iterator[tuple[Path, ast.AST, int]]:
+    """The classes, of this file or imported into it, that those in a part of it inherit from: file, class, lines
+    before it."""
+    for node in ast.walk(tree):
+        for base in node.bases if isinstance(node, ast.ClassDef) else []:
+            if isinstance(base, ast.Name):
+                module, name = source.imports(path).get(base.id, ("", base.id))
+                file = source.module_file(module) if module else path
+                if file and (found := source.statement(file, name)):
+                    yield file, *found
+
+
+def _calls(path: Path, tree: ast.AST, before: int = 0) -> list[Call]:
+    """The calls in a part of a file that has so many lines before it, in the order of the lines."""
+    found = []
     modules, names = _local_names(path)
-    for node in ast.walk(source.tree_of(path)):
+    for node in ast.walk(tree):
         function = None
         match node:
             case ast.Attribute(value=ast.Name(id=module), attr=name) if module in modules:
@@ -49,8 +73,8 @@ def calls(path: Path) -> tuple[Call, ...]:
                 module, original = names[name]
                 function = source.functions(FOLDER / f"{module}.py").get(original)
         if function:
-            first[function] = min(first.get(function, node.lineno), node.lineno)  # type: ignore[attr-defined]
-    return tuple(Call(function, path, line) for function, line in sorted(first.items(), key=lambda item: item[1]))
+            found.append(Call(function, path, before + node.lineno))  # type: ignore[attr-defined]
+    return sorted(found, key=lambda call: call.line)
 
 
 def _local_names(path: Path) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:

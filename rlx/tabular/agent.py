@@ -8,20 +8,58 @@ one step of look-ahead from V in the environment's transition table, if that has
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from rlx.base.errors import ConfigError
+from rlx.config.ranges import Count, Positive, Unit
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig
 from rlx.envs.spaces import mask_size
+from rlx.functional import schedules
 from rlx.run import Run
 from rlx.tabular import mdp as exact
-from rlx.tabular.parts import Table, Walk, uniforms
+from rlx.tabular.parts import Greedy, Table, Walk, uniforms
 
 Learned = Literal["action", "state"]  # Q(s, a) or V(s)
+
+
+@dataclass
+class Tabular:
+    """The section of an algorithm that explores epsilon-greedily and learns a table: what its own keys are added to."""
+
+    name: str
+    implementation: str
+    num_envs: Count
+    num_steps: Count  # between two reports, of each environment
+    gamma: Unit
+    lr: Positive  # alpha
+    lr_power: Unit  # omega
+    epsilon: Unit  # at the start
+    final_epsilon: Unit
+    exploration_fraction: Annotated[float, Field(gt=0, le=1)]  # of the run, in which epsilon falls linearly
+    initial_value: float  # at the start
+
+    def epsilon_at(self, step: int, total_steps: int) -> float:
+        progress = step / (total_steps * self.exploration_fraction)
+        return schedules.linear(progress, self.epsilon, self.final_epsilon)
+
+
+@dataclass
+class OnPolicy(Tabular):
+    """The same, of an algorithm that may learn V(s) instead of Q(s, a): that of random moves, since V chooses none."""
+
+    values: Learned
+
+    def __post_init__(self) -> None:
+        if self.values == "state" and (self.epsilon, self.final_epsilon) != (1, 1):
+            raise ValueError(
+                "values=state: V(s) chooses no action, so it is that of random moves: epsilon=final_epsilon=1"
+            )
 
 
 class Step(NamedTuple):
@@ -148,6 +186,12 @@ def drawing(cfg: Any, run: Run) -> str | None:
     return exact.arrows(mdp, table["q"].numpy().argmax(-1), table["visits"].numpy().any(-1))
 
 
+def load_policy(cfg: Any, run: Run) -> Greedy:
+    """The policy that the table of a checkpoint is."""
+    table = run.state("table")
+    return Greedy(table["q"].numpy(), cfg.algo.final_epsilon, table["visits"].numpy())
+
+
 def overestimation(mdp: exact.MDP | None, table: Table, gamma: float) -> dict[str, float]:
     """exact/overestimation: how far max_a Q(s, a), over the actions tried, is above the optimal value at the start."""
     if mdp is None or (best := exact.start_value(mdp, gamma)) is None:
@@ -157,17 +201,11 @@ def overestimation(mdp: exact.MDP | None, table: Table, gamma: float) -> dict[st
     return {"exact/overestimation": float(mdp.start @ q.numpy()) - best}
 
 
-def needs_raw(cfg: Any, _envs: Any) -> None:
-    """What a table asks of the environment. Raises ConfigError."""
+def check(cfg: Any, _envs: Any) -> None:
+    """What a table asks of the rest of the configuration. Raises ConfigError."""
     for key in ("normalize_obs", "normalize_reward"):
         if getattr(cfg.env, key):
             raise ConfigError(f"env.{key}=true: {cfg.algo.name} needs false (a table holds states and raw rewards)")
-
-
-def needs_random(values: Learned, epsilon: float, final_epsilon: float) -> None:
-    """V(s) chooses no action. Raises ValueError."""
-    if values == "state" and (epsilon, final_epsilon) != (1, 1):
-        raise ValueError("values=state: V(s) chooses no action, so it is that of random moves: epsilon=final_epsilon=1")
 
 
 # What rlx explain says of the metrics: definition and unit, healthy values, what to do if they are not.

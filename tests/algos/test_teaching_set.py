@@ -11,12 +11,13 @@ from composed import composed
 from test_q_learning import CHAIN, CHAIN_CONFIG
 from training import train
 
-from rlx.algos import monte_carlo, n_step_sarsa
+from rlx.base.errors import ConfigError
 from rlx.envs.single import EnvConfig
 from rlx.run import Run
-from rlx.tabular.agent import Step
+from rlx.tabular.agent import Agent, Step
 from rlx.tabular.mdp import reachable, transition_table, uniform, value_iteration, values_of
 from rlx.tabular.parts import Walk
+from rlx.training import runner
 
 LAKE = EnvConfig(name="lake", id="FrozenLake-v1")
 WALK = EnvConfig(name="walk", **{key: composed("env=random_walk")["env"][key] for key in ("id", "kwargs")})
@@ -50,7 +51,7 @@ def test_one_step_and_lambda_0_are_sarsa_bit_for_bit(algo, more):
 def episodes(monkeypatch: pytest.MonkeyPatch) -> list[list[Step]]:
     """The episodes that a run on one environment goes through; the last one is not over."""
     seen: list[list[Step]] = [[]]
-    real = monte_carlo.Agent.steps
+    real = Agent.steps
 
     def steps(self, *words, **more):
         for step in real(self, *words, **more):
@@ -59,7 +60,7 @@ def episodes(monkeypatch: pytest.MonkeyPatch) -> list[list[Step]]:
                 seen.append([])
             yield step
 
-    monkeypatch.setattr(monte_carlo.Agent, "steps", steps)
+    monkeypatch.setattr(Agent, "steps", steps)
     return seen
 
 
@@ -239,9 +240,9 @@ def test_memory_of_an_open_episode_is_saved_and_dropped_where_the_episode_is():
 
 
 def test_v_is_that_of_random_moves_only():
-    for module in (n_step_sarsa, monte_carlo):
-        with pytest.raises(ValueError, match="values=state: V\\(s\\) chooses no action"):
-            module.needs_random("state", 1.0, 0.05)
+    for algo in ("n_step_sarsa", "monte_carlo"):
+        with pytest.raises(ConfigError, match="values=state: V\\(s\\) chooses no action"):
+            runner.typed(composed(f"algo={algo}", "env=grid", "algo.values=state", "algo.epsilon=1.0"))
 
 
 def test_the_gradient_of_preferences_is_that_of_autograd():

@@ -83,7 +83,7 @@ def spaces(cfg: EnvConfig) -> str:
         if not space.contains(obs):
             raise Failed(f"observation {i}, {_shown(obs)}, is not in {space}{_why(space, obs)}")
     actions, observations = type(env.action_space).__name__, type(env.unwrapped.observation_space).__name__
-    serve = set(registry.serving("actions", actions)) & set(registry.serving("observations", observations))
+    serve = set(registry.serving(actions=actions, observations=observations))
     if not serve:
         raise Failed(f"no algorithm of rlx serves {observations} observations and {actions} actions")
     return f"{STEPS} observations lie in their space; served by {', '.join(sorted(serve))}"

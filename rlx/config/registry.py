@@ -81,12 +81,14 @@ def world(implementation: str) -> ModuleType:
     return importlib.import_module(f"rlx.{world_name(implementation)}.family")
 
 
-def serving(attribute: str, kind: str) -> list[str]:
-    """The built-in implementations whose `actions` or `observations` include a kind of Gymnasium space."""
+def serving(**spaces: str) -> list[str]:
+    """The built-in implementations that serve Gymnasium spaces of these kinds (actions="Box", observations="Box")."""
+    abouts = {name: facts(name) for name in plugins.built_in("algos")}
     return [
         name
-        for name, about in ((name, facts(name)) for name in plugins.built_in("algos"))
-        if about.world == "control" and ((kinds := getattr(about, attribute)) is None or kind in kinds)
+        for name, about in abouts.items()
+        if about.world == "control"
+        and all(kind in (getattr(about, attribute) or (kind,)) for attribute, kind in spaces.items())
     ]
 
 
@@ -135,10 +137,11 @@ def options(group: str, extra: Path | None = None) -> dict[str, Path]:
 
 
 def values(group: str, name: str, extra: Path | None = None, depth: int = 5) -> dict[str, Any]:
-    """The values of a file of a group, laid over those of the files that its defaults list names; {} where there is
-    none or it cannot be read."""
+    """The values of a file of a group, laid over those of the files that its defaults list names, without what only
+    chooses files (preset_of); {} where there is none or it cannot be read."""
     path = options(group, extra).get(name)
     content = load(path) if path else {}
+    content.pop("preset_of", None)
     below: dict[str, Any] = {}
     for item in content.pop("defaults", None) or []:
         if isinstance(item, str) and item != "_self_" and depth:

@@ -54,8 +54,7 @@ def check(cfg: ControlConfig[Algo], module: ModuleType) -> None:
     try:
         envs = make_one(replace(cfg.env, replay=True))
         try:
-            _fits("actions", type(envs.action_space).__name__, cfg)
-            _fits("observations", type(envs.raw_observation_space).__name__, cfg)
+            _fits(cfg, actions=type(envs.action_space).__name__, observations=type(envs.raw_observation_space).__name__)
             make_head(envs.action_space)
             shape = envs.observation_space.shape or ()
             _check_encoder(cfg, shape)
@@ -154,14 +153,16 @@ def _fits_in_memory(cfg: ControlConfig[Algo], envs: Envs) -> None:
         )
 
 
-def _fits(attribute: str, kind: str, cfg: ControlConfig[Algo]) -> None:
+def _fits(cfg: ControlConfig[Algo], **spaces: str) -> None:
     """An algorithm may say which kinds of Gymnasium spaces it can serve: ACTIONS, OBSERVATIONS."""
-    allowed = getattr(registry.facts(cfg.algo.implementation), attribute)
-    if allowed and kind not in allowed:
-        others = ", ".join(registry.serving(attribute, kind))
-        raise ConfigError(
-            f"env.id={cfg.env.id} has {kind} {attribute}; {cfg.algo.name} needs {allowed[0]} ones (use {others})"
-        )
+    for attribute, kind in spaces.items():
+        allowed = getattr(registry.facts(cfg.algo.implementation), attribute)
+        if allowed and kind not in allowed:
+            others = ", ".join(registry.serving(**spaces))
+            raise ConfigError(
+                f"env.id={cfg.env.id} has {kind} {attribute}; {cfg.algo.name} needs {allowed[0]} ones"
+                + (f" (use {others})" if others else "")
+            )
 
 
 def load_policy(cfg: ControlConfig[Algo], module: ModuleType, run: Run) -> Any:

@@ -141,8 +141,18 @@ def test_box_actions_are_refused_by_name_and_those_that_serve_them_are_named(alg
 
 @pytest.mark.parametrize("algo", TABULAR)
 def test_a_table_needs_states_that_can_be_counted(algo: str, tmp_path) -> None:
-    with pytest.raises(ConfigError, match=rf"CartPole-v1 has Box observations; {algo} needs .*\(use .*dqn.*\)"):
+    with pytest.raises(ConfigError, match=rf"CartPole-v1 has Box observations; {algo} needs .*\(use (.*)\)") as refused:
         train(tmp_path / "runs", algo=algo)
+    assert not (tmp_path / "runs").exists()
+    named = str(refused.value).partition("(use ")[2].removesuffix(")").split(", ")
+    assert "dqn" in named and "sac" not in named  # those that take its actions, too
+
+
+@pytest.mark.parametrize("key", ["normalize_obs", "normalize_reward"])
+@pytest.mark.parametrize("algo", TABULAR)
+def test_a_table_takes_states_and_rewards_as_they_are(algo: str, key: str, tmp_path) -> None:
+    with pytest.raises(ConfigError, match=rf"env.{key}=true: {algo} needs false"):
+        train(tmp_path / "runs", env="grid", algo=algo, **{f"env.{key}": True})
     assert not (tmp_path / "runs").exists()
 
 

@@ -89,12 +89,13 @@ def speak(root: Path, *words: str, name: str | None = None, progress: Any = None
 
 def serves(algo: str, actions: str) -> bool:
     """Does an algorithm take such actions (Discrete, Box, ...)?"""
-    return registry.values("algo", algo)["implementation"] in registry.serving("actions", actions)
+    return registry.values("algo", algo)["implementation"] in registry.serving(actions=actions)
 
 
 def _algo(name: str) -> dict[str, Any]:
     """An algorithm's values, with those of the file it is a variant of."""
     found = _yaml(f"algo/{name}")
+    found.pop("preset_of", None)
     first = next((base for base in found.pop("defaults", []) if base != "_self_"), None)
     return {**(_algo(first) if first else {}), **found}
 

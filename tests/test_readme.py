@@ -16,8 +16,11 @@ from command_line import Done, Forks
 from waiting import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [(ROOT / name).read_text() for name in ("docs/usage.md", "README.md")]
-BLOCKS = [block for page in PAGES for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)]
+BLOCKS = [
+    (page, block)
+    for page in ("README.md", "docs/usage.md")
+    for block in re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+]
 
 
 def commands(block: str) -> list[str]:
@@ -42,8 +45,10 @@ def words(command: str, here: Path) -> list[str]:
     return [word for word in done.stdout.decode().split("\0")[:-1] if word]
 
 
-def part(block: str) -> str:
+def part(page: str, block: str) -> str:
     """Which folder a block runs in: those of one part build on one another."""
+    if page == "README.md":
+        return "readme"
     return "sweeps" if "rlx sweep" in block else "language" if "task=" in block else "use"
 
 
@@ -54,14 +59,16 @@ def shorter(command: str) -> str:
     return re.sub(r"(?<=total_steps=)[\d_]+", lambda number: str(int(number[0]) // 4), command)
 
 
-@pytest.mark.parametrize("name, least", [("use", 16), ("sweeps", 8), ("language", 5)])
+@pytest.mark.parametrize("name, least", [("readme", 12), ("use", 16), ("sweeps", 8), ("language", 5)])
 def test_the_commands_of_the_readme_run_as_written(name: str, least: int, tmp_path: Path, forks: Forks) -> None:
     """The first by the shell and the script that is installed; of the others the shell reads the words. A command that
     stands twice runs once, and training that says how long runs a quarter of that."""
     here = tmp_path / "a new folder"
     here.mkdir()
     ran = 0
-    for command in dict.fromkeys(line for block in BLOCKS if part(block) == name for line in commands(block)):
+    for command in dict.fromkeys(
+        line for page, block in BLOCKS if part(page, block) == name for line in commands(block)
+    ):
         if command.split()[0] in ("make", ".") or command == "rlx dash":
             continue  # the two tests below
         done = forks(*words(shorter(command), here), cwd=here) if ran else by_the_shell(command, here)

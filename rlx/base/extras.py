@@ -27,6 +27,7 @@ EXTRAS = {
     "slurm": Extra("hydra_plugins.hydra_submitit_launcher", hydra=("submitit_local", "submitit_slurm")),
     "ray": Extra("hydra_plugins.hydra_ray_launcher", hydra=("ray", "ray_aws")),
     "hf": Extra("transformers"),
+    "docs": Extra("material"),
     "film": Extra("imageio_ffmpeg"),
     "wandb": Extra("wandb"),
     "mlflow": Extra("mlflow"),

@@ -25,7 +25,7 @@ from rlx.config.nested import flatten
     [
         ("tr", ["train"]),
         ("--v", ["--version"]),
-        ("train algo=pp", ["algo=ppo", "algo=ppo_penalty"]),
+        ("train algo=pp", ["algo=ppo", "algo=ppo_penalty", "algo=ppo_surrogate"]),
         ("train env=cart", ["env=cartpole"]),
         ("train seed=3 env=pend", ["env=pendulum"]),
         ("train +experiment=bench_ppo_z", ["+experiment=bench_ppo_zoo"]),
@@ -121,7 +121,10 @@ def bash(line: str, cwd: Path, breaks: str = " \t\n\"'><=;|&(:") -> list[str]:
     "line, reply",
     [
         ("rlx tra", ["train"]),
-        ("rlx train algo=pp", ["ppo", "ppo_penalty"]),  # bash has split the word at '=' and keeps "algo="
+        (
+            "rlx train algo=pp",
+            ["ppo", "ppo_penalty", "ppo_surrogate"],
+        ),  # bash has split the word at '=' and keeps "algo="
         ("rlx train algo=ppo env=pend", ["pendulum"]),
         ("rlx train -m env=cartpole,acr", ["cartpole,acrobot"]),
         ("rlx train algo.clip_c", ["compopt -o nospace", "algo.clip_coef="]),
@@ -134,7 +137,7 @@ def test_bash_completes_behind_an_equals_sign(line: str, reply: list[str], tmp_p
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_bash_completes_the_whole_word_where_equals_signs_do_not_break_words(tmp_path: Path) -> None:
-    assert bash("rlx train algo=pp", tmp_path, breaks=" \t\n") == ["algo=ppo", "algo=ppo_penalty"]
+    assert bash("rlx train algo=pp", tmp_path, breaks=" \t\n") == ["algo=ppo", "algo=ppo_penalty", "algo=ppo_surrogate"]
 
 
 @pytest.mark.parametrize("shell, check", [("bash", "-n"), ("zsh", "-n"), ("fish", "--no-execute")])
@@ -154,7 +157,7 @@ def test_fish_completes_a_choice(tmp_path: Path) -> None:
     done = subprocess.run(
         ["fish", "--no-config", "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True
     )
-    assert done.stdout.split() == ["algo=ppo", "algo=ppo_penalty"]
+    assert done.stdout.split() == ["algo=ppo", "algo=ppo_penalty", "algo=ppo_surrogate"]
 
 
 def test_a_tab_costs_less_than_150_milliseconds_of_the_processor(tmp_path: Path) -> None:

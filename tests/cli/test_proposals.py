@@ -131,7 +131,7 @@ FLAGS = {name: {flag for parameter in verb.params for flag in parameter.opts} fo
 FLAGS["train"] |= {*SHORT, *SWITCHES, *VALUED}
 
 
-SENTENCES = {"env", "follows", "has", "reads", "say", "serves", "takes", "writes"}  # "this rlx reads format 1"
+SENTENCES = {"env", "follows", "has", "it", "reads", "say", "serves", "takes", "writes"}  # "this rlx reads format 1"
 
 
 def test_every_command_in_a_text_of_rlx_has_a_verb_and_flags_that_there_are() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_line import ROOT, Forks, imported
+from composed import composed
 
 from rlx.base.errors import UserError
 from rlx.config import registry, schema
@@ -99,7 +100,11 @@ def test_a_key_is_explained_with_meaning_range_default_effects_and_the_papers_va
     for place in rows["where"].split(", "):
         file, _, line = place.partition(":")
         assert "clip_coef" in (ROOT / file).read_text().splitlines()[int(line) - 1]
-    assert "  0.1: ppo_breakout, ppo_pong" in page and page[-1].startswith("try it: rlx train algo=ppo algo.clip_coef=")
+    setting = next(line for line in page if line.startswith("  0.1: ")).split(": ")[1].split(", ")
+    assert {"ppo_breakout", "ppo_pong"} <= {*setting} and all(
+        composed(f"preset={name}", f"env={name.removeprefix('ppo_')}")["algo"]["clip_coef"] == 0.1 for name in setting
+    )
+    assert page[-1].startswith("try it: rlx train algo=ppo algo.clip_coef=")
 
 
 @pytest.mark.parametrize("word", ["algo.gamma", "gamma", "algo.gamma=0.9", "+algo.gamma"])

@@ -207,17 +207,21 @@ def test_any_key_orders_and_what_has_none_comes_first(many: Path) -> None:
         (["--where", "algo="], "must be KEY=VALUE"),
         (["--where", "gama=1"], "--where=gama: no run's configuration has this key; did you mean 'gamma'?"),
         (["--where", "zzz=1"], "no run's configuration has this key"),
-        (["--where", "name=ppo"], "which of algo.name, env.name?"),
         (["--where", "step>many"], "many is not a number, which > needs"),
         (["--where", "status=finnished"], "did you mean 'finished'?"),
         (["--sort", "gama"], "no such order (there are: algo, env, eval"),
         (["--sort", "evil"], "did you mean 'eval'?"),
-        (["--sort", "name"], "which of algo.name, env.name?"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_2(words: list[str], said: str, place: Path, forks: Forks) -> None:
     done = forks("ls", *words, cwd=place)
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1) and said in done.err, done
+
+
+@pytest.mark.parametrize("words", [["--where", "name=ppo"], ["--sort", "name"]])
+def test_a_key_that_may_be_two_is_asked_for_again(words: list[str], many: Path, forks: Forks) -> None:
+    done = forks("ls", ".", *words, cwd=many)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1) and "which of algo.name, env.name?" in done.err
 
 
 def test_the_key_that_orders_gets_a_column(many: Path, forks: Forks) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import measure
+from benchmarks import measure, settings
 from benchmarks.measure import BenchmarkFailed
 from benchmarks.results import NEEDED, SEEDS, bootstrap, dumped, iqm, read_cell, thinned
 
@@ -44,8 +44,8 @@ class Stage:
     needs: tuple[str, ...] = ()  # other stages, as {NAME} in the overrides
     claims: bool = True  # to reach something; not where it is there to go wrong
 
-    def words(self, task: str, seed: int) -> list[str]:
-        return [f"algo={self.algo or self.name}", f"task={task}", f"seed={seed}", *self.overrides]
+    def words(self, task: str) -> list[str]:
+        return [f"algo={self.algo or self.name}", f"task={task}", *self.overrides]
 
 
 TASKS: dict[str, tuple[Stage, ...]] = {
@@ -114,7 +114,7 @@ def _stage(task: str, name: str) -> Stage:
 
 def run_stage(task: str, stage: Stage, seed: int, scratch: Path, paths: dict[str, str]) -> tuple[dict[str, Any], str]:
     """Its cell, and the path of its run ("" where it failed)."""
-    words = stage.words(task, seed) + ([f"init={{{stage.starts}}}"] if stage.starts else [])
+    words = [*stage.words(task), f"seed={seed}"] + ([f"init={{{stage.starts}}}"] if stage.starts else [])
     cell = {"command": " ".join(["rlx train", *words]), "task": task, "stage": stage.name, "seed": seed}
     rlx = [sys.executable, "-m", "rlx"]
     log = scratch / f"{stage.name}.log"
@@ -300,6 +300,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     seeds = [int(seed) for seed in args.seeds.split(",")] if args.seeds else list(SEEDS)
     fine = True
     if not args.table:
+        for task in tasks:
+            for stage in TASKS[task]:
+                settings.settle(cell_path(task, stage, 1).parent, stage.words(task))
         with ThreadPoolExecutor(args.jobs) as pool:
             fine = all(pool.map(lambda cell: run_seed(*cell), [(task, seed) for task in tasks for seed in seeds]))
     print(table(publish()))

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from benchmarks import measure
+from benchmarks import measure, settings
 from rlx.config import registry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +58,10 @@ class Target:
     @property
     def pair(self) -> str:
         return f"{self.algo}_{self.env}"
+
+    @property
+    def words(self) -> list[str]:
+        return [f"algo={self.algo}", f"env={self.env}", *self.overrides]
 
 
 TABULAR = [("frozenlake", 0.73), ("frozenlake8x8", 0.86), ("cliffwalking", -13.0), ("taxi", 7.9), ("grid", None)]
@@ -124,7 +128,7 @@ def _run(command: list[str]) -> tuple[str, float]:
 def run_cell(target: Target, seed: int) -> dict[str, Any]:
     """Train one seed with the pair's preset and judge its final policy, both through the command line."""
     rlx = [sys.executable, "-m", "rlx"]
-    train = [f"algo={target.algo}", f"env={target.env}", f"seed={seed}", *target.overrides]
+    train = [*target.words, f"seed={seed}"]
     cell = {"command": " ".join(["rlx", "train", *train]), "algo": target.algo, "env": target.env, "seed": seed}
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -540,6 +544,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if not options.table:
         targets = chosen(options.only, options.all)
+        for target in targets:
+            settings.settle(cell_path(target, 1).parent, target.words)
         try:
             cells = [(target, seed) for target in targets for seed in SEEDS[: options.seeds or target.seeds]]
             failed = fill(cells, options.jobs)

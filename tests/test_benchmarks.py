@@ -12,7 +12,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from benchmarks import lm_speed, measure, ratios, results, speed
+from benchmarks import language, lm_speed, measure, ratios, results, settings, speed
 from benchmarks.peers import sb3
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -471,6 +471,32 @@ def test_the_cells_there_are_make_page_and_picture_old_ones_without_curves_too(t
         "ppo", "trpo", "dqn", "q_learning",
     }  # fmt: skip
     assert (tmp_path / "learning.png").stat().st_size > 10_000
+
+
+def test_cells_were_made_with_what_their_presets_say_today():
+    words = {results.cell_path(target, 1).parent: target.words for target in results.TARGETS}
+    words |= {
+        language.cell_path(task, stage, 1).parent: stage.words(task)
+        for task, stages in language.TASKS.items()
+        for stage in stages
+    }
+    folders = {path.parent for path in results.RESULTS.rglob("seed_*.json")}
+    assert folders <= {*words} and all((folder / settings.NAME).exists() for folder in folders)
+    for folder in folders:
+        assert settings.strayed(folder, settings.now(words[folder])) == [], folder
+
+
+def test_cells_of_other_values_are_not_added_to(tmp_path):
+    words = ["algo=ppo", "env=cartpole"]
+    settings.settle(tmp_path, words)
+    settings.settle(tmp_path, words)
+    then = json.loads((tmp_path / settings.NAME).read_text())
+    assert then["algo.clip_coef"] == 0.2 and "seed" not in then and "algo.engine" not in then
+    with pytest.raises(SystemExit, match=r"cells of other values: algo.clip_coef=0.2 \(now 0.1\); remove it"):
+        settings.settle(tmp_path, [*words, "algo.clip_coef=0.1"])
+    del then["algo.clip_coef"]  # a key that came later
+    (tmp_path / settings.NAME).write_text(json.dumps(then))
+    settings.settle(tmp_path, [*words, "algo.clip_coef=0.1"])
 
 
 def test_what_presets_promise_is_what_their_cells_say():

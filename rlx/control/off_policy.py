@@ -92,7 +92,8 @@ def check_buffer(cfg: ControlConfig[OffPolicy], envs: Envs) -> None:
     frames = num_frames(envs.observation_space.shape, envs.obs.dtype, cfg.env.wrapper_names)
     rows = cfg.total_steps // envs.num_envs + 1
     size = file_bytes(rows, *layout_of(envs, algo.buffer_size, envs.num_envs, frames))
-    free = shutil.disk_usage(place).free
+    begun = sum(file.stat().st_size for file in (place / "buffer").glob("*.bin"))  # where a run goes on
+    free = shutil.disk_usage(place).free + begun
     if size > free:
         raise ConfigError(
             f"algo.buffer_size={cfg.algo.buffer_size}: {size / 1e9:.1f} GB on disk, and in {place} "

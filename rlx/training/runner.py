@@ -4,6 +4,7 @@ tasks are in the worlds."""
 import contextlib
 import tempfile
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -165,7 +166,8 @@ def resume(
     cfg, module = typed(raw)
     changes, frozen = provenance.differences(before, raw), reader.facts(path).frozen
     _check_free(changes, frozen)
-    device = distributed.join(check(cfg, module), cfg.PLACE)
+    there = replace(cfg, runs_dir=str(path))  # the disk that it is on
+    device = distributed.join(check(there, module), cfg.PLACE)
     checkpoints = _checkpoints(path, cfg, raw)
     if distributed.follows():
         return follow(cfg, module, device, checkpoints)

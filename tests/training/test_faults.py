@@ -544,6 +544,9 @@ def test_a_buffer_on_disk_is_measured_by_the_files_that_it_takes(tmp_path, monke
     with pytest.raises(ConfigError, match=r"^algo\.buffer_size=200: 0\.\d GB on disk, and in \S+ 0\.1 GB are free$"):
         train(tmp_path, name="other", **changes)
     assert not (tmp_path / "other").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _place: usage._replace(free=taken))
+    resume(path, total_steps=96)  # a half of its files is there
+    assert status(path)["step"] == 96
 
 
 # -- side tasks

@@ -394,9 +394,16 @@ def test_an_exact_target_is_reached_by_equality_up_to_rounding():
     [
         ("dqn_acrobot", {"dqn_acrobot"}),
         ("dqn,acrobot", {"dqn_acrobot"}),
-        ("ppo_hopper,grid", {"ppo_hopper", "q_learning_grid", "sarsa_grid", "dyna_q_grid"}),
+        ("ppo_hopper,taxi", {"ppo_hopper", "q_learning_taxi", "sarsa_taxi", "dyna_q_taxi"}),
         ("hopper", {"ppo_hopper", "td3_hopper", "sac_hopper"}),
-        ("ppo", {"ppo_cartpole", "ppo_acrobot", "ppo_pendulum", "ppo_mountaincar_continuous", "ppo_lunarlander"}),
+        ("reinforce", {"reinforce_grid"}),
+        (
+            "ppo",
+            {
+                f"ppo_{env}"
+                for env in ("cartpole", "acrobot", "pendulum", "mountaincar_continuous", "lunarlander", "grid")
+            },
+        ),
     ],
 )
 def test_only_takes_algorithms_environments_and_pairs(only, pairs):

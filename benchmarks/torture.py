@@ -246,7 +246,7 @@ def damage(case: Case, table: Table, flips: int, cuts: int) -> None:
         equal = True
         while trials < count:
             copy = Path(shutil.copytree(path, case.place / f"damage{kind[:3]}{trials}"))
-            files = sorted((copy / "checkpoints").iterdir(), key=lambda file: file.stem[-12:])
+            files = sorted((copy / "checkpoints").glob("[bs]*"), key=lambda file: (file.stem[-12:], file.stem))
             bad = files[max(1, len(files) - (count - trials)) :]
             for file in bad:
                 data = bytearray(file.read_bytes())

@@ -9,6 +9,7 @@ samples/       of a language run                     policy.txt, map.svg  what h
 
 import contextlib
 import os
+import re
 import shutil
 import time
 import traceback
@@ -32,6 +33,7 @@ from rlx.rundir.provenance import Provenance
 
 CONFIG = "config.yaml"
 FORMAT = 1  # of config.yaml and status.json
+HEADER = "# The configuration of a run of rlx, format "  # the first line of config.yaml
 DIRECTORIES = ("checkpoints", "videos", "samples", "buffer", ".loggers")
 LOCK = ".lock"
 SILENT = "killed (no error recorded)"  # of a run whose process nobody waited for
@@ -103,17 +105,25 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def write_config(path: Path, raw: Mapping[str, Any]) -> None:
     text = yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True)
-    write_atomically(path / CONFIG, f"# The configuration of a run of rlx, format {FORMAT}\n{text}".encode())
+    write_atomically(path / CONFIG, f"{HEADER}{FORMAT}\n{text}".encode())
 
 
 def check_formats(path: Path) -> None:
-    """Raises ConfigError for a run directory of a later rlx: it may mean something else by the same names."""
+    """Raises ConfigError for a run directory of a later rlx: it may mean something else by the same names. run.json
+    speaks for metrics.jsonl, too, which is nothing but lines of metrics."""
     for file, written, known in (
         (Provenance.FILE, Provenance.read(path).format, provenance.FORMAT),
+        (CONFIG, _config_format(path), FORMAT),
         (Status.FILE, Status.read(path).format, FORMAT),
     ):
         if written > known:
             raise ConfigError(f"{path}/{file}: format {written}, this rlx reads format {known} (a later one wrote it)")
+
+
+def _config_format(path: Path) -> int:
+    """What the first line of config.yaml says; 1 where somebody has removed it."""
+    match = re.match(rf"{HEADER}(\d{{1,9}})\n", guarded.text(path / CONFIG))
+    return int(match[1]) if match else 1
 
 
 # -- status and lock -------------------------------------------------------------------------------------------

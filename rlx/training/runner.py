@@ -263,6 +263,7 @@ def open_run(
 ) -> tuple[Config, ModuleType, Run]:
     """The configuration, the algorithm and the state of a run's checkpoint. `trust`: see `resume`."""
     raw = read_config(path)
+    layout.check_formats(path)
     code_record.enter(path, raw, trust)
     cfg, module = typed(raw)
     try:

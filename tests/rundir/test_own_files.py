@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -150,19 +151,21 @@ def test_a_resume_survives_any_key_of_run_json_under_another_name(killed: Path, 
             assert record(path)[f"{key}x"] == whole[key] and status(path)["status"] == "finished"
 
 
-@pytest.mark.parametrize("file", ["run.json", "status.json"])
+@pytest.mark.parametrize("file", ["run.json", "status.json", "config.yaml"])
 def test_every_record_says_its_format_and_a_later_one_is_refused_in_one_line(
     file: str, killed: Path, tmp_path: Path
 ) -> None:
+    """run.json's is also that of metrics.jsonl, which holds nothing but metrics."""
     path = shutil.copytree(killed, tmp_path / "run")
-    tree = json.loads((path / file).read_text())
-    assert tree["format"] == 1
-    (path / file).write_text(json.dumps({**tree, "format": 2}))
+    content = (path / file).read_text()
+    later = re.sub(r"(format\"?:? )1\b", r"\g<1>2", content, count=1)
+    assert later != content
+    (path / file).write_text(later)
     before = contents(path)
-    with pytest.raises(ConfigError, match=rf"^{path}/{file}: format 2, this rlx reads format 1"):
-        resume(path)
+    for goes_on in (resume, runner.open_policy):
+        with pytest.raises(ConfigError, match=rf"^{path}/{file}: format 2, this rlx reads format 1"):
+            goes_on(path)
     assert contents(path) == before
-    assert "format 1" in (path / "config.yaml").read_text().splitlines()[0]
 
 
 def test_a_configuration_changed_by_hand_is_said_and_recorded(

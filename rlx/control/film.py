@@ -78,7 +78,8 @@ def _make(pipe: Connection, cfg: EnvConfig, seed: int, every: int, folder: Path)
         try:
             pipe.send(("film", _filmed(act, cfg, seed, every)))
         except (Exception, SystemExit) as error:
-            pipe.send(("error", (str(error).splitlines() or [type(error).__name__])[0]))
+            raised = f"SystemExit: {error}" if isinstance(error, SystemExit) else str(error)
+            pipe.send(("error", (raised.splitlines() or [type(error).__name__])[0]))
 
 
 def _filmed(act: Act, cfg: EnvConfig, seed: int, every: int) -> Film:

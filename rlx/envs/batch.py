@@ -306,12 +306,17 @@ class Envs:
             what = None
             if not np.isfinite(self._checked[i]):
                 what = f"the reward is {self._raw_reward[i]}"
-            elif not self._image and not np.isfinite(self.obs[i]).all():
-                where = int(np.flatnonzero(~np.isfinite(self.obs[i]))[0])
-                what = f"the observation is {self.obs[i][where]} at index {where}"
+            elif not self._image:
+                what = not_finite(self.obs[i])
             if what:
                 given = "" if np.isfinite(action[i]).all() else f" after the action {action[i]}"
                 raise EnvFault(f"{self._where(i)}: {what}{given}")
+
+
+def not_finite(obs: np.ndarray) -> str | None:
+    """What is not finite in an observation, in words."""
+    where = np.flatnonzero(~np.isfinite(obs))
+    return f"the observation is {obs.flat[where[0]]} at index {where[0]}" if len(where) else None
 
 
 def make_buffers(num_envs: int, space: gym.spaces.Box) -> dict[str, np.ndarray]:

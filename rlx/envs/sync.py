@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rlx.envs.batch import Ends, Envs
+from rlx.envs.batch import Ends, Envs, not_finite
 from rlx.envs.single import EnvConfig, make_env, one_line, reset_options, time_limit
 from rlx.envs.spaces import EnvFault
 from rlx.envs.wrappers import EpisodicLife, random_action
@@ -64,7 +64,9 @@ class SyncEnvs(Envs):
                 raise ValueError("not true or false")
             self._raw_reward[:] = rewards
             return terminated, truncated, ended > 0
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # sys.exit, a panic of a Rust library, ...
             raise self._fault(results, error) from error
 
     def _fault(self, results: list[Any], error: BaseException) -> EnvFault:
@@ -83,13 +85,19 @@ class SyncEnvs(Envs):
         space = self.envs[0].observation_space
         try:
             row = np.asarray(obs if self._encode is None else self._encode(obs))
-            if row.dtype == object:
-                raise TypeError("it is no numeric array")
+            if row.dtype.kind not in "biuf":
+                raise TypeError("it is no array of real numbers")
         except Exception as error:
             return f"the observation does not fit {space}: {type(error).__name__}: {error}"
         if row.shape != self.observation_space.shape:
             return f"the observation has shape {np.shape(obs)} instead of {space.shape}"
         return None
+
+    def _wrong_obs(self, obs: Any) -> str | None:
+        if wrong := self._wrong_shape(obs):
+            return wrong
+        with np.errstate(over="ignore", invalid="ignore"):
+            return not_finite(np.asarray(obs if self._encode is None else self._encode(obs), self.obs.dtype))
 
     def _reset_lane(self, i: int, seed: int | None) -> None:
         env = self.envs[i]
@@ -97,7 +105,9 @@ class SyncEnvs(Envs):
             if self._seed_actions and seed is not None:
                 env.action_space.seed(seed)
             obs, _ = env.reset(seed=seed, **self._options)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise EnvFault(f"{self._where(i)}: reset raised {type(error).__name__}: {error}") from error
         self._write(i, obs)
 
@@ -116,6 +126,8 @@ class SyncEnvs(Envs):
 
     def _success(self, i: int) -> float | None:
         info = self._infos[i]
+        if wrong := wrong_info(info):
+            raise EnvFault(f"{self._where(i)}: {wrong}")
         success = info.get("is_success", info.get("success"))
         return None if success is None else float(success)
 
@@ -141,7 +153,9 @@ class SyncEnvs(Envs):
         try:
             first = self._play_probe(PROBE_STEPS, time.perf_counter() + PROBE_SECONDS)
             second = self._play_probe(len(first) - 1, float("inf"))
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise EnvFault(
                 f"env {self.first_lane} ({self.id}) raised {type(error).__name__}: {error} within "
                 f"{PROBE_STEPS} random actions (a check that it replays; env.replay=true or false skips it)"
@@ -177,7 +191,7 @@ class SyncEnvs(Envs):
             wrong = (
                 None if isinstance(first, tuple) and len(first) == 2 else f"must return (obs, info), not {first!r:.80}"
             )
-            wrong = wrong or self._wrong_shape(first[0]) or wrong_info(first[1])
+            wrong = wrong or self._wrong_obs(first[0]) or wrong_info(first[1])
             for k in range(TRIAL_STEPS):
                 if wrong:
                     break
@@ -186,10 +200,12 @@ class SyncEnvs(Envs):
                 if not isinstance(result, tuple) or len(result) != 5:
                     wrong = f"must return (obs, reward, terminated, truncated, info), not {result!r:.80}"
                 else:
-                    wrong = self._wrong_shape(result[0]) or wrong_outcome(*result[1:])
+                    wrong = self._wrong_obs(result[0]) or wrong_outcome(*result[1:])
                 if wrong or result[2] or result[3]:
                     break
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             wrong = f"raised {type(error).__name__}: {error}"
         if wrong:
             raise EnvFault(f"{when} of a trial before the run: {wrong}")
@@ -234,7 +250,9 @@ def close(env: gym.Env, id: str) -> None:
         if limited:
             signal.setitimer(signal.ITIMER_REAL, CLOSE_SECONDS)
         env.close()
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         with contextlib.suppress(OSError, ValueError):
             print(f"rlx: warning: close of {id}: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
     finally:

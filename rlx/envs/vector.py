@@ -23,6 +23,7 @@ from rlx.envs.cartpole import CartPoleEnvs
 from rlx.envs.episodes import episode_seed
 from rlx.envs.single import EnvConfig, explain, find, install_hint, make_env, one_line, time_limit
 from rlx.envs.spaces import EnvError, EnvFault
+from rlx.envs.sync import wrong_info
 
 FOREVER = 2**31 - 1  # steps: what these libraries take for "no limit"
 CARTPOLE = "gymnasium.envs.classic_control.cartpole:CartPoleEnv"
@@ -153,7 +154,10 @@ class VectorEnvs(Envs):
     def _success(self, i: int) -> float | None:
         for key in ("is_success", "success"):
             if key in self._infos and self._infos.get(f"_{key}", np.ones(self.num_envs, bool))[i]:
-                return float(self._infos[key][i])
+                value = self._infos[key][i]
+                if wrong := wrong_info({key: value}):
+                    raise EnvFault(f"{self._where(i)}: {wrong}")
+                return None if value is None else float(value)
         return None
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

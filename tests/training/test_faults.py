@@ -642,6 +642,8 @@ class Odd(CartPoleEnv):
             return obs, reward, terminated, truncated, info
         if self.what == "exit":
             sys.exit(0)
+        if self.what == "panic":
+            raise BaseException("of a library")
         if self.what == "os._exit":
             os._exit(0)
         odd = {
@@ -649,9 +651,12 @@ class Odd(CartPoleEnv):
             "reward 1e39": {"reward": 1e39}, "terminated (1,)": {"terminated": np.zeros(1, bool)},
             "terminated None": {"terminated": None}, "truncated NaN": {"truncated": float("nan")},
             "terminated text": {"terminated": "no"}, "info": {"info": None},
-            "is_success": {"info": {"is_success": np.zeros(1, bool)}},
+            "is_success": {"info": {"is_success": np.zeros(1, bool)}}, "observation NaN": {"obs": obs * np.nan},
+            "observation 1e39": {"obs": [1e39] * 4}, "observation complex": {"obs": obs * 1j},
         }  # fmt: skip
         now = {"obs": obs, "reward": reward, "terminated": terminated, "truncated": truncated, "info": info}
+        if self.what.startswith("episode"):  # what is looked at when one ends
+            now |= {"terminated": True, "info": None if "info" in self.what else {"success": "no"}}
         return tuple((now | odd.get(self.what, {})).values())
 
     def close(self):
@@ -661,8 +666,12 @@ class Odd(CartPoleEnv):
             time.sleep(600)
 
 
-LATE = ["reward text", "reward None", "terminated None", "truncated NaN", "terminated text", "exit", "reward 1e39"]
-EARLY = [*LATE, "reward (1,)", "terminated (1,)", "info", "is_success", "reset info"]
+LATE = [
+    "reward text", "reward None", "terminated None", "truncated NaN", "terminated text", "exit", "reward 1e39", "panic",
+    "observation NaN", "observation 1e39",
+]  # fmt: skip
+EARLY = [*LATE, "reward (1,)", "terminated (1,)", "info", "is_success", "reset info", "observation complex"]
+RAISED = {"exit": "SystemExit", "panic": "BaseException", "episode info": "info", "episode success": "success"}
 
 
 @pytest.fixture
@@ -677,15 +686,15 @@ def test_what_an_environment_must_not_return_is_named_before_the_run_exists(what
     name = what.split()[-2] if what.startswith("reset") else what.split()[0]
     with pytest.raises(ConfigError, match=r"^env\.id=Odd-v0: (step 1|reset) of a trial before the run: .*") as refused:
         train(tmp_path, name="run", **odd, **{"env.kwargs": {"what": what}})
-    assert (name if name != "exit" else "SystemExit") in str(refused.value) and not (tmp_path / "run").exists()
+    assert RAISED.get(name, name) in str(refused.value) and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("what", LATE)
+@pytest.mark.parametrize("what", [*LATE, "episode info", "episode success"])
 def test_what_an_environment_returns_later_is_named_with_episode_and_step(what, odd, tmp_path):
     changes = {"env.kwargs": {"what": what, "at": 60}, "env.replay": True}
     with pytest.raises(RunFailed, match=r"EnvFault: env [01] \(Odd-v0\), episode \d+, step \d+: ") as failed:
         train(tmp_path, name="run", **odd, **changes)
-    assert (what.split()[0] if what != "exit" else "SystemExit") in str(failed.value)
+    assert RAISED.get(what, what.split()[0]) in str(failed.value)
 
 
 @pytest.mark.parametrize("at", [1, 60])

@@ -55,7 +55,8 @@ def test_nothing_is_loaded_from_elsewhere_and_no_formula_is_left_to_a_script(sit
         text = page.read_text()
         assert not FOREIGN.search(text), page
         assert "$$" not in re.sub(r"<(pre|code)\b.*?</\1>", "", text, flags=re.DOTALL), page
-    assert (site / "first-hour.html").read_text().count("<math") >= 10
+    hour = (site / "first-hour.html").read_text()
+    assert hour.count("<math") >= 10 and hour.count('display="block"') == HOUR.count("$$") / 2
 
 
 def test_a_line_of_code_that_a_page_names_is_that_line(site: Path) -> None:

@@ -72,7 +72,16 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     return "".join(pieces)
 
 
+def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
+    """A page without sections needs no room for their list: its tables are wide."""
+    if not any(title.children for title in page.toc):
+        page.meta.setdefault("hide", ["toc"])
+    return content
+
+
 def _mathml(formula: re.Match[str]) -> str:
     block = formula[1] is not None
-    text = latex2mathml.converter.convert(html.unescape(formula[1] or formula[2]), "block" if block else "inline")
+    text = latex2mathml.converter.convert(
+        html.unescape(formula[1] or formula[2]), display="block" if block else "inline"
+    )
     return f"\n\n{text}\n\n" if block else f"<span>{text}</span>"  # a line may begin with it

@@ -47,17 +47,17 @@ def algorithm(name: str) -> str:
     doc = source.docstring(path)
     lines = [f"# {name}", "", _text(" ".join(top)), ""]
     if base != name:
-        changes = explained._changes(name)
+        changes = explained.changes(name)
         lines += [f"A variant of [{base}]({base}.md): it is that algorithm with `{changes}`.", ""]
     lines += [_text(said.get("what", doc.partition("\n\n")[0])), ""]
     lines += [f"**Kind**: {explained.kind(name)}. **Where it learns**: {_text(explained.spaces(name))}.", ""]
     lines += ["```sh", *explained.commands(name, base, said), "```", ""]
     lines += ["## Equations and pseudocode", "", *_equations_called(path), *_beside(doc, path), *_symbols(name)]
     lines += ["## What to watch", ""]
-    for metric in explained._strings(said, "watch"):
+    for metric in explained.strings(said, "watch"):
         if one := metrics.of(metric, implementation):
             lines.append(f"- {_metric_link(metric)}: {_text(one.definition)} *Healthy*: {_text(one.healthy)}")
-    wrong = explained._strings(said, "wrong")
+    wrong = explained.strings(said, "wrong")
     lines += ["", "## What goes wrong", "", *[f"- {_text(one)}" for one in wrong], ""] if wrong else [""]
     lines += measured.results(name)
     lines += ["## Keys", "", *_key_table(keys.of("algo", name).values()), ""]
@@ -110,12 +110,14 @@ def _equations_called(path: Path) -> list[str]:
 
 
 def _key_table(listed: Iterable[keys.Key]) -> list[str]:
-    lines = ["| key | default | range | meaning | more | less | paper |", "|---|---|---|---|---|---|---|"]
+    lines = ["| key | default | range | meaning |", "|---|---|---|---|"]
     for key in listed:
         parts = comments.parts_of(key.text)
         value = f"`{key.comment.value}`" if key.comment and key.comment.value else ""
+        effects = [f"*{part.capitalize()}*: {_text(parts[part])}." for part in comments.PARTS if part in parts]
+        what = _text(parts.get("what", "")) + "." * bool(effects)
         cells = [f"`{key.name}`", value.replace("|", "\\|"), _text(key.field.range if key.field else "")]
-        lines.append(f"| {' | '.join([*cells, *(_text(parts.get(one, '')) for one in ('what', *comments.PARTS))])} |")
+        lines.append(f"| {' | '.join([*cells, ' '.join([what, *effects])])} |")
     return lines
 
 
@@ -196,14 +198,23 @@ def _verb(name: str, command: Any, parent: Any, level: int = 2) -> list[str]:
     if command.hidden:
         return []
     lines = [f"{'#' * level} {name}", "", *_doc(inspect.cleandoc(command.help or "")), ""]
+    if name == "rlx train":  # Hydra prints the rest of its page
+        lines += ["```text", *_train_help(), "```", ""]
     rows = []
     for option in command.params:
         spelled = ", ".join([*option.opts, *option.secondary_opts]) if option.param_type_name == "option" else ""
         rows.append(f"| `{spelled or (option.name or '').upper()}` | {_text(getattr(option, 'help', '') or '')} |")
-    lines += ["| word | meaning |", "|---|---|", *rows, ""] if rows else []
+    lines += ["| argument | meaning |", "|---|---|", *rows, ""] if rows else []
     for each in getattr(command, "commands", {}):
         lines += _verb(f"{name} {each}", command.commands[each], parent, level + 1)
     return lines
+
+
+def _train_help() -> list[str]:
+    """What its page says besides the configuration."""
+    page = (registry.conf_dir() / "hydra" / "help" / "rlx.yaml").read_text(encoding="utf-8")
+    parts = re.split(r"^\w+: \|\n", page, flags=re.MULTILINE)[1:3]
+    return "\n".join(textwrap.dedent(part) for part in parts).strip().splitlines()
 
 
 def api_page() -> str:
@@ -249,6 +260,9 @@ def _doc(doc: str) -> list[str]:
     lines: list[str] = []
     for block in re.split(r"\n{2,}", doc):
         rows = block.splitlines()
+        if block.startswith("\b\n"):  # help that is not to be wrapped
+            lines += ["```text", *rows[1:], "```", ""]
+            continue
         if block.startswith(">>>"):
             lines += ["```pycon", *rows, "```", ""]
             continue

@@ -92,18 +92,19 @@ def explain(name: str) -> list[str]:
     if base == name:
         lines.append(f"what: {what}")
     else:
-        lines += [f"what: {base} with {_changes(name)}. {' '.join(top[1:])}", f"{base}: {what}"]
+        lines += [f"what: {base} with {changes(name)}. {' '.join(top[1:])}", f"{base}: {what}"]
     lines += [f"kind: {kind(name)}", f"where it learns: {spaces(name)}", ""]
     if path:
         lines += [f"equations ({source.near(path, 1)})", "", *laid_out(doc), ""]
         lines += _tied(name, path)
     lines += _watch(name, said)
-    lines += _listed("what goes wrong", [f"- {one}" for one in _strings(said, "wrong")])
+    lines += _listed("what goes wrong", [f"- {one}" for one in strings(said, "wrong")])
     lines += _listed("try it", [f"    {line}" for line in commands(name, base, said)])
     return lines[:-1]
 
 
-def _changes(name: str) -> str:
+def changes(name: str) -> str:
+    """What a variant sets, as words of the command line."""
     own = comments.comments(keys.options("algo")[name])
     values = [
         f"algo.{key}={one.value}" for key, one in own.items() if key.partition(".")[0] not in ("defaults", "name")
@@ -138,7 +139,7 @@ def _tied(name: str, path: Path) -> list[str]:
 
 def _watch(name: str, said: Mapping[str, Any]) -> list[str]:
     implementation, rows = keys.implementation(name), []
-    for metric in _strings(said, "watch"):
+    for metric in strings(said, "watch"):
         if one := metrics.of(metric, implementation):
             rows.append(f"  {metric}: {one.definition} Healthy: {one.healthy}")
     return _listed("what to watch", rows)
@@ -148,14 +149,15 @@ def _listed(title: str, rows: list[str]) -> list[str]:
     return [f"{title}:", *rows, ""] if rows else []
 
 
-def _strings(said: Mapping[str, Any], name: str) -> list[str]:
+def strings(said: Mapping[str, Any], name: str) -> list[str]:
+    """A list of a lesson: "watch", "wrong" or "try"."""
     listed = said.get(name)
     return [one for one in listed if isinstance(one, str)] if isinstance(listed, tuple | list) else []
 
 
 def commands(name: str, base: str, said: Mapping[str, Any]) -> list[str]:
     """Lines to try: those of its file; a variant's are those of what it is a variant of, and the two compared."""
-    lines = _strings(said, "try")
+    lines = strings(said, "try")
     if base == name and any(re.search(rf"\balgo={name}(?= |$)", line) for line in lines):
         return lines
     if base == name:  # a copy, or a file that names none

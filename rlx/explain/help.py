@@ -20,13 +20,15 @@ def annotated(page: str, columns: int) -> str:
     if not begin or not end:
         return page
     lines = _commented(body.rstrip().splitlines(), _texts(body), max(LEAST, columns))
-    more = "rlx explain algo.lr    what more and less of it do, its range, the paper's value"
+    more = "rlx explain algo.lr    the range of a key, what more and less of it do, the paper's value"
     return "\n".join([f"{head}{begin}{lines[0]}", *lines[1:], "", more, "", f"{end}{tail}"])
 
 
 def _counted(names: re.Match[str]) -> str:
     count = len([name for name in names[1].split(", ") if name != "none"])
-    return f"preset: ALGO_ENV or ALGO_TASK, that of algo= and env= (none: without); rlx list presets has all {count}"
+    return (
+        f"preset: ALGO_ENV or ALGO_TASK; algo= and env= choose it (none: no preset); rlx list presets shows all {count}"
+    )
 
 
 def _commented(lines: list[str], texts: dict[str, str], width: int) -> list[str]:

@@ -75,6 +75,10 @@ def test_help_and_information_are_printed(words: list[str], said: list[str], for
     assert entries(tmp_path) == set()
 
 
+def test_no_verb_is_cut_short_in_the_list_of_verbs(forks: Forks, tmp_path: Path) -> None:
+    assert "..." not in forks("--help", cwd=tmp_path).out.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize("words", [["--cfg", "job"], ["--cfg=job"], ["-c", "job"]])
 def test_cfg_job_is_the_composed_configuration_as_yaml(words: list[str], forks: Forks, tmp_path: Path) -> None:
     done = forks("train", "seed=7", *words, "env=pendulum", cwd=tmp_path)

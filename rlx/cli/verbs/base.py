@@ -65,7 +65,11 @@ def tour(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     _: Annotated[
         str | None,
-        optional("--runs-dir", metavar="DIRECTORY", help="Where runs are, of any command (RLX_RUNS_DIR, conf, runs)."),
+        optional(
+            "--runs-dir",
+            metavar="DIRECTORY",
+            help="Where runs are, for every command (default: RLX_RUNS_DIR, ./conf, or runs).",
+        ),
     ] = None,  # taken before: see rlx.rundir.home
 ) -> None:
     """Reinforcement-learning runs you can start, trust, compare and resume."""
@@ -81,7 +85,7 @@ def tour(
 Directory = Annotated[Path | None, typer.Argument(metavar="[DIRECTORY]", help="Where to look (the directory of runs).")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, latest or latest:ALGO.")]
 Checkpoint = Annotated[str, typer.Option(help="latest, best, final or a step.")]
-Trust = Annotated[bool, typer.Option("--trust", help="Run the code of a run's own that this machine has not recorded.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Run a run's own code even if this machine did not record it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -20,10 +20,13 @@ def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="As in algo=NAME; an environment's id or file as well.")],
     as_json: Json = False,
 ) -> None:
-    """Check an algorithm, an environment or a task: rlx check algo ppo.
+    """Check an algorithm, an environment or a task.
 
-    Does it learn what can be learned, resume exactly, keep to its spaces and seeds? One line a finding; exit 1 if one
-    fails.
+    \b
+    rlx check algo ppo
+
+    Does it learn what can be learned, resume exactly, and respect its spaces and seeds? Prints one line per check; exit
+    code 1 if one fails.
     """
     check_choice("check ", kind, KINDS, "kind")
     findings, coming = [], _findings(kind, name)

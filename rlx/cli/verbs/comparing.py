@@ -12,7 +12,7 @@ from rlx.cli.verbs.base import Csv, Json, Latex, Markdown, RunName, answer, app,
 
 @app.command()
 def diff(run: RunName, other: RunName, as_json: Json = False) -> None:
-    """What two runs differ in: configuration, versions, outcome."""
+    """Show what two runs differ in: configuration, code, outcome."""
     from rlx.analysis.compare.diff import build
 
     answer(build(run_path(run), run_path(other)), as_json, printing.differences)
@@ -32,9 +32,13 @@ def compare(
     latex: Latex = False,
     markdown: Markdown = False,
 ) -> None:
-    """Is one side better than another: IQM and interval, probability of improvement, verdict.
+    """Decide whether one side of runs is better than another.
 
-    rlx compare 'runs/cartpole/ppo/*' 'runs/cartpole/dqn/*'     Seeds are grouped automatically.
+    \b
+    rlx compare 'runs/cartpole/ppo/*' 'runs/cartpole/dqn/*'
+
+    Prints the IQM of each side with its interval, the difference, the probability of improvement, and a verdict. The
+    seeds of a configuration are grouped automatically.
     """  # fmt: skip
     from rlx.analysis.compare import build
 

@@ -27,7 +27,7 @@ def dash(
         int | None, optional(min=1, max=65535, help=f"Port of the web page ({FIRST}, or the next free one).")
     ] = None,
 ) -> None:
-    """TensorBoard over the runs, on localhost only, until Ctrl-C."""
+    """Start TensorBoard over the runs, on localhost, until Ctrl-C."""
     directory = directory or home.runs_dir()
     check_directory(directory)
     if port is not None and not _free(port):

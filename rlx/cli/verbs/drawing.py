@@ -22,7 +22,7 @@ def draw(
     checkpoint: Checkpoint = "latest",
     trust: Trust = False,
 ) -> None:
-    """Draw what a run has learned of states: V, Q, policy and visits, beside the exact optimum where it is known.
+    """Draw what a run has learned: V, Q, policy, visits, optimum.
 
     A map of a grid or table, or of two dimensions of the observation (CartPole, MountainCar, Pendulum, or --dims).
     """  # fmt: skip

@@ -14,7 +14,7 @@ Words = Annotated[
 
 @app.command()
 def explain(words: Words = None) -> None:
-    """What a name means, from the equation to the run: rlx explain ppo.
+    """Explain a name or a run, or answer a question.
 
     An algorithm, a key (algo.clip_coef), a metric (train/approx_kl), an equation (gae), a term (bellman), a run
     (latest), or a question: rlx explain why did my entropy collapse.

@@ -25,7 +25,7 @@ def report(
     title: Annotated[str, optional(help="Page title.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Also print the table of results.")] = False,
 ) -> None:
-    """Everything about some runs, or a search, as one page that needs nothing else."""
+    """Write a page about runs, or about a search, as one HTML file."""
     from rlx.analysis.report.build import build
     from rlx.analysis.report.page import html
     from rlx.explain.story import explain
@@ -53,8 +53,11 @@ def export(
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Write a run's policy for use without rlx: its tensors, an ONNX graph, a folder with code that acts, or (hf) a
-    directory that transformers loads."""
+    """Export a run's policy for use without rlx.
+
+    As tensors (safetensors), as an ONNX graph, as a folder with code that acts, or as a directory that transformers
+    loads (hf).
+    """
     check_choice("--to=", to, FORMS, "format")
     path = run_path(run)
     set_one_thread()

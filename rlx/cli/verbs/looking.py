@@ -84,7 +84,7 @@ def show(
     latex: Latex = False,
     markdown: Markdown = False,
 ) -> None:
-    """What a run is and how it went; of a grid, what came of its jobs."""
+    """Show what a run is and how it went; of a grid, its jobs."""
     from rlx.analysis import grids
     from rlx.rundir import index
 
@@ -120,7 +120,7 @@ def plot(
     caption: Annotated[bool, typer.Option("--caption/--no-caption", help="Say below what line and band are.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the series; draw only with --out.")] = False,
 ) -> None:
-    """Learning curves: one line a configuration, mean and band over its seeds.
+    """Plot learning curves, with a band over the seeds.
 
     All runs that share everything in config.yaml but the seed are one line; the legend names what differs.
     """  # fmt: skip

@@ -31,7 +31,11 @@ def list_(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What there is to choose from: rlx list presets algo=ppo."""
+    """List algorithms, environments, tasks or presets.
+
+    \b
+    rlx list presets algo=ppo
+    """
     check_choice("list ", what, LISTS, "list")
     rows = _files(group) if (group := LISTS[what]) else _named(what)
     if only:
@@ -83,7 +87,7 @@ def _named(kind: str) -> list[tuple[str, ...]]:
 
 @app.command()
 def doctor() -> None:
-    """Versions, devices and extras of this machine."""
+    """Show versions, devices and extras of this machine."""
     from rlx.cli.doctor import report
 
     report(__version__)
@@ -91,7 +95,7 @@ def doctor() -> None:
 
 @app.command()
 def completion(shell: Annotated[str, typer.Argument(metavar="SHELL", help="One of bash, zsh, fish.")]) -> None:
-    """Shell completion: source <(rlx completion bash)."""
+    """Print shell completion: source <(rlx completion bash)."""
     from rlx.cli.completion import SCRIPTS
 
     check_choice("completion ", shell, SCRIPTS, "shell")

@@ -22,9 +22,12 @@ def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, which becomes that of the files.")],
     source: Annotated[str, optional("--from", metavar="ALGO", help="The algorithm to copy (algo only).")] = "",
 ) -> None:
-    """Write files of your own to begin with: rlx new algo my_ppo --from ppo.
+    """Write an algorithm, environment or task to start from.
 
-    Into ./algos, ./envs or ./tasks and ./conf, ready to run.
+    \b
+    rlx new algo my_ppo --from ppo
+
+    Writes into ./algos, ./envs or ./tasks, and ./conf; the result is ready to run.
     """
     from rlx.config import registry
     from rlx.scaffold import new as scaffold

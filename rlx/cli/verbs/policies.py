@@ -35,7 +35,10 @@ def eval(
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all numbers.")] = False,
 ) -> None:
-    """Evaluate a run's policy: on fresh environments, or on held-out prompts of its task."""
+    """Evaluate a run's policy.
+
+    On fresh environments, or on held-out prompts of its task.
+    """
     path = run_path(run)
     if _on_task(path):
         _refuse(
@@ -92,7 +95,7 @@ def play(
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the return, and the trajectory, as JSON.")] = False,
 ) -> None:
-    """Let a run's policy play one episode, in a window or with --gif to a film."""
+    """Play one episode, in a window or into a film (--gif)."""
     path = run_path(run)
     if _on_task(path):
         raise UserError(f"play {run}: this is a language-model run; use rlx sample {run}")
@@ -164,7 +167,11 @@ def sample(
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Let a run's policy complete prompts: rlx sample latest "37+58="."""
+    """Let a language run complete prompts.
+
+    \b
+    rlx sample latest "37+58="
+    """
     path = run_path(run)
     if not _on_task(path):
         raise UserError(f"sample {run}: this is an environment run; use rlx play {run}")

@@ -17,18 +17,18 @@ ACTIONS = {"resume": ("-j",), "best": ("--train", "--seeds", "--json"), "show": 
 START = ("-j", "--config-dir")
 FRESH = 5  # seeds of best --train
 
-HELP = """Search hyper-parameters: several seeds a trial, pruned early, resumable.
+HELP = """Search hyper-parameters, with several seeds per trial.
 
+\b
 rlx sweep [KEY=VALUE | KEY=RANGE | SETTING=VALUE]...   begin a study
-
-rlx sweep resume STUDY [trials=N] [-j N]   go on with one, or join it from here
-
-rlx sweep show STUDY   its trials      rlx sweep best STUDY [--train]   the winner
+rlx sweep resume STUDY [trials=N] [-j N]               continue a study, or join it with more workers
+rlx sweep show STUDY                                   list its trials
+rlx sweep best STUDY [--train]                         show the winner, or train it on fresh seeds
 
 KEY=VALUE as in rlx train. RANGE: interval(1e-5, 1e-2), tag(log, interval(1e-5, 1e-2)), int(interval(2, 12)),
-range(2, 12), or a,b,c; without any, those of conf/sweep/ALGO.yaml (sweep=NAME: of another file).
+range(2, 12), or a,b,c. Without any, the ranges of conf/sweep/ALGO.yaml (sweep=NAME: of another file).
 
-SETTING: trials (50), seeds (3 a trial), sampler (tpe, random, cmaes, gp, nsga2), pruner (median, hyperband, none),
+SETTING: trials (50), seeds (3 per trial), sampler (tpe, random, cmaes, gp, nsga2), pruner (median, hyperband, none),
 storage (journal, or the URL of a database), study (its name), jobs (1).
 
 STUDY: a directory, a name under runs/sweeps, or latest.
@@ -38,11 +38,13 @@ STUDY: a directory, a name under runs/sweeps, or latest.
 @app.command(context_settings=PASS, help=HELP)
 def sweep(
     ctx: typer.Context,
-    words: Annotated[list[str] | None, typer.Argument(metavar="[WORD]...", show_default=False)] = None,
-    jobs: Annotated[int | None, optional("-j", "--jobs", min=1, max=256, help="Workers (1).")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[WORD]...", show_default=False, help="As above.")
+    ] = None,
+    jobs: Annotated[int | None, optional("-j", "--jobs", min=1, max=256, help="Worker processes (1).")] = None,
     config_dir: Annotated[Path | None, optional("--config-dir", help="More configuration files.")] = None,
     train: Annotated[bool, typer.Option("--train", help="best: train the winner on fresh seeds.")] = False,
-    seeds: Annotated[int | None, optional(min=1, max=1000, help=f"best --train: how many ({FRESH}).")] = None,
+    seeds: Annotated[int | None, optional(min=1, max=1000, help=f"best --train: how many seeds ({FRESH}).")] = None,
     as_json: Json = False,
 ) -> None:
     arguments = [*(words or []), *ctx.args]

@@ -14,7 +14,7 @@ from rlx.cli.verbs.base import PASS, RunName, Trust, app, run_path
 
 VERBOSE = "--verbose"
 Verbose = Annotated[bool, typer.Option(VERBOSE, help="End with the last value of every metric, losses too.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the configuration.")]
 
 
 @app.command(context_settings=PASS, add_help_option=False)
@@ -83,7 +83,8 @@ def resume(
 ) -> None:
     """Continue a run: rlx resume latest.
 
-    Exactly as if it had never stopped; key=value changes it from here on: rlx resume RUN total_steps=200_000.
+    It goes on exactly as if it had never stopped. KEY=VALUE changes the configuration from here on: rlx resume latest
+    total_steps=200_000.
     """
     path = run_path(run)
     from rlx.launch import launch

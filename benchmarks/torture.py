@@ -488,7 +488,7 @@ def determinism(case: Case, table: Table) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a few of each, under three minutes")
+    parser.add_argument("--quick", action="store_true", help="a few of each, four minutes of computing")
     parser.add_argument("--env", default=None, help=f"comma-separated, of: {', '.join(RUNS)}")
     parser.add_argument("--kills", type=int, default=None, help="kill -9s for each of them")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="at a time")

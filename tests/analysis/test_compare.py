@@ -301,6 +301,7 @@ def test_a_side_of_several_configurations_says_so_and_is_stratified(tmp_path: Pa
         (["a", "b", "--metric", "zzz"], "no run has it (there are: eval, eval/mean_reward, rollout/"),
         (["a", "b", "--by", "name"], "which of algo.name, env.name?"),
         (["c", "c/*"], "no finished run has eval; A: left out 1 failed; B: left out 1 failed"),
+        (["c", "--by", "algo.lr"], "no finished run has eval; left out 1 failed (--metric takes any key"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_2(words: list[str], said: str, tmp_path: Path, forks: Forks) -> None:

@@ -40,10 +40,11 @@ def build(
             notes.append("each word is one run, so they are grouped by configuration (quote a pattern: it is one side)")
     else:
         chosen = [_side(i, word, paths, metric, notes) for i, (word, paths) in enumerate(zip(words, groups))]
+    if all(not side.curves for side in chosen):
+        hint = " (--metric takes any key of metrics.jsonl)" if metric == "eval" else ""
+        raise UserError(f"compare {' '.join(words)}: no finished run has {metric}; {'; '.join(notes)}{hint}")
     if len(chosen) < 2:
         raise UserError(f"compare {' '.join(words)}: there is only one side; name another one (rlx compare 'A*' 'B*')")
-    if all(not side.curves for side in chosen):
-        raise UserError(f"compare {' '.join(words)}: no finished run has {metric}; {'; '.join(notes)}")
     notes += stopping.check({side.name: [curve.config for curve in side.curves] for side in chosen}, "compare")
     names = place_names(curve.place for side in chosen for curve in side.curves)
     result = Comparison(metric, lower, chosen, names, notes=notes)
@@ -66,6 +67,8 @@ def _grouped(paths: list[Path], metric: str, by: Sequence[str], notes: list[str]
     """By configuration; on several environments, whose presets differ, by algorithm."""
     curves, remarks = scores.read(paths, metric)
     notes += remarks
+    if not curves:
+        return []
     keys = full_keys(by, curves)
     if not keys and len({curve.place for curve in curves}) > 1:
         keys = ["algo.name"]

@@ -138,11 +138,17 @@ class Record:
     def scores(self) -> Series:
         return self._scored[1]
 
+    @cached_property
+    def judged(self) -> Series:
+        """What the target is a target of: the metric that the preset promises, where the run has it, or the scores."""
+        return self.series(str(self.value("expect.metric"))) or self.scores
+
     @property
     def target(self) -> float | None:
         """The score at which it is solved: what the preset promises, the exact optimum, or all answers right."""
         if (promised := self.number("expect.score")) is not None:
-            return promised
+            metric = self.value("expect.metric")
+            return promised if metric is None or metric == self._scored[0] or self.series(metric) else None
         if optimum := self.series("exact/optimum"):
             return optimum.last
         learns_by_reward = self.series("frac_reward_zero_std") and self._scored[0].endswith("accuracy")
@@ -154,4 +160,4 @@ class Record:
 
     @property
     def solved(self) -> bool:
-        return len(self.scores) > 0 and self.reached(self.scores.last)
+        return len(self.judged) > 0 and self.reached(self.judged.last)

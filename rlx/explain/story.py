@@ -69,7 +69,7 @@ def solved(path: Path) -> str:
 
 def _solved(record: Record) -> str:
     """Solved when, and steady or not."""
-    scores = record.scores
+    scores = record.judged
     if not scores:
         return "no score yet: nothing was evaluated and no episode ended"
     best = max(range(len(scores)), key=lambda i: scores.values[i])
@@ -92,12 +92,14 @@ def _solved(record: Record) -> str:
 def _promise(record: Record) -> list[str]:
     """Did it keep what its preset promised?"""
     score, steps, seconds = (record.number(f"expect.{key}") for key in ("score", "steps", "seconds"))
-    if score is None or not record.scores:
+    if score is None or not record.judged:
         return []
     source = record.value("expect.source")
     after = f" after {steps:,.0f} steps" if steps else ""
     promise = f"{_number(score)}{after}{f' in {seconds:g} s' if seconds else ''}"
-    if record.solved:
+    if record.target is None:
+        verdict = f"open, the run has no {record.value('expect.metric')}"
+    elif record.solved:
         verdict = "kept"
     elif steps and record.steps < 0.95 * steps:
         verdict = f"open, it ran {record.steps / steps:.0%} of those steps"
@@ -124,7 +126,7 @@ def _next(record: Record, heard: list[Finding], name: str) -> list[str]:
     if not _ended(record):
         return [f"rlx resume {shlex.quote(name)}"]
     if record.solved or record.is_language:
-        watch = "rlx sample" if record.is_language else "rlx play"
+        watch = "rlx eval" if record.facts.scores else "rlx sample" if record.is_language else "rlx play"
         return [f"{watch} {shlex.quote(name)}", shlex.join(["rlx", "train", "-m", *_with(words, ("seed=1,2,3",))])]
     total = record.number("total_steps") or record.steps
     return [f"rlx resume {shlex.quote(name)} total_steps={int(2 * total)}"]

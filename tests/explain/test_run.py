@@ -127,6 +127,24 @@ def test_the_page_says_what_ran_how_it_ended_and_whether_it_kept_its_promise() -
     assert story.tell(recorded("lr_too_large"))[2].endswith(": open, it ran 40% of those steps")
 
 
+def test_a_promise_is_judged_by_the_metric_that_it_names() -> None:
+    promise = {"score": 0.9, "metric": "eval/greedy_accuracy"}
+    config = {"algo": {"name": "grpo"}, "task": {"name": "add2"}, "seed": 1, "total_steps": 50, "expect": promise}
+    about, status = {"task": "add2", "algo": "grpo"}, {"status": "finished"}
+    rows = [{"step": step, "reward": step / 100} for step in range(10, 60, 10)]
+    page = story.tell(Record(config, rows, about, status))
+    assert page[1].startswith("score: 0.5 at the end") and page[2].endswith("open, the run has no eval/greedy_accuracy")
+    page = story.tell(Record(config, [*rows, {"step": 50, "eval/greedy_accuracy": 0.92}], about, status))
+    assert page[1].startswith("solved at step 50") and page[2].endswith(": kept")
+
+
+def test_a_run_that_writes_no_completions_is_evaluated_and_not_sampled() -> None:
+    config = {"algo": {"name": "reward_model"}, "task": {"name": "names"}, "seed": 1, "total_steps": 5}
+    about = {"task": "names", "algo": "reward_model", "facts": {"scores": True}}
+    page = story.tell(Record(config, [{"step": 5, "eval/accuracy": 0.9}], about, {"status": "finished"}), "X")
+    assert "    rlx eval X" in page
+
+
 def test_where_the_time_went_is_said_where_the_run_recorded_it() -> None:
     content = json.loads((RUNS / "healthy.json").read_text())
     assert not any("time went" in line for line in story.tell(recorded("healthy")))

@@ -23,14 +23,16 @@ def finished(path: Path, outcome: Mapping[str, Any], verbose: bool = False) -> N
     if promised and (said := promised.verdict({**metrics, **evaluation})):
         print(said)
     print(story.solved(path))
-    scores = registry.facts((config.get("algo") or {}).get("implementation", "")).metrics
-    shown = {key: value for key, value in metrics.items() if verbose or key in scores or key.startswith("exact/")}
+    facts = registry.facts((config.get("algo") or {}).get("implementation", ""))
+    names = facts.metrics
+    shown = {key: value for key, value in metrics.items() if verbose or key in names or key.startswith("exact/")}
     columns([*_evaluation(evaluation), *_numbers(shown)])
     name = quoted(path)
     if Status.read(path).state == "interrupted":  # its time was over
         print(f"\nnext: rlx resume {name}\nrun: {near(path)}")
         return
-    watch = f"sample {name}" if reader.place(path) == "task" else f"play {name} --gif out.gif"
+    answers = f"eval {name}" if facts.scores else f"sample {name}"
+    watch = answers if reader.place(path) == "task" else f"play {name} --gif out.gif"
     print(f"\nnext: rlx explain {name}\n      rlx {watch}\n      {dash_of(path)}")
     print(f"run: {near(path)}")
 

@@ -171,80 +171,64 @@ INLINE float maximum_(float x, float y) { return x != x ? x : y != y ? y : x > y
 
 /* -- element by element ------------------------------------------------------------------------------------ */
 
-/* o[i so] = expression of x = a[i sa], y = b[i sb], z = c[i sc]; loops over the common strides are vectorised. */
-typedef void Elements(i64 n, void *o, i64 so, const void *a, i64 sa, const void *b, i64 sb, const void *c, i64 sc);
-#define PARAMETERS i64 n, void *o_, i64 so, const void *a_, i64 sa, const void *b_, i64 sb, const void *c_, i64 sc
+/* Each: its name, the types of the result, of x, of y and z, and the result. */
+#define ELEMENTS(X)                                                                                                    \
+    X(abs_f, float, float, float, fabsf(x))                                                                            \
+    X(exp_f, float, float, float, exp_(x))                                                                             \
+    X(expm1_f, float, float, float, expm1_(x))                                                                         \
+    X(log_f, float, float, float, log_(x))                                                                             \
+    X(neg_f, float, float, float, -x)                                                                                  \
+    X(relu_f, float, float, float, x < 0.0f ? 0.0f : x)                                                                \
+    X(sigmoid_f, float, float, float, sigmoid_(x))                                                                     \
+    X(silu_f, float, float, float, x * sigmoid_(x))                                                                    \
+    X(softplus_f, float, float, float, softplus_(x))                                                                   \
+    X(sqrt_f, float, float, float, __builtin_sqrtf(x))                                                                 \
+    X(square_f, float, float, float, x * x)                                                                            \
+    X(tanh_f, float, float, float, tanh_(x))                                                                           \
+    X(add_f, float, float, float, x + y)                                                                               \
+    X(sub_f, float, float, float, x - y)                                                                               \
+    X(mul_f, float, float, float, x * y)                                                                               \
+    X(div_f, float, float, float, x / y)                                                                               \
+    X(addcmul_f, float, float, float, x + y * z)                                                                       \
+    X(minimum_f, float, float, float, minimum_(x, y))                                                                  \
+    X(maximum_f, float, float, float, maximum_(x, y))                                                                  \
+    X(minimum_i, i64, i64, i64, x < y ? x : y)                                                                         \
+    X(maximum_i, i64, i64, i64, x > y ? x : y)                                                                         \
+    X(eq_f, u8, float, float, x == y)                                                                                  \
+    X(ne_f, u8, float, float, x != y)                                                                                  \
+    X(lt_f, u8, float, float, x < y)                                                                                   \
+    X(le_f, u8, float, float, x <= y)                                                                                  \
+    X(gt_f, u8, float, float, x > y)                                                                                   \
+    X(ge_f, u8, float, float, x >= y)                                                                                  \
+    X(not_b, u8, u8, u8, !x)                                                                                           \
+    X(and_b, u8, u8, u8, x & y)                                                                                        \
+    X(or_b, u8, u8, u8, x | y)                                                                                         \
+    X(where_f, float, u8, float, x ? y : z)                                                                            \
+    X(copy_f, float, float, float, x)                                                                                  \
+    X(copy_b, u8, u8, u8, x)                                                                                           \
+    X(copy_i, i64, i64, i64, x)                                                                                        \
+    X(float_of_b, float, u8, u8, (float)x)                                                                             \
+    X(float_of_i, float, i64, i64, (float)x)                                                                           \
+    X(tanh_backward_f, float, float, float, x * (1.0f - y * y))                                                        \
+    X(relu_backward_f, float, float, float, y <= 0.0f ? 0.0f : x)                                                      \
+    X(sigmoid_backward_f, float, float, float, x * ((1.0f - y) * y))                                                   \
+    X(softplus_backward_f, float, float, float, y > 20.0f ? x : x * sigmoid_(y))
+
+/* n elements that lie side by side; the result may lie where an operand does. */
+typedef void Elements(i64 n, void *out, const void *x, const void *y, const void *z);
 #define EACH _Pragma("GCC ivdep") for (i64 i = 0; i < n; i++)
-
-#define UNARY(name, TO, TA, value)                                                                                     \
-    static void name(PARAMETERS) {                                                                                     \
-        TO *o = o_; const TA *a = a_;                                                                                  \
-        (void)b_; (void)sb; (void)c_; (void)sc;                                                                        \
-        if (so == 1 && sa == 1) EACH { TA x = a[i]; o[i] = value; }                                                    \
-        else if (so == 1 && sa == 0) { TA x = *a; TO same = value; EACH o[i] = same; }                                 \
-        else EACH { TA x = a[i * sa]; o[i * so] = value; }                                                             \
+#define DEFINE(name, TO, TX, TY, value)                                                                                \
+    static void name(i64 n, void *out, const void *x_, const void *y_, const void *z_) {                               \
+        TO *o = out;                                                                                                   \
+        const TX *a = x_;                                                                                              \
+        const TY *b = y_, *c = z_;                                                                                     \
+        (void)b, (void)c;                                                                                              \
+        EACH { TX x = a[i]; TY y = b[i], z = c[i]; (void)y, (void)z, o[i] = value; }                                   \
     }
+ELEMENTS(DEFINE)
 
-#define BINARY(name, TO, TA, value)                                                                                    \
-    static void name(PARAMETERS) {                                                                                     \
-        TO *o = o_; const TA *a = a_, *b = b_;                                                                         \
-        (void)c_; (void)sc;                                                                                            \
-        if (so == 1 && sa == 1 && sb == 1) EACH { TA x = a[i], y = b[i]; o[i] = value; }                               \
-        else if (so == 1 && sa == 1 && sb == 0) { TA y = *b; EACH { TA x = a[i]; o[i] = value; } }                     \
-        else if (so == 1 && sa == 0 && sb == 1) { TA x = *a; EACH { TA y = b[i]; o[i] = value; } }                     \
-        else EACH { TA x = a[i * sa], y = b[i * sb]; o[i * so] = value; }                                              \
-    }
-
-UNARY(abs_f, float, float, fabsf(x))
-UNARY(exp_f, float, float, exp_(x))
-UNARY(expm1_f, float, float, expm1_(x))
-UNARY(log_f, float, float, log_(x))
-UNARY(neg_f, float, float, -x)
-UNARY(relu_f, float, float, x < 0.0f ? 0.0f : x)
-UNARY(sigmoid_f, float, float, sigmoid_(x))
-UNARY(silu_f, float, float, x * sigmoid_(x))
-UNARY(softplus_f, float, float, softplus_(x))
-UNARY(sqrt_f, float, float, __builtin_sqrtf(x))
-UNARY(square_f, float, float, x * x)
-UNARY(tanh_f, float, float, tanh_(x))
-UNARY(not_b, u8, u8, !x)
-UNARY(copy_f, float, float, x)
-UNARY(copy_b, u8, u8, x)
-UNARY(copy_i, i64, i64, x)
-UNARY(float_of_bool, float, u8, (float)x)
-UNARY(float_of_int, float, i64, (float)x)
-
-BINARY(add_f, float, float, x + y)
-BINARY(sub_f, float, float, x - y)
-BINARY(mul_f, float, float, x * y)
-BINARY(div_f, float, float, x / y)
-BINARY(minimum_f, float, float, minimum_(x, y))
-BINARY(maximum_f, float, float, maximum_(x, y))
-BINARY(minimum_i, i64, i64, x < y ? x : y)
-BINARY(maximum_i, i64, i64, x > y ? x : y)
-BINARY(eq_f, u8, float, x == y)
-BINARY(ne_f, u8, float, x != y)
-BINARY(lt_f, u8, float, x < y)
-BINARY(le_f, u8, float, x <= y)
-BINARY(gt_f, u8, float, x > y)
-BINARY(ge_f, u8, float, x >= y)
-BINARY(and_b, u8, u8, x & y)
-BINARY(or_b, u8, u8, x | y)
-BINARY(tanh_backward_f, float, float, x * (1.0f - y * y))
-BINARY(relu_backward_f, float, float, y <= 0.0f ? 0.0f : x)
-BINARY(sigmoid_backward_f, float, float, x * ((1.0f - y) * y))
-BINARY(softplus_backward_f, float, float, y > 20.0f ? x : x * sigmoid_(y))
-
-static void where_f(PARAMETERS) { /* mask, x, y */
-    float *o = o_; const u8 *m = a_; const float *x = b_, *y = c_;
-    if (so == 1 && sa == 1 && sb == 1 && sc == 1) EACH o[i] = m[i] ? x[i] : y[i];
-    else EACH o[i * so] = m[i * sa] ? x[i * sb] : y[i * sc];
-}
-
-static void addcmul_f(PARAMETERS) { /* x + y z */
-    float *o = o_; const float *x = a_, *y = b_, *z = c_;
-    EACH o[i * so] = x[i * sa] + y[i * sb] * z[i * sc];
-}
+#define ELEMENT(name, TO, TX, TY, value) {name, {sizeof(TO), sizeof(TX), sizeof(TY), sizeof(TY)}},
+static const struct { Elements *run; int size[4]; } elements[] = {ELEMENTS(ELEMENT)};
 
 /* -- sums and products ------------------------------------------------------------------------------------- */
 
@@ -414,22 +398,13 @@ typedef struct {
     i64 n[3];     /* lengths of three nested loops, the last one innermost */
     char *p[4];   /* the result and up to three operands (a second result is p[2]) */
     i64 s[4][3];  /* their strides in elements, for each loop */
-    i64 k[4];     /* what else an operation needs */
+    i64 k;        /* what else an operation needs */
 } Op;
 
-#define ELEMENTS(X) X(abs_f) X(exp_f) X(expm1_f) X(log_f) X(neg_f) X(relu_f) X(sigmoid_f) X(silu_f) X(softplus_f)      \
-    X(sqrt_f) X(square_f) X(tanh_f) X(not_b) X(copy_f) X(copy_b) X(copy_i) X(float_of_bool) X(float_of_int) X(add_f)   \
-    X(sub_f) X(mul_f) X(div_f) X(minimum_f) X(maximum_f) X(minimum_i) X(maximum_i) X(eq_f) X(ne_f) X(lt_f) X(le_f)     \
-    X(gt_f) X(ge_f) X(and_b) X(or_b) X(tanh_backward_f) X(relu_backward_f) X(sigmoid_backward_f)                       \
-    X(softplus_backward_f) X(where_f) X(addcmul_f)
 #define OTHERS(X) X(product) X(sum) X(count) X(amax) X(amin) X(argmax) X(std_mean) X(log_softmax)                      \
     X(log_softmax_backward) X(gather) X(scatter_add)
 
-#define POINTER(name) name,
-#define TEXT(name) #name " "
-static Elements *const elements[] = {ELEMENTS(POINTER)};
-static const i64 sizes[][4] = { /* bytes of an element of the result and the operands, by type of kernel */
-    {4, 4, 4, 4}, {1, 1, 1, 1}, {8, 8, 8, 8}, {4, 1, 4, 4}, {4, 8, 4, 4}, {1, 4, 4, 4}};
+#define TEXT(name, ...) #name " "
 enum { FIRST_OTHER = sizeof elements / sizeof *elements - 1,
 #define CODE(name) op_##name,
        OTHERS(CODE) };
@@ -439,24 +414,52 @@ EXPORT const char *rlx_operations(void) { return ELEMENTS(TEXT) OTHERS(TEXT); }
 EXPORT i64 rlx_lanes(void) { return LANES; }
 EXPORT i64 rlx_fused(void) { return FUSED; }
 
-static void run_elements(const Op *op) {
-    const i64 *size = sizes[op->k[0]];
-    i64 step[4][2];
-    for (int t = 0; t < 4; t++)
-        for (int d = 0; d < 2; d++) step[t][d] = op->s[t][d] * size[t];
-    Elements *kernel = elements[op->code];
-    for (i64 i = 0; i < op->n[0]; i++)
-        for (i64 j = 0; j < op->n[1]; j++)
-            kernel(op->n[2], op->p[0] + i * step[0][0] + j * step[0][1], op->s[0][2],
-                   op->p[1] + i * step[1][0] + j * step[1][1], op->s[1][2],
-                   op->p[2] + i * step[2][0] + j * step[2][1], op->s[2][2],
-                   op->p[3] + i * step[3][0] + j * step[3][1], op->s[3][2]);
+/* Rows of elements from one layout to another; steps in elements of `size` bytes. */
+static void lay_out(int size, i64 rows, i64 cols, char *to, i64 row, i64 col, const char *from, i64 from_row, i64 from_col) {
+#define MOVE(type)                                                                                                     \
+    for (i64 r = 0; r < rows; r++) {                                                                                   \
+        type *out = (type *)to + r * row;                                                                              \
+        const type *in = (const type *)from + r * from_row;                                                            \
+        if (from_col) for (i64 c = 0; c < cols; c++) out[c * col] = in[c * from_col];                                  \
+        else for (i64 c = 0; c < cols; c++) out[c * col] = *in;                                                        \
+    }
+    if (size == 1) MOVE(u8)
+    else if (size == 4) MOVE(float)
+    else MOVE(i64)
 }
 
-/* Loops: kept, kept, reduced. k[0]: what to divide by. */
+/* Operands that do not lie side by side are laid out so, a block of rows (or a part of one) at a time. */
+static void run_elements(const Op *op) {
+    enum { BLOCK = 256 };
+    char buffer[4][BLOCK * sizeof(i64)];
+    const int *size = elements[op->code].size;
+    i64 rows = op->n[1], cols = op->n[2], apart = 0, dense[4];
+    for (int t = 0; t < 4; t++) {
+        dense[t] = !op->p[t] || ((cols == 1 || op->s[t][2] == 1) && (rows == 1 || op->s[t][1] == cols));
+        apart |= !dense[t];
+    }
+    i64 wide = apart && cols > BLOCK ? BLOCK : cols, high = !apart ? rows : cols > BLOCK / 2 ? 1 : BLOCK / cols;
+    for (i64 i = 0; i < op->n[0]; i++)
+        for (i64 j = 0; j < rows; j += high)
+            for (i64 k = 0; k < cols; k += wide) {
+                i64 h = rows - j < high ? rows - j : high, w = cols - k < wide ? cols - k : wide;
+                char *at[4], *place[4];
+                for (int t = 0; t < 4; t++) {
+                    const i64 *s = op->s[t];
+                    at[t] = place[t] = op->p[t] + (i * s[0] + j * s[1] + k * s[2]) * size[t];
+                    if (dense[t]) continue;
+                    place[t] = buffer[t];
+                    if (t && (!(j | k) || s[1] || (s[2] && wide < cols))) lay_out(size[t], h, w, place[t], w, 1, at[t], s[1], s[2]);
+                }
+                elements[op->code].run(h * w, place[0], place[1], place[2], place[3]);
+                if (!dense[0]) lay_out(size[0], h, w, at[0], op->s[0][1], op->s[0][2], place[0], w, 1);
+            }
+}
+
+/* Loops: kept, kept, reduced. k: what to divide by. */
 static void run_sum(const Op *op) {
     const float *x = (float *)op->p[1];
-    float *o = (float *)op->p[0], by = (float)op->k[0];
+    float *o = (float *)op->p[0], by = (float)op->k;
     i64 rows = op->n[2], cols = op->n[1], down = op->s[1][2], across = op->s[1][1];
     for (i64 i = 0; i < op->n[0]; i++) {
         const float *from = x + i * op->s[1][0];
@@ -508,12 +511,12 @@ static void run_extreme(const Op *op) { /* of NaNs the first one is both largest
         }
 }
 
-/* p[0] the standard deviation, p[2] the mean of n[2] numbers side by side; k[0]: the correction. */
+/* p[0] the standard deviation, p[2] the mean of n[2] numbers side by side; k: the correction. */
 static void run_std_mean(const Op *op) {
     const float *x = (float *)op->p[1];
     i64 n = op->n[2];
     float mean = sum_of(x, n, 0.0f) / (float)n, squares = squares_of(x, n, mean);
-    i64 free_ = n - op->k[0];
+    i64 free_ = n - op->k;
     *(float *)op->p[0] = __builtin_sqrtf(squares / (float)(free_ > 0 ? free_ : 0));
     if (op->p[2]) *(float *)op->p[2] = mean;
 }
@@ -553,10 +556,10 @@ static void run_softmax(const Op *op) {
         for (i64 j = 0; j < op->n[1]; j += BLOCK) softmax_block(op, i, j, op->n[1] - j < BLOCK ? op->n[1] - j : BLOCK);
 }
 
-/* Loops: other, other, along the index; k[0]: length of the indexed dimension, which index values keep to. */
+/* Loops: other, other, along the index; k: length of the indexed dimension, which index values keep to. */
 INLINE i64 indexed(const Op *op, i64 i, i64 j, i64 c) {
     i64 at = ((i64 *)op->p[2])[i * op->s[2][0] + j * op->s[2][1] + c * op->s[2][2]];
-    return at < 0 ? 0 : at >= op->k[0] ? op->k[0] - 1 : at;
+    return at < 0 ? 0 : at >= op->k ? op->k - 1 : at;
 }
 
 INLINE float *element(const Op *op, int t, i64 i, i64 j, i64 k) {
@@ -575,13 +578,13 @@ static void run_scatter_add(const Op *op) { /* out[.., index[.., c]] += source[.
             for (i64 c = 0; c < op->n[2]; c++) *element(op, 0, i, j, indexed(op, i, j, c)) += *element(op, 1, i, j, c);
 }
 
-/* n: batch, rows, columns; k[0] the inner length; s[t]: batch, row, column; p[3] what a row begins with, or none. */
+/* n: batch, rows, columns; k the inner length; s[t]: batch, row, column; p[3] what a row begins with, or none. */
 static void run_product(const Op *op) {
     for (i64 i = 0; i < op->n[0]; i++) {
         Matrix a = {(float *)op->p[1] + i * op->s[1][0], op->s[1][1], op->s[1][2]};
         Matrix b = {(float *)op->p[2] + i * op->s[2][0], op->s[2][1], op->s[2][2]};
         const float *bias = op->p[3] ? (float *)op->p[3] + i * op->s[3][0] : NULL;
-        product(a, b, bias, (float *)op->p[0] + i * op->s[0][0], op->s[0][1], op->s[0][2], op->n[1], op->n[2], op->k[0]);
+        product(a, b, bias, (float *)op->p[0] + i * op->s[0][0], op->s[0][1], op->s[0][2], op->n[1], op->n[2], op->k);
     }
 }
 
@@ -776,6 +779,7 @@ static int acrobot(const double *k, double *s, const void *action, float *obs, d
     return terminated;
 }
 
+#define POINTER(name) name,
 #define ENVIRONMENTS(X) X(cartpole) X(mountain_car) X(continuous_mountain_car) X(pendulum) X(acrobot)
 static Environment *const environments[] = {ENVIRONMENTS(POINTER)};
 EXPORT const char *rlx_environments(void) { return ENVIRONMENTS(TEXT); }

@@ -17,11 +17,8 @@ from rlx.engine.kernels import Kernels
 from rlx.engine.optim import Adam, Flat, RMSprop
 from rlx.engine.program import Operand, Operation, Program, storage
 
-OP = np.dtype([("code", "i8"), ("n", "i8", 3), ("p", "u8", 4), ("s", "i8", (4, 3)), ("k", "i8", 4)])
+OP = np.dtype([("code", "i8"), ("n", "i8", 3), ("p", "u8", 4), ("s", "i8", (4, 3)), ("k", "i8")])
 KINDS = {torch.float32: "f", torch.bool: "b", torch.int64: "i"}
-COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
-# Which sizes of elements a kernel has: see `sizes` of kernels.c.
-SIZES = {"f": 0, "b": 1, "i": 2, "float_of_bool": 3, "float_of_int": 4, "compare": 5, "where": 3}
 
 
 class Unsupported(Exception):
@@ -61,18 +58,27 @@ class Table:
         return True
 
     def row(
-        self, kernel: str, sizes: Sequence[int], tensors: Sequence[Tensor | None], strides: Any, extra: Sequence[int]
+        self, kernel: str, sizes: Sequence[int], tensors: Sequence[Tensor | None], strides: Any, extra: int = 0
     ) -> None:
+        if kernel not in self._kernels.codes:
+            raise Unsupported(kernel)
         places = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
-        steps = [*map(list, strides), *[[0, 0, 0]] * (4 - len(tensors))]
-        places, extra = places + [0] * (4 - len(places)), [*extra, *[0] * (4 - len(extra))]
-        self._rows.append((self._kernels.codes[kernel], list(sizes), places, steps, extra))
+        none = 4 - len(places)
+        steps = [*map(list, strides), *[[0, 0, 0]] * none]
+        self._rows.append((self._kernels.codes[kernel], list(sizes), places + [0] * none, steps, extra))
 
-    def each(self, kernel: str, kind: str, out: Tensor, *operands: Tensor) -> None:
+    def each(self, kernel: str, out: Tensor, *operands: Tensor) -> None:
         """An elementwise kernel over operands that are broadcast to the result's shape."""
         tensors = [out, *(x.expand(out.shape) for x in operands)]
         sizes, strides = _loops(out.shape, [t.stride() for t in tensors], 3)
-        self.row(kernel, sizes, tensors, strides, [SIZES[kind]])
+        self.row(kernel, sizes, tensors, strides)
+
+    def along(self, kernel: str, sizes: Sequence[int], tensors: Sequence[Tensor], dim: int, *extra: int) -> None:
+        """A kernel whose innermost loop goes along a dimension."""
+        others = [d for d in range(len(sizes)) if d != dim]
+        outer, steps = _loops([sizes[d] for d in others], [[t.stride(d) for d in others] for t in tensors], 2)
+        strides = [[*step, t.stride(dim)] for step, t in zip(steps, tensors)]
+        self.row(kernel, [*outer, sizes[dim]], tensors, strides, *extra)
 
     def number(self, value: Operand, dtype: torch.dtype = torch.float32) -> Tensor:
         """An operand as a tensor of that type: numbers as constants, truth values and whole numbers converted."""
@@ -138,10 +144,10 @@ def _layout(tensor: Tensor) -> tuple:
     return tensor.dtype, tensor.shape, tensor.stride()
 
 
-def _kind(tensor: Tensor) -> str:
-    if tensor.dtype not in KINDS:
-        raise Unsupported(str(tensor.dtype))
-    return KINDS[tensor.dtype]
+def _kind(dtype: torch.dtype) -> str:
+    if dtype not in KINDS:
+        raise Unsupported(str(dtype))
+    return KINDS[dtype]
 
 
 def _float(*tensors: Tensor) -> None:
@@ -152,38 +158,12 @@ def _float(*tensors: Tensor) -> None:
 # -- one function an operation ---------------------------------------------------------------------------------
 
 
-def _arithmetic(name: str) -> Callable:
-    def rows(table: Table, op: Operation, *operands: Operand) -> None:
-        _float(op.out)
-        table.each(f"{name}_f", "f", op.out, *map(table.number, operands))
-
-    return rows
-
-
-def _limit(name: str) -> Callable:
-    """minimum and maximum, of whole numbers too."""
+def _each(name: str, dtype: torch.dtype | None = None) -> Callable:
+    """Element by element; operands are converted to `dtype`, or to the result's."""
 
     def rows(table: Table, op: Operation, *operands: Operand) -> None:
-        kind = _kind(op.out)
-        if kind == "b":
-            raise Unsupported(f"{name} of truth values")
-        table.each(f"{name}_{kind}", kind, op.out, *(table.number(x, op.out.dtype) for x in operands))
-
-    return rows
-
-
-def _comparison(name: str) -> Callable:
-    def rows(table: Table, op: Operation, *operands: Operand) -> None:
-        if op.out.dtype != torch.bool:
-            raise Unsupported(f"{name} into {op.out.dtype}")
-        table.each(f"{name}_f", "compare", op.out, *map(table.number, operands))
-
-    return rows
-
-
-def _logic(name: str) -> Callable:
-    def rows(table: Table, op: Operation, *operands: Tensor) -> None:
-        table.each(f"{name}_b", "b", op.out, *operands)
+        kind = dtype or op.out.dtype
+        table.each(f"{name}_{_kind(kind)}", op.out, *(table.number(x, kind) for x in operands))
 
     return rows
 
@@ -193,21 +173,17 @@ def _copy(table: Table, op: Operation, x: Operand) -> None:
 
 
 def copy(table: Table, out: Tensor, x: Operand) -> None:
-    kind = _kind(out)
     if isinstance(x, Tensor) and x.dtype != out.dtype and out.dtype == torch.float32:
-        convert = {torch.bool: "float_of_bool", torch.int64: "float_of_int"}.get(x.dtype)
-        if convert is None:
-            raise Unsupported(str(x.dtype))
-        table.each(convert, convert, out, x)
+        table.each(f"float_of_{_kind(x.dtype)}", out, x)
     else:
-        table.each(f"copy_{kind}", kind, out, table.number(x, out.dtype))
+        table.each(f"copy_{_kind(out.dtype)}", out, table.number(x, out.dtype))
 
 
 def _where(table: Table, op: Operation, mask: Tensor, x: Operand, y: Operand) -> None:
     _float(op.out)
     if mask.dtype != torch.bool:
         raise Unsupported("a mask that is not of truth values")
-    table.each("where_f", "where", op.out, mask, table.number(x), table.number(y))
+    table.each("where_f", op.out, mask, table.number(x), table.number(y))
 
 
 def _cat(table: Table, op: Operation, *parts: Tensor, dim: int) -> None:
@@ -221,7 +197,7 @@ def _cat(table: Table, op: Operation, *parts: Tensor, dim: int) -> None:
 def _mm(table: Table, op: Operation, x: Tensor, y: Tensor) -> None:
     out, x, y = (t if t.dim() == 3 else t[None] for t in (op.out, x, y))
     _float(out, x, y)
-    table.row("product", out.shape, (out, x, y), [t.stride() for t in (out, x, y)], [x.shape[2]])
+    table.row("product", out.shape, (out, x, y), [t.stride() for t in (out, x, y)], x.shape[2])
 
 
 def _reduced(kernel: str, divide: bool = False) -> Callable:
@@ -241,7 +217,7 @@ def _reduced(kernel: str, divide: bool = False) -> Callable:
         (inner,), ((step,),) = _loops([x.shape[d] for d in dims], [[x.stride(d) for d in dims]], 1)
         if inner * x.numel() == 0:
             raise Unsupported("a reduction of nothing")
-        table.row(name, [*outer, inner], (op.out, x), [[*out_steps, 0], [*x_steps, step]], [inner if divide else 1])
+        table.row(name, [*outer, inner], (op.out, x), [[*out_steps, 0], [*x_steps, step]], inner if divide else 1)
 
     return rows
 
@@ -252,52 +228,42 @@ def _std_mean(table: Table, op: Operation, x: Tensor, dims: Sequence[int], keepd
     _float(x, *op.outs)
     std, mean = (*op.outs, None)[:2]
     steps = [[0, 0, 0], [0, 0, 1], [0, 0, 0]]
-    table.row("std_mean", [1, 1, x.numel()], (std, x, mean), steps, [correction])
+    table.row("std_mean", [1, 1, x.numel()], (std, x, mean), steps, correction)
 
 
 def _softmax(name: str) -> Callable:
     def rows(table: Table, op: Operation, *operands: Tensor, dim: int) -> None:
-        tensors = (op.out, *operands)
-        _float(*tensors)
-        others = [d for d in range(op.out.dim()) if d != dim]
-        sizes, steps = _loops([op.out.shape[d] for d in others], [[t.stride(d) for d in others] for t in tensors], 2)
-        strides = [[*step, t.stride(dim)] for step, t in zip(steps, tensors)]
-        table.row(name, [*sizes, op.out.shape[dim]], tensors, strides, [])
+        _float(op.out, *operands)
+        table.along(name, op.out.shape, (op.out, *operands), dim)
 
     return rows
 
 
-def _along(table: Table, kernel: str, out: Tensor, x: Tensor, index: Tensor, dim: int, length: int) -> None:
+def _indexed(table: Table, kernel: str, out: Tensor, x: Tensor, index: Tensor, dim: int, length: int) -> None:
     """out and x by an index along a dimension; in the others all three have the index's lengths."""
     if index.dtype != torch.int64 or not index.numel():
         raise Unsupported("an index that is not of int64")
     _float(out, x)
-    others = [d for d in range(index.dim()) if d != dim]
-    tensors = (out, x, index)
-    sizes, steps = _loops([index.shape[d] for d in others], [[t.stride(d) for d in others] for t in tensors], 2)
-    strides = [[*step, t.stride(dim)] for step, t in zip(steps, tensors)]
-    table.row(kernel, [*sizes, index.shape[dim]], tensors, strides, [length])
+    table.along(kernel, index.shape, (out, x, index), dim, length)
 
 
 def _gather(table: Table, op: Operation, x: Tensor, index: Tensor, dim: int) -> None:
-    _along(table, "gather", op.out, x, index, dim, x.shape[dim])
+    _indexed(table, "gather", op.out, x, index, dim, x.shape[dim])
 
 
 def _scatter_add(table: Table, op: Operation, x: Tensor, index: Tensor, source: Tensor, dim: int) -> None:
     if x.data_ptr() != op.out.data_ptr():
         copy(table, op.out, x)
-    _along(table, "scatter_add", op.out, source, index, dim, x.shape[dim])
+    _indexed(table, "scatter_add", op.out, source, index, dim, x.shape[dim])
 
 
-ARITHMETIC = (
-    "abs exp expm1 log neg relu sigmoid silu softplus sqrt square tanh add sub mul div addcmul tanh_backward "
-    "relu_backward sigmoid_backward softplus_backward"
+SAME = (  # the operands have the result's type
+    "abs exp expm1 log neg relu sigmoid silu softplus sqrt square tanh add sub mul div addcmul minimum maximum "
+    "not and or tanh_backward relu_backward sigmoid_backward softplus_backward"
 )
 ROWS: dict[str, Callable] = {
-    **{name: _arithmetic(name) for name in ARITHMETIC.split()},
-    **{name: _limit(name) for name in ("minimum", "maximum")},
-    **{name: _comparison(name) for name in COMPARE},
-    **{name: _logic(name) for name in ("not", "and", "or")},
+    **{name: _each(name) for name in SAME.split()},
+    **{name: _each(name, torch.float32) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
     "copy": _copy,
     "where": _where,
     "cat": _cat,

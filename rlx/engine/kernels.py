@@ -1,8 +1,9 @@
-"""The compiled kernels (kernels.c): built once a machine by its C compiler, into the user's cache.
+"""C files (kernels.c above all): built once a machine by its C compiler, into the user's cache.
 
-`load()` gives them, or None with `problem()` saying why: no compiler, a build that fails, a folder that cannot execute.
-The file's name holds a hash of source, flags, compiler and CPU, so what is loaded was built from this source for this
-machine; nothing that a run directory holds is compiled or loaded. The folder is the user's own, mode 0700.
+`load()` gives the kernels, or None with `problem()` saying why: no compiler, a build that fails, a folder that cannot
+execute; `library(source)` gives another C file. The name of what is built holds a hash of source, flags, compiler and
+CPU, so what is loaded was built from this source for this machine; nothing that a run directory holds is compiled or
+loaded. The folder is the user's own, mode 0700.
 """
 
 import ctypes
@@ -25,63 +26,67 @@ SECONDS = 120  # of a build
 
 
 class Kernels:
-    """The loaded library: the functions of kernels.c, the codes of operations and `environments` by name, and
-    `identity`: two with the same one round alike."""
+    """The functions of kernels.c, the codes of operations, and `identity`: two with the same one round alike."""
 
-    def __init__(self, path: Path) -> None:
-        library = ctypes.CDLL(str(path))
+    def __init__(self, loaded: ctypes.CDLL) -> None:
         pointer, whole, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
-        self.run, self.update, self.step = library.rlx_run, library.rlx_update, library.rlx_step
+        self.run, self.update, self.step = loaded.rlx_run, loaded.rlx_update, loaded.rlx_step
         self.run.argtypes, self.run.restype = [pointer, whole], None
         self.update.argtypes, self.update.restype = [pointer, real, real], real
         self.step.argtypes, self.step.restype = [pointer, pointer, whole, real, real], real
-        self.rollout = library.rlx_rollout
+        self.rollout = loaded.rlx_rollout
         self.rollout.argtypes, self.rollout.restype = [pointer, whole, whole], whole
-        self.env = library.rlx_env
-        self.env.argtypes, self.env.restype = [pointer, pointer], whole
-        self.codes, self.environments = map(_numbered, (library.rlx_operations, library.rlx_environments))
-        lanes, fused = library.rlx_lanes(), library.rlx_fused()
+        self.codes = numbered(loaded.rlx_operations)
         digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
-        self.identity = f"native {digest}, {lanes} lanes{'' if fused else ' without FMA'}"
+        fused = "" if loaded.rlx_fused() else " without FMA"
+        self.identity = f"native {digest}, {loaded.rlx_lanes()} lanes{fused}"
 
 
-def _numbered(names: Any) -> dict[str, int]:
+def numbered(names: Any) -> dict[str, int]:
+    """From a C function that returns names: each with its place."""
     names.restype = ctypes.c_char_p
     return {name: code for code, name in enumerate(names().decode().split())}
 
 
 class _Unusable(Exception):
-    """There are no kernels, and why."""
+    """The file cannot be built or loaded, and why."""
 
 
 @lru_cache
-def _loaded() -> tuple[Kernels | None, str]:
+def _loaded(source: Path) -> tuple[ctypes.CDLL | None, str]:
     try:
-        return Kernels(_built()), ""
+        return ctypes.CDLL(str(_built(source))), ""
     except _Unusable as error:
         return None, str(error)
     except OSError as error:
         return None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
+def library(source: Path) -> ctypes.CDLL | None:
+    """A C file, compiled; None where that fails."""
+    return _loaded(source)[0]
+
+
+@lru_cache
 def load() -> Kernels | None:
-    return _loaded()[0]
+    loaded = library(SOURCE)
+    return Kernels(loaded) if loaded else None
 
 
 def problem() -> str:
     """Why there are no kernels here; empty where there are."""
-    return _loaded()[1]
+    return _loaded(SOURCE)[1]
 
 
-def _built() -> Path:
+def _built(source: Path) -> Path:
     """The library in the cache, compiled if it is not there."""
     compiler = shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise _Unusable("no C compiler")
     folder = _folder()
-    path = folder / f"kernels-{_key(compiler)}.so"
+    path = folder / f"{source.stem}-{_key(compiler, source)}.so"
     if not _mine(path):
-        _compile(compiler, path)
+        _compile(compiler, source, path)
     return path
 
 
@@ -107,10 +112,10 @@ def _mine(path: Path) -> bool:
     return True
 
 
-def _key(compiler: str) -> str:
+def _key(compiler: str, source: Path) -> str:
     about = Path(compiler).resolve().stat()
     parts = [
-        SOURCE.read_bytes(),
+        source.read_bytes(),
         *map(str.encode, [*FLAGS, *FASTER, compiler, f"{about.st_size} {about.st_mtime_ns}", _cpu()]),
     ]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
@@ -126,7 +131,7 @@ def _cpu() -> str:
     return "\n".join(dict.fromkeys(line for line in lines if line.startswith(wanted)))
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(compiler: str, source: Path, path: Path) -> None:
     """Under a temporary name, then renamed: many processes may start at once, and one may be killed."""
     handle, temporary = tempfile.mkstemp(suffix=".tmp", dir=path.parent)
     os.close(handle)
@@ -135,7 +140,7 @@ def _compile(compiler: str, path: Path) -> None:
     attempts = [["-O2", *FASTER, *native, *wide], ["-O3", *native], ["-O3"]]  # not every compiler knows all of them
     try:
         for extra in attempts:
-            command = [compiler, *FLAGS, *extra, "-o", temporary, str(SOURCE), "-lm"]
+            command = [compiler, *FLAGS, *extra, "-o", temporary, str(source), "-lm"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL)
             if done.returncode == 0:
                 os.chmod(temporary, 0o700)

@@ -377,7 +377,7 @@ ROLLOUT = np.dtype(
 class Acting:
     """Acting and stepping in one call: `run(t, count)` goes on from time t until an episode ends or `count` steps are
     done, and says how many they were. `table` computes `out` of the `inputs` "obs" and "noise"; `envs` is the struct
-    Lanes of kernels.c."""
+    Lanes of kernels.c (see rlx.envs.compiled)."""
 
     def __init__(
         self, kernels: Kernels, table: Table, inputs: Mapping[str, np.ndarray], out: np.ndarray, envs: np.ndarray

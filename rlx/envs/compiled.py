@@ -7,6 +7,8 @@ Episodes start, are seeded, saved and replayed by Gymnasium's environment, so th
 other backends'.
 """
 
+import ctypes
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -17,10 +19,11 @@ from rlx.envs.batch import Ends
 from rlx.envs.single import EnvConfig, find, make_env, time_limit
 from rlx.envs.sync import SyncEnvs
 
-LANES = np.dtype(  # the struct of rlx/engine/kernels.c
-    [(name, "u8") for name in ("state", "obs", "reward", "returns", "terminated")]
-    + [(name, "i8") for name in ("lanes", "code", "state_size", "obs_size", "action_bytes")]
-    + [("k", "f8", 12)]
+SOURCE = Path(__file__).with_name("classic_control.c")
+LANES = np.dtype(  # its struct
+    [(name, "u8") for name in ("step", "obs", "reward", "returns")]
+    + [(name, "i8") for name in ("lanes", "obs_size", "action_bytes", "code", "state_size")]
+    + [("state", "u8"), ("terminated", "u8"), ("k", "f8", 12)]
 )
 COMPARED = 256  # random states
 
@@ -56,7 +59,7 @@ def make_compiled(cfg: EnvConfig, num_envs: int, seed: int, domain: int) -> "Com
     target = find(cfg.id)
     spec = gym.registry.get(target) if isinstance(target, str) else target
     known = KNOWN.get(str(spec and spec.entry_point).removeprefix("gymnasium.envs.classic_control."))
-    if known is None or cfg.wrappers or (loaded := kernels.load()) is None:
+    if known is None or cfg.wrappers or kernels.load() is None or (loaded := kernels.library(SOURCE)) is None:
         return None
     env = make_env(cfg)
     patched = any(getattr(type(env), name).__module__ != type(env).__module__ for name in ("step", "reset"))
@@ -74,7 +77,7 @@ class CompiledEnvs(SyncEnvs):
     """See `Envs`. One environment of Gymnasium's serves all lanes for resets and replays."""
 
     def __init__(
-        self, id: str, env: Any, num_envs: int, loaded: kernels.Kernels, known: tuple[str, str, tuple[float, ...]],
+        self, id: str, env: Any, num_envs: int, loaded: ctypes.CDLL, known: tuple[str, str, tuple[float, ...]],
         **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(id, [env] * num_envs, **kwargs)
@@ -88,13 +91,16 @@ class CompiledEnvs(SyncEnvs):
         arrays = self._state, self.obs, self._raw_reward, self._return, self._fell
         for field, array in zip(("state", "obs", "reward", "returns", "terminated"), arrays, strict=True):
             self.kernel[field] = array.ctypes.data
-        sizes = num_envs, loaded.environments[name], self._state.shape[1], self.obs.shape[1]
+        sizes = num_envs, kernels.numbered(loaded.rlx_environments)[name], self._state.shape[1], self.obs.shape[1]
         for field, size in zip(("lanes", "code", "state_size", "obs_size"), sizes, strict=True):
             self.kernel[field] = size
         self.kernel["action_bytes"] = self._given[0].nbytes
         values = [getattr(env, constant) for constant in constants.split()]
         self.kernel["k"][: len(values)] = values
-        self._call, self._addresses = loaded.env, (self.kernel.ctypes.data, self._given.ctypes.data)
+        step = loaded.rlx_env
+        step.argtypes, step.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_int64
+        self.kernel["step"] = ctypes.cast(step, ctypes.c_void_p).value
+        self._call, self._addresses = step, (self.kernel.ctypes.data, self._given.ctypes.data)
 
     def _advance(self, action: np.ndarray) -> Ends:
         self._given[:] = action

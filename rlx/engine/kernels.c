@@ -401,13 +401,15 @@ typedef struct {
     i64 k;        /* what else an operation needs */
 } Op;
 
-#define OTHERS(X) X(product) X(sum) X(count) X(amax) X(amin) X(argmax) X(std_mean) X(log_softmax)                      \
-    X(log_softmax_backward) X(gather) X(scatter_add)
+/* The others: name, and what runs them. */
+#define OTHERS(X)                                                                                                      \
+    X(product, run_product) X(sum, run_sum) X(count, run_count) X(amax, run_extreme) X(amin, run_extreme)              \
+    X(argmax, run_extreme) X(std_mean, run_std_mean) X(log_softmax, run_softmax)                                       \
+    X(log_softmax_backward, run_softmax) X(gather, run_indexed) X(scatter_add, run_indexed)
 
 #define TEXT(name, ...) #name " "
-enum { FIRST_OTHER = sizeof elements / sizeof *elements - 1,
-#define CODE(name) op_##name,
-       OTHERS(CODE) };
+#define CODE(name, ...) op_##name,
+enum { ELEMENTS(CODE) FIRST_OTHER, BEFORE = FIRST_OTHER - 1, OTHERS(CODE) };
 
 /* The names of the operations in order of their codes, and the shape of this build. */
 EXPORT const char *rlx_operations(void) { return ELEMENTS(TEXT) OTHERS(TEXT); }
@@ -415,7 +417,8 @@ EXPORT i64 rlx_lanes(void) { return LANES; }
 EXPORT i64 rlx_fused(void) { return FUSED; }
 
 /* Rows of elements from one layout to another; steps in elements of `size` bytes. */
-static void lay_out(int size, i64 rows, i64 cols, char *to, i64 row, i64 col, const char *from, i64 from_row, i64 from_col) {
+static void lay_out(int size, i64 rows, i64 cols, char *to, i64 row, i64 col, const char *from, i64 from_row,
+                    i64 from_col) {
 #define MOVE(type)                                                                                                     \
     for (i64 r = 0; r < rows; r++) {                                                                                   \
         type *out = (type *)to + r * row;                                                                              \
@@ -428,17 +431,18 @@ static void lay_out(int size, i64 rows, i64 cols, char *to, i64 row, i64 col, co
     else MOVE(i64)
 }
 
-/* Operands that do not lie side by side are laid out so, a block of rows (or a part of one) at a time. */
+/* k: whether all operands lie side by side. Others are laid out so, a block of rows (or a part of one) at a time. */
 static void run_elements(const Op *op) {
+    if (op->k) {
+        elements[op->code].run(op->n[2], op->p[0], op->p[1], op->p[2], op->p[3]);
+        return;
+    }
     enum { BLOCK = 256 };
     char buffer[4][BLOCK * sizeof(i64)];
     const int *size = elements[op->code].size;
-    i64 rows = op->n[1], cols = op->n[2], apart = 0, dense[4];
-    for (int t = 0; t < 4; t++) {
+    i64 rows = op->n[1], cols = op->n[2], wide = cols > BLOCK ? BLOCK : cols, high = BLOCK / wide, dense[4];
+    for (int t = 0; t < 4; t++)
         dense[t] = !op->p[t] || ((cols == 1 || op->s[t][2] == 1) && (rows == 1 || op->s[t][1] == cols));
-        apart |= !dense[t];
-    }
-    i64 wide = apart && cols > BLOCK ? BLOCK : cols, high = !apart ? rows : cols > BLOCK / 2 ? 1 : BLOCK / cols;
     for (i64 i = 0; i < op->n[0]; i++)
         for (i64 j = 0; j < rows; j += high)
             for (i64 k = 0; k < cols; k += wide) {
@@ -449,11 +453,16 @@ static void run_elements(const Op *op) {
                     at[t] = place[t] = op->p[t] + (i * s[0] + j * s[1] + k * s[2]) * size[t];
                     if (dense[t]) continue;
                     place[t] = buffer[t];
-                    if (t && (!(j | k) || s[1] || (s[2] && wide < cols))) lay_out(size[t], h, w, place[t], w, 1, at[t], s[1], s[2]);
+                    if (t && (!(j | k) || s[1] || (s[2] && wide < cols))) /* else it is there from the block before */
+                        lay_out(size[t], h, w, place[t], w, 1, at[t], s[1], s[2]);
                 }
                 elements[op->code].run(h * w, place[0], place[1], place[2], place[3]);
                 if (!dense[0]) lay_out(size[0], h, w, at[0], op->s[0][1], op->s[0][2], place[0], w, 1);
             }
+}
+
+INLINE float *element(const Op *op, int t, i64 i, i64 j, i64 k) {
+    return (float *)op->p[t] + i * op->s[t][0] + j * op->s[t][1] + k * op->s[t][2];
 }
 
 /* Loops: kept, kept, reduced. k: what to divide by. */
@@ -521,85 +530,62 @@ static void run_std_mean(const Op *op) {
     if (op->p[2]) *(float *)op->p[2] = mean;
 }
 
-/* Loops: other, other, along. Blocks of rows, so that a few columns fill the lanes too. */
-#define BLOCK 64
-static void softmax_block(const Op *op, i64 i, i64 j, i64 rows) {
-    i64 n = op->n[2], K = n * BLOCK;
-    int backward = op->code == op_log_softmax_backward;
-    float *x = FLOATS(backward ? 2 * K : K), *y = x + K, extreme[BLOCK], sum[BLOCK];
-    for (int t = 1; t <= 1 + backward; t++) {
-        const float *from = (float *)op->p[t] + i * op->s[t][0] + j * op->s[t][1];
-        float *to = t == 1 ? x : y;
-        for (i64 c = 0; c < n; c++)
-            for (i64 r = 0; r < BLOCK; r++) to[c * BLOCK + r] = r < rows ? from[r * op->s[t][1] + c * op->s[t][2]] : 0.0f;
-    }
-    for (int r = 0; r < BLOCK; r++) sum[r] = 0.0f, extreme[r] = backward ? 0.0f : x[r];
-    if (backward) { /* grad - exp(y) sum grad */
-        for (i64 c = 0; c < n; c++) for (int r = 0; r < BLOCK; r++) sum[r] += x[c * BLOCK + r];
-        for (i64 c = 0; c < n; c++)
-            for (int r = 0; r < BLOCK; r++) x[c * BLOCK + r] = x[c * BLOCK + r] - exp_(y[c * BLOCK + r]) * sum[r];
-    } else { /* x - max - log sum exp(x - max) */
-        for (i64 c = 1; c < n; c++)
-            for (int r = 0; r < BLOCK; r++) extreme[r] = maximum_(extreme[r], x[c * BLOCK + r]);
-        for (i64 c = 0; c < n; c++) for (int r = 0; r < BLOCK; r++) sum[r] += exp_(x[c * BLOCK + r] - extreme[r]);
-        for (int r = 0; r < BLOCK; r++) sum[r] = log_(sum[r]);
-        for (i64 c = 0; c < n; c++)
-            for (int r = 0; r < BLOCK; r++) x[c * BLOCK + r] = x[c * BLOCK + r] - extreme[r] - sum[r];
-    }
-    float *to = (float *)op->p[0] + i * op->s[0][0] + j * op->s[0][1];
-    for (i64 c = 0; c < n; c++)
-        for (i64 r = 0; r < rows; r++) to[r * op->s[0][1] + c * op->s[0][2]] = x[c * BLOCK + r];
-}
-
+/* Loops: other, other, along. Blocks of rows, with columns side by side: a few of them fill the lanes too. */
 static void run_softmax(const Op *op) {
+    enum { BLOCK = 64 };
+    i64 n = op->n[2], backward = op->code == op_log_softmax_backward;
+    float *x = FLOATS(2 * n * BLOCK), *y = x + n * BLOCK, extreme[BLOCK], sum[BLOCK];
     for (i64 i = 0; i < op->n[0]; i++)
-        for (i64 j = 0; j < op->n[1]; j += BLOCK) softmax_block(op, i, j, op->n[1] - j < BLOCK ? op->n[1] - j : BLOCK);
+        for (i64 j = 0; j < op->n[1]; j += BLOCK) {
+            i64 rows = op->n[1] - j < BLOCK ? op->n[1] - j : BLOCK;
+            for (int t = 1; t <= 1 + backward; t++)
+                lay_out(4, n, rows, (char *)(t == 1 ? x : y), BLOCK, 1, (char *)element(op, t, i, j, 0), op->s[t][2],
+                        op->s[t][1]);
+#define ROWS for (i64 r = 0; r < rows; r++)
+#define CELLS for (float *p = x, *q = y; p < x + n * BLOCK; p += BLOCK, q += BLOCK) ROWS
+            ROWS sum[r] = 0.0f, extreme[r] = x[r];
+            if (backward) { /* grad - exp(y) sum grad */
+                CELLS sum[r] += p[r];
+                CELLS p[r] = p[r] - exp_(q[r]) * sum[r];
+            } else { /* x - max - log sum exp(x - max) */
+                CELLS extreme[r] = maximum_(extreme[r], p[r]);
+                CELLS sum[r] += exp_(p[r] - extreme[r]);
+                ROWS sum[r] = log_(sum[r]);
+                CELLS p[r] = p[r] - extreme[r] - sum[r];
+            }
+            lay_out(4, n, rows, (char *)element(op, 0, i, j, 0), op->s[0][2], op->s[0][1], (char *)x, BLOCK, 1);
+        }
 }
 
-/* Loops: other, other, along the index; k: length of the indexed dimension, which index values keep to. */
-INLINE i64 indexed(const Op *op, i64 i, i64 j, i64 c) {
-    i64 at = ((i64 *)op->p[2])[i * op->s[2][0] + j * op->s[2][1] + c * op->s[2][2]];
-    return at < 0 ? 0 : at >= op->k ? op->k - 1 : at;
-}
-
-INLINE float *element(const Op *op, int t, i64 i, i64 j, i64 k) {
-    return (float *)op->p[t] + i * op->s[t][0] + j * op->s[t][1] + k * op->s[t][2];
-}
-
-static void run_gather(const Op *op) { /* out[.., c] = x[.., index[.., c]] */
+/* Loops: other, other, along the index; k: length of the indexed dimension, which index values keep to.
+   gather: out[.., c] = x[.., index[.., c]]; scatter_add: out[.., index[.., c]] += x[.., c] */
+static void run_indexed(const Op *op) {
     for (i64 i = 0; i < op->n[0]; i++)
         for (i64 j = 0; j < op->n[1]; j++)
-            for (i64 c = 0; c < op->n[2]; c++) *element(op, 0, i, j, c) = *element(op, 1, i, j, indexed(op, i, j, c));
-}
-
-static void run_scatter_add(const Op *op) { /* out[.., index[.., c]] += source[.., c] */
-    for (i64 i = 0; i < op->n[0]; i++)
-        for (i64 j = 0; j < op->n[1]; j++)
-            for (i64 c = 0; c < op->n[2]; c++) *element(op, 0, i, j, indexed(op, i, j, c)) += *element(op, 1, i, j, c);
+            for (i64 c = 0; c < op->n[2]; c++) {
+                i64 at = ((i64 *)op->p[2])[i * op->s[2][0] + j * op->s[2][1] + c * op->s[2][2]];
+                at = at < 0 ? 0 : at >= op->k ? op->k - 1 : at;
+                if (op->code == op_gather) *element(op, 0, i, j, c) = *element(op, 1, i, j, at);
+                else *element(op, 0, i, j, at) += *element(op, 1, i, j, c);
+            }
 }
 
 /* n: batch, rows, columns; k the inner length; s[t]: batch, row, column; p[3] what a row begins with, or none. */
 static void run_product(const Op *op) {
     for (i64 i = 0; i < op->n[0]; i++) {
-        Matrix a = {(float *)op->p[1] + i * op->s[1][0], op->s[1][1], op->s[1][2]};
-        Matrix b = {(float *)op->p[2] + i * op->s[2][0], op->s[2][1], op->s[2][2]};
-        const float *bias = op->p[3] ? (float *)op->p[3] + i * op->s[3][0] : NULL;
-        product(a, b, bias, (float *)op->p[0] + i * op->s[0][0], op->s[0][1], op->s[0][2], op->n[1], op->n[2], op->k);
+        Matrix a = {element(op, 1, i, 0, 0), op->s[1][1], op->s[1][2]};
+        Matrix b = {element(op, 2, i, 0, 0), op->s[2][1], op->s[2][2]};
+        const float *bias = op->p[3] ? element(op, 3, i, 0, 0) : NULL;
+        product(a, b, bias, element(op, 0, i, 0, 0), op->s[0][1], op->s[0][2], op->n[1], op->n[2], op->k);
     }
 }
 
+#define RUN(name, run) run,
+static void (*const others[])(const Op *) = {OTHERS(RUN)};
+
 EXPORT void rlx_run(const Op *op, i64 count) {
-    for (const Op *end = op + count; op < end; op++) switch (op->code) {
-        case op_product: run_product(op); break;
-        case op_sum: run_sum(op); break;
-        case op_count: run_count(op); break;
-        case op_amax: case op_amin: case op_argmax: run_extreme(op); break;
-        case op_std_mean: run_std_mean(op); break;
-        case op_log_softmax: case op_log_softmax_backward: run_softmax(op); break;
-        case op_gather: run_gather(op); break;
-        case op_scatter_add: run_scatter_add(op); break;
-        default: run_elements(op);
-    }
+    for (const Op *end = op + count; op < end; op++)
+        (op->code < FIRST_OTHER ? run_elements : others[op->code - FIRST_OTHER])(op);
 }
 
 /* -- a gradient step --------------------------------------------------------------------------------------- */
@@ -615,15 +601,16 @@ typedef struct {
 } Step;
 
 static void feed(const Feed *f, const i64 *index, i64 start, i64 rows) {
-    if (!index) {
-        memcpy(f->to, f->from + start * f->bytes, rows * f->bytes);
-        return;
+    if (!index) memcpy(f->to, f->from + start * f->bytes, rows * f->bytes);
+#define FEED(bytes)                                                                                                    \
+    for (i64 r = 0; r < rows; r++) {                                                                                   \
+        i64 i = index[r] < 0 ? 0 : index[r] >= f->rows ? f->rows - 1 : index[r];                                       \
+        memcpy(f->to + r * (bytes), f->from + i * (bytes), bytes);                                                     \
     }
-#define ROWS(copy) for (i64 r = 0; r < rows; r++) { i64 i = index[r]; i = i < 0 ? 0 : i >= f->rows ? f->rows - 1 : i; copy; }
-    if (f->bytes == 4) ROWS(memcpy(f->to + 4 * r, f->from + 4 * i, 4))
-    else if (f->bytes == 8) ROWS(memcpy(f->to + 8 * r, f->from + 8 * i, 8))
-    else if (f->bytes == 16) ROWS(memcpy(f->to + 16 * r, f->from + 16 * i, 16))
-    else ROWS(memcpy(f->to + f->bytes * r, f->from + f->bytes * i, f->bytes))
+    else if (f->bytes == 4) FEED(4)
+    else if (f->bytes == 8) FEED(8)
+    else if (f->bytes == 16) FEED(16)
+    else FEED(f->bytes)
 }
 
 /* One optimiser step with the gradient times `scale`; t counts from 1. See rlx/engine/optim.py for the equations. */
@@ -641,19 +628,12 @@ static void optimize(const Step *s, float scale, double lr, double t) {
             v[i] = MAC(x * x, add, v[i] * keep);
             p[i] = p[i] * decay - rate * (m[i] / MAC(__builtin_sqrtf(v[i]), root, eps));
         }
-    } else if (s->optimizer == 1) {
-        float rate = (float)lr;
-        EACH {
-            float x = g[i] * scale;
-            v[i] = MAC(x * x, add, v[i] * keep);
-            p[i] = p[i] - rate * (x / (__builtin_sqrtf(v[i]) + eps));
-        }
     } else {
-        float rate = (float)lr;
+        float rate = (float)lr, inside = s->optimizer == 2 ? eps : 0.0f, behind = s->optimizer == 2 ? 0.0f : eps;
         EACH {
             float x = g[i] * scale;
             v[i] = MAC(x * x, add, v[i] * keep);
-            p[i] = p[i] - rate * (x / __builtin_sqrtf(v[i] + eps));
+            p[i] = p[i] - rate * (x / (__builtin_sqrtf(v[i] + inside) + behind));
         }
     }
 }

@@ -71,7 +71,7 @@ class Table:
         """An elementwise kernel over operands that are broadcast to the result's shape."""
         tensors = [out, *(x.expand(out.shape) for x in operands)]
         sizes, strides = _loops(out.shape, [t.stride() for t in tensors], 3)
-        self.row(kernel, sizes, tensors, strides)
+        self.row(kernel, sizes, tensors, strides, out.numel() == 1 or all(step == [0, 0, 1] for step in strides))
 
     def along(self, kernel: str, sizes: Sequence[int], tensors: Sequence[Tensor], dim: int, *extra: int) -> None:
         """A kernel whose innermost loop goes along a dimension."""

@@ -15,7 +15,7 @@ from rlx.base import extras
 from rlx.base.errors import ConfigError, choices_hint
 from rlx.config import own_code
 from rlx.config.plugins import FORM, Item, is_item, kwargs_of, name_of
-from rlx.envs.spaces import ActionDecoder, EnvError, observation_encoder
+from rlx.envs.spaces import ActionDecoder, EnvError, is_image, observation_encoder, with_channels
 from rlx.envs.wrappers import MaskedObservation, find_wrapper, masks_of, steps_per_step
 
 
@@ -38,6 +38,7 @@ class EnvConfig:
     clip_obs: Annotated[float, Field(gt=0)] = 10.0  # after normalisation
     clip_reward: Annotated[float, Field(gt=0)] = 10.0
     replay: bool | None = None  # restore open episodes by replaying their actions; None: find out at the start
+    channels: Literal["first", "last"] | None = None  # of its images; None: what their shape says
     action_mask: bool | None = None  # use its masks of actions; None: where it gives any (but for Gymnasium's Taxi)
     reset_options: dict[str, Any] = field(default_factory=dict)  # for every reset
     seeding: Literal["every_reset", "once"] = "every_reset"  # once: only the first, and the first after a checkpoint
@@ -63,8 +64,13 @@ def make_env(cfg: EnvConfig, render_mode: str | None = None) -> gym.Env:
         env = _made(cfg, target, kwargs)
     except Exception as error:
         raise explain(cfg, error) from error
+    seen = _mark_images(cfg, env)
     for item in cfg.wrappers:
         env = _wrap(cfg, env, name_of(item), kwargs_of(item))
+        seen |= _mark_images(cfg, env)
+    if cfg.channels and not seen:
+        shape = list(env.observation_space.shape or ())
+        raise EnvError(f"env.channels={cfg.channels}: {cfg.id} has no uint8 images of three dimensions but {shape}")
     where = f"env.id={cfg.id}"
     observation_encoder(env.observation_space, where)
     ActionDecoder(env.action_space, where)
@@ -94,6 +100,14 @@ def _tell_limit(env: gym.Env, limit: int | None, each: int = 1) -> None:
     """The time limit in the environment's spec, `each` bare steps in one of its steps, for wrappers that ask for it."""
     if env.unwrapped.spec is not None:
         env.unwrapped.spec.max_episode_steps = None if limit is None else limit * each
+
+
+def _mark_images(cfg: EnvConfig, env: gym.Env) -> bool:
+    """Say of images where their channels are, as the configuration has it. Are there any?"""
+    space: Any = env.observation_space
+    if cfg.channels and is_image(space) and not hasattr(space, "channels"):
+        env.observation_space = with_channels(space, cfg.channels)
+    return is_image(space)
 
 
 MASKABLE = gym.spaces.Discrete | gym.spaces.MultiDiscrete

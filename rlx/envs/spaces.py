@@ -37,6 +37,36 @@ class EnvFault(RuntimeError):
     """An environment misbehaved while running: one line that names env, episode and step."""
 
 
+CHANNELS, MOST_CHANNELS = (1, 3, 4), 32  # usual numbers of them; what a side of an image is above
+
+
+def is_image(space: spaces.Space, dimensions: int = 3) -> bool:
+    """Is it a uint8 Box of so many dimensions?"""
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == dimensions
+
+
+def with_channels(space: spaces.Space, where: str) -> Any:
+    """The same image, marked: its channels are the "first" of its dimensions, or the "last"."""
+    marked: Any = copy.copy(space)
+    marked.channels = where
+    return marked
+
+
+def channels_last(space: spaces.Box) -> bool:
+    """Are they in an image of three dimensions? What it is marked with decides, or its shape: height and width are
+    alike, or large. Raises ValueError where that is not clear."""
+    if marked := getattr(space, "channels", None):
+        return bool(marked == "last")
+    first, middle, last = space.shape
+    if last in CHANNELS or first in CHANNELS:
+        return last in CHANNELS
+    if (first == middle) != (middle == last):
+        return first == middle
+    if (first <= MOST_CHANNELS) != (last <= MOST_CHANNELS):
+        return last <= MOST_CHANNELS
+    raise ValueError(f"which of {list(space.shape)} is the channels of an image? Say env.channels=first or last")
+
+
 def _image_layout(space: spaces.Box) -> tuple[tuple[int, int, int], Encoder] | None:
     """(C, H, W) and the encoder, or None where the Box is not an image."""
     shape = space.shape
@@ -48,7 +78,7 @@ def _image_layout(space: spaces.Box) -> tuple[tuple[int, int, int], Encoder] | N
         stack, h, w, c = shape
         chw = (stack * c, h, w)
         return chw, lambda o: np.moveaxis(o, -1, 1).reshape(chw)
-    if shape[-1] not in (1, 3, 4) and shape[0] <= 32:  # a stack of gray frames: already [C, H, W]
+    if not channels_last(space):
         return (shape[0], shape[1], shape[2]), np.asarray
     return (shape[2], shape[0], shape[1]), lambda o: o.transpose(2, 0, 1)
 
@@ -116,7 +146,10 @@ def observation_encoder(space: spaces.Space, where: str) -> tuple[spaces.Box, En
     `where` begins the error of an unsupported space.
     """
     if isinstance(space, spaces.Box):
-        image = _image_layout(space)
+        try:
+            image = _image_layout(space)
+        except ValueError as error:
+            raise EnvError(f"{where}: {error}") from None
         if image:
             return spaces.Box(0, 255, image[0], np.uint8), _to_255(int(space.high.max()), image[1])
     low, high, encode = _vector(space, f"{where}: the observation")

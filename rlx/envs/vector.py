@@ -22,7 +22,7 @@ from rlx.envs.batch import Ends, Envs, Final
 from rlx.envs.cartpole import CartPoleEnvs
 from rlx.envs.episodes import episode_seed
 from rlx.envs.single import EnvConfig, explain, find, install_hint, make_env, one_line, time_limit
-from rlx.envs.spaces import EnvError, EnvFault
+from rlx.envs.spaces import EnvError, EnvFault, with_channels
 from rlx.envs.sync import wrong_info
 
 FOREVER = 2**31 - 1  # steps: what these libraries take for "no limit"
@@ -53,7 +53,7 @@ def make_vector(cfg: EnvConfig, num_envs: int, seed: int, domain: int) -> Envs:
         if "vector entry point" in str(error):
             raise EnvError(f"env.backend=vector: {cfg.id} has no vectorised version; use env.backend=sync") from error
         raise explain(cfg, error) from error
-    return VectorEnvs(cfg.id, venv, unmasked=cfg.action_mask is False, **common)
+    return VectorEnvs(cfg.id, venv, unmasked=cfg.action_mask is False, channels=cfg.channels, **common)
 
 
 class VectorEnvs(Envs):
@@ -62,9 +62,10 @@ class VectorEnvs(Envs):
     replayable = False
     restarts = -1
 
-    def __init__(self, id: str, venv: Any, unmasked: bool = False, **kwargs: Any):
+    def __init__(self, id: str, venv: Any, unmasked: bool = False, channels: str | None = None, **kwargs: Any):
         self._unmasked = unmasked
-        spaces = venv.single_observation_space, venv.single_action_space
+        observation = venv.single_observation_space
+        spaces = with_channels(observation, channels) if channels else observation, venv.single_action_space
         super().__init__(id, venv.num_envs, *spaces, **kwargs)
         self.venv = venv
         self.add_notice(f"{id}: this backend cannot restore open episodes; each checkpoint starts new ones")
@@ -196,7 +197,7 @@ class EnvPoolEnvs(VectorEnvs):
                 raise EnvError(f"env.backend=envpool: {cfg.id}: {one_line(error)}") from error
 
         self._make = make
-        super().__init__(cfg.id, make([0] * num_envs), **kwargs)
+        super().__init__(cfg.id, make([0] * num_envs), channels=cfg.channels, **kwargs)
         self._autoreset, self.waits = AutoresetMode.DISABLED, False
 
     def _restart(self, seeds: list[int]) -> None:

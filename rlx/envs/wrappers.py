@@ -19,7 +19,7 @@ from gymnasium import wrappers as gw
 
 from rlx.base.errors import ConfigError
 from rlx.config import plugins
-from rlx.envs.spaces import EnvError, mask_size, observation_encoder, with_mask
+from rlx.envs.spaces import EnvError, channels_last, is_image, mask_size, observation_encoder, with_channels, with_mask
 
 Reset = tuple[Any, dict[str, Any]]
 TRAINING_ONLY = ("episodic_life", "clip_reward")
@@ -106,7 +106,8 @@ class MaskedObservation(gym.Wrapper):
             planes, height, width = space.shape
             if self.size > height * width:
                 raise EnvError(f"{where}: a mask of {self.size} actions does not fit into a plane of its images")
-            self.observation_space: Any = gym.spaces.Box(0, 255, (planes + 1, height, width), np.uint8)
+            box = gym.spaces.Box(0, 255, (planes + 1, height, width), np.uint8)
+            self.observation_space: Any = with_channels(box, "first")
         else:
             self.observation_space = gym.spaces.Tuple((env.observation_space, gym.spaces.MultiBinary(self.size)))
         discrete = isinstance(env.action_space, gym.spaces.Discrete)
@@ -170,6 +171,22 @@ def _atari(env: gym.Env) -> gym.Env:
     return gw.FrameStackObservation(gw.AtariPreprocessing(env, noop_max=30, frame_skip=4, screen_size=84), 4)
 
 
+def _on_images(make: Callable[..., gym.Env]) -> Callable[..., gym.Env]:
+    """A wrapper of Gymnasium's, which take the channels of an image to be its last dimension."""
+
+    def wrapped(env: gym.Env, *args: Any, **kwargs: Any) -> gym.Env:
+        space: Any = env.observation_space
+        if is_image(space) and not channels_last(space):
+            turned = gym.spaces.Box(np.moveaxis(space.low, 0, -1), np.moveaxis(space.high, 0, -1), dtype=np.uint8)
+            env = gw.TransformObservation(env, lambda obs: np.moveaxis(obs, 0, -1), turned)
+        flat, made = is_image(space, 2), make(env, *args, **kwargs)
+        if is_image(made.observation_space):  # flat ones have become a stack
+            made.observation_space = with_channels(made.observation_space, "first" if flat else "last")
+        return made
+
+    return wrapped
+
+
 def _rescale_action(env: gym.Env) -> gym.Env:
     """Actions in [-1, 1] for the Box that the environment takes; Gymnasium's own refuses Boxes of whole numbers."""
     space: Any = env.action_space
@@ -200,7 +217,7 @@ _PLAIN: dict[str, Callable[..., gym.Env]] = {
     "episodic_life": EpisodicLife,
     "fire_reset": FireReset,
     "flatten": gw.FlattenObservation,
-    "grayscale": gw.GrayscaleObservation,
+    "grayscale": _on_images(gw.GrayscaleObservation),
     "minigrid_flat": _minigrid("FlatObsWrapper"),
     "minigrid_full": _minigrid("FullyObsWrapper"),
     "minigrid_image": _minigrid("ImgObsWrapper"),
@@ -208,9 +225,9 @@ _PLAIN: dict[str, Callable[..., gym.Env]] = {
     "time_aware": lambda env: gw.TimeAwareObservation(env, normalize_time=True),
 }
 _NUMBERED: dict[str, Callable[..., gym.Env]] = {
-    "frame_stack": gw.FrameStackObservation,
+    "frame_stack": _on_images(gw.FrameStackObservation),
     "repeat_action": lambda env, n: gw.RepeatAction(env, n),
-    "resize": lambda env, n: gw.ResizeObservation(env, (n, n)),
+    "resize": _on_images(lambda env, n: gw.ResizeObservation(env, (n, n))),
 }
 
 

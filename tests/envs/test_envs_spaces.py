@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig, make_env
-from rlx.envs.spaces import ActionDecoder, all_finite, observation_encoder
+from rlx.envs.spaces import ActionDecoder, EnvError, all_finite, observation_encoder, with_channels
 from rlx.envs.wrappers import FireReset
 
 
@@ -46,6 +46,68 @@ def test_images_stay_uint8_with_channels_first(name, shape):
         assert np.array_equal(image[4], raw[1, :, :, 1])
     else:
         assert np.array_equal(image, raw.reshape(shape))
+
+
+@pytest.mark.parametrize(
+    "shape, where",
+    [
+        ((64, 64, 3), "last"), ((3, 64, 64), "first"), ((40, 64, 64), "first"), ((64, 64, 40), "last"),
+        ((8, 60, 80), "first"), ((60, 80, 8), "last"), ((6, 6, 20), "last"), ((40, 64, 50), None), ((9, 9, 9), None),
+    ],
+)  # fmt: skip
+def test_channels_are_where_the_shape_says_or_the_key(shape, where):
+    space = spaces.Box(0, 255, shape, np.uint8)
+    picture = space.sample()
+    expected = {"first": picture, "last": np.moveaxis(picture, -1, 0)}
+    if where is None:
+        with pytest.raises(EnvError, match=rf"^env\.id=X: .*\[{shape[0]}, .*env\.channels=first or last$"):
+            observation_encoder(space, "env.id=X")
+    else:
+        assert np.array_equal(observation_encoder(space, "env.id=X")[1](picture), expected[where])
+    for said in expected:
+        box, encode = observation_encoder(with_channels(space, said), "env.id=X")
+        assert box.shape == expected[said].shape and np.array_equal(encode(picture), expected[said])
+
+
+class Picture(gym.Env):
+    """One picture, its channels first or last."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, first, shape=(40, 48, 3)):
+        picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        self.picture = np.moveaxis(picture, -1, 0) if first else picture
+        self.observation_space = spaces.Box(0, 255, self.picture.shape, np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        return self.picture, {}
+
+    def step(self, action):
+        return self.picture, 0.0, False, False, {}
+
+
+@pytest.fixture
+def picture():
+    gym.register("Picture-v0", Picture)
+    yield lambda **how: make_envs(EnvConfig(name="test", id="Picture-v0", **how), 1, seed=0)
+    del gym.registry["Picture-v0"]
+
+
+@pytest.mark.parametrize("names", [["resize_84"], ["frame_stack_2"], ["grayscale"], ["grayscale", "frame_stack_5"]])
+def test_wrappers_of_images_see_them_the_same_wherever_their_channels_are(names, picture):
+    seen = [picture(kwargs={"first": first}, wrappers=names).reset() for first in (False, True)]
+    assert np.array_equal(*seen) and seen[0].any()
+    odd = [
+        picture(kwargs={"first": first, "shape": (40, 48, 20)}, wrappers=names[:1], channels=channels)
+        for first, channels in ((False, "last"), (True, "first"))
+        if names[0] != "grayscale"
+    ]
+    assert all(np.array_equal(odd[0].reset(), other.reset()) for other in odd[1:])
+
+
+def test_a_key_about_channels_is_refused_where_there_are_no_images():
+    with pytest.raises(EnvError, match=r"^env\.channels=first: CartPole-v1 has no uint8 images .* but \[4\]$"):
+        make_env(EnvConfig(name="test", id="CartPole-v1", channels="first"))
 
 
 def given(name, action):
@@ -145,8 +207,6 @@ def test_wrapper_names_build_what_they_say():
 
 
 def test_atari_needs_frameskip_1_and_says_so():
-    from rlx.envs.spaces import EnvError
-
     with pytest.raises(EnvError, match=r"^env.wrappers=atari: .*\(set env.kwargs.frameskip=1\)$"):
         make_env(EnvConfig(name="test", id="ALE/Pong-v5", wrappers=["atari"]))
 

@@ -30,7 +30,8 @@ def answer(words: Sequence[str]) -> list[str]:
     if len(words) > 2 or not near and (len(words) > 1 or name.isalpha()):  # and not algo.something
         from rlx.explain.search import search
 
-        if hits := search(words):
+        verbatim = [word for word in words if set(word) & set("_./") and any(named(word))]
+        if hits := [*dict.fromkeys([*verbatim, *search(words)])]:
             also = [f"also: {', '.join(f'rlx explain {hit}' for hit in hits[1:])}"] if hits[1:] else []
             return [*answer([hits[0]]), "", *also]
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "rlx explain lists what there is"
@@ -49,13 +50,15 @@ def named(name: str) -> Iterator[Page]:
         yield lambda: algorithms.explain(algo)
     if term := glossary.find(name):
         yield lambda: glossary.explain(term)
-    listed = metrics.meanings()
+    listed, key = metrics.meanings(), keys.find(name)
+    if key and name not in listed:
+        yield lambda: keys.explain(key)
     if metric := name if name in listed else next((each for each in listed if each.endswith(f"/{name}")), None):
         yield lambda: metrics.explain(metric)
     equation = name.rpartition(".")[2]
     if equation in functions.equations():
         yield lambda: functions.explain(equation)
-    if key := keys.find(name):
+    if key and name in listed:
         yield lambda: keys.explain(key)
     if choice := choices.find(name):
         yield lambda: choices.explain(*choice)

@@ -1,7 +1,8 @@
 """Which page answers a question: plain scoring of words.
 
 A page has a title (its names) and a text. A word of the question counts log(pages / pages that have it), three times in
-a title and once in a text; a page whose whole title is in the question gains as much again. Long texts count less.
+a title and once in a text; a page whose whole title is in the question gains as much again. Long texts count less. A
+question most of which no page has a word for has no answer.
 """
 
 import math
@@ -14,7 +15,7 @@ from typing import NamedTuple
 from rlx.explain import algorithms, comments, functions, glossary, keys, metrics
 
 IDLE = """
-a about all am an and any are as at be been but by can could did do does done explain for from get go goes got had
+a about all am an and any are as at be been but by can could did do does done explain for from get go goes going got had
 happen happens has have how i if in is it its just learn learned learns learnt let look looks me mean means my need no
 not of on or our rlx say says should so something suddenly tell than that the their them then there these they thing
 this to train training up use used want was we were what when where which while who whose why will with work works
@@ -63,18 +64,24 @@ def documents() -> Iterator[Document]:
     for name, texts in keys.texts().items():
         plain = [comments.parts_of(text) for text in texts]
         yield _document(name, (name, name.rpartition(".")[2]), " ".join(" ".join(each.values()) for each in plain))
+    for group in ("env", "task"):
+        for name, path in keys.options(group).items():
+            yield _document(name, (name,), " ".join(comments.head(path)))
     for name, found in functions.equations().items():
         yield _document(name, (name,), " ".join(one.doc.partition("\n\n")[0] for one in found))
 
 
 def search(question: Sequence[str], most: int = 5) -> list[str]:
-    """The names of the pages that answer best, the best first; [] where no word is known."""
+    """The names of the pages that answer best, the best first; [] where most of it is unknown."""
     wanted = Counter(words(" ".join(question)))
     pages = [*documents()]
     having = Counter(
         word for page in pages for word in {*page.text, *(each for title in page.titles for each in title)}
     )
     worth = {word: math.log(1 + len(pages) / having[word]) for word in wanted if word in having}
+    unknown = len([word for word in wanted if word not in having]) * math.log(1 + len(pages))
+    if unknown > sum(worth.values()):
+        return []
     mean = sum(page.text.total() for page in pages) / len(pages)
     scored = sorted(((_score(page, worth, mean), page.name) for page in pages), key=lambda each: -each[0])
     return [*dict.fromkeys(name for score, name in scored if score > 0)][:most]

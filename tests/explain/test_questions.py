@@ -73,6 +73,30 @@ QUESTIONS = {
     "continuous action spaces": "action",
     "why is the gradient norm so high": "gradient clipping",
     "score function estimator": "policy gradient",
+    "what is teacher forcing": "supervised fine-tuning",
+    "what is behaviour cloning": "supervised fine-tuning",
+    "how do I stop the model from writing too long answers": "length bias",
+    "what is length bias in GRPO": "length bias",
+    "why are all rewards in my group the same": "equal rewards",
+    "is my result significant": "compare algorithms",
+    "frame stacking atari": "image observations",
+    "how do I change the network size": "network",
+    "my pendulum does not swing up": "pendulum",
+    "how do I add a metric": "metric",
+    "where are my runs stored": "runs_dir",
+    "what is the optimal policy": "optimal policy",
+    "why is evaluation better than training return": "evaluation",
+    "what is overfitting to the reward model": "reward hacking",
+    "how do I load a trained policy in python": "python",
+    "is it deterministic": "seed",
+    "how long does it take": "speed",
+    "how to save a checkpoint": "resume a run",
+    "what is td error": "temporal difference",
+    "what is polyak averaging": "target network",
+    "what is the log derivative trick": "policy gradient",
+    "exploration exploitation tradeoff": "exploration",
+    "maximisation bias": "over-estimation",
+    "what is the reference model": "reference policy",
 }
 
 
@@ -81,6 +105,11 @@ def test_the_first_hit_of_a_students_question_answers_it(question: str) -> None:
     assert search(question.split())[0] == QUESTIONS[question]
     page = answer([QUESTIONS[question]])
     assert page and answer(question.split())[: len(page)] == page  # as it is typed, not a list of names that are near
+
+
+def test_a_question_with_a_name_of_rlx_is_answered_by_what_has_that_name() -> None:
+    page = answer(["what", "does", "ent_coef", "do"])
+    assert page[0].startswith("algo.ent_coef, a key") and page[: len(answer(["ent_coef"]))] == answer(["ent_coef"])
 
 
 def test_an_answer_to_a_question_is_the_page_of_its_first_hit_and_names_others() -> None:
@@ -96,6 +125,8 @@ def test_an_answer_to_a_question_is_the_page_of_its_first_hit_and_names_others()
         ("aprox_kl", "explain aprox_kl: nothing of that name; did you mean 'approx_kl'?"),
         ("entropy colapse", "did you mean 'entropy collapse'"),
         ("qwerty asdf", "explain qwerty asdf: nothing of that name"),
+        ("does dropout matter", "explain does dropout matter: nothing of that name"),
+        ("what is curriculum learning", "nothing of that name; rlx explain lists what there is"),
         ("algo.ppo.x", "explain algo.ppo.x: nothing of that name"),
     ],
 )

@@ -262,6 +262,10 @@ MUTANTS: list[Mutant] = [
      "self._raw[first:t]", "tests/control/test_rollout.py -k explore"),
     ("a gradient that the critic cancels is an alarm", "engine/learner.py", "[self.flat.data, *tape.others]",
      "[self.flat.data]", "tests/engine/test_learner.py -k cancels"),
+    ("a discounted sum reads behind an end", "engine/kernels.c", "c[i] == 0.0f ? 0.0f : y[i + reach]", "y[i + reach]",
+     "tests/engine/test_recurrence.py"),
+    ("a recording does not see the discounted sums", "engine/recurrence.py",
+     "torch._C._len_torch_dispatch_stack()", "0", "tests/engine/test_recurrence.py"),
     ("others may write the compiled file", "engine/kernels.py", "or about.st_mode & 0o022", "", f"{KERNELS} -k cache"),
     # Language models
     ("DPO takes means over tokens", "algos/dpo.py",

@@ -655,6 +655,18 @@ EXPORT double rlx_step(const Step *s, const i64 *index, i64 start, double lr, do
     return rlx_update(s, lr, t);
 }
 
+/* -- discounted sums ----------------------------------------------------------------------------------------- */
+
+/* y_t = x_t + c_t y_{t+1}, each operation in the order of rlx/functional/returns.py: linear_recurrence. `y` holds x, the
+   decays `c` are overwritten; [T, size] numbers each. */
+EXPORT void rlx_recurrence(float *y, float *c, i64 T, i64 size) {
+    for (i64 reach = size; reach < T * size; reach *= 2)
+        for (i64 i = 0; i < T * size - reach; i++) {
+            y[i] = MAC(c[i], c[i] == 0.0f ? 0.0f : y[i + reach], y[i]);
+            c[i] = c[i] * c[i + reach];
+        }
+}
+
 /* -- acting -------------------------------------------------------------------------------------------------- */
 
 /* What the struct of environments that step in C begins with (see rlx/envs/classic_control.c). */

@@ -36,6 +36,8 @@ class Kernels:
         self.step.argtypes, self.step.restype = [pointer, pointer, whole, real, real], real
         self.rollout = loaded.rlx_rollout
         self.rollout.argtypes, self.rollout.restype = [pointer, whole, whole], whole
+        self.recurrence = loaded.rlx_recurrence
+        self.recurrence.argtypes, self.recurrence.restype = [pointer, pointer, whole, whole], None
         self.codes = numbered(loaded.rlx_operations)
         digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
         fused = "" if loaded.rlx_fused() else " without FMA"

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rlx.engine import recurrence as recurrence  # where there is an engine, discounted sums are the kernels', too
 from rlx.engine.kernels import Kernels
 from rlx.engine.lowering import lower
 from rlx.engine.native_ops import Acting, Table, Unsupported

@@ -333,7 +333,7 @@ what the table judges, a dot a seed. Dashed: the target. Environments of whose r
 # -- the picture -----------------------------------------------------------------------------------------------
 
 BOX = ("sac", "td3", "ddpg")  # whose environments have a picture of their own
-COLOURS = {  # Okabe and Ito 2008; an algorithm has one colour in every panel
+COLOURS = {  # Okabe and Ito 2008; an algorithm has its colour in every panel where that is free
     "ppo": "#0072B2", "trpo": "#D55E00", "dqn": "#009E73", "a2c": "#CC79A7", "vpg": "#E69F00",
     "actor_critic": "#56B4E9", "ppo_penalty": "#000000", "sac": "#009E73", "td3": "#D55E00", "ddpg": "#CC79A7",
     "q_learning": "#0072B2", "sarsa": "#D55E00", "dyna_q": "#009E73",
@@ -345,31 +345,28 @@ def draw(found: Sequence[tuple[Target, list[dict[str, Any]]]], path: Path) -> No
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
-    drawn = [target.env for target, cells in found if any(len(cell.get("curve", ())) > 1 for cell in cells)]
-    envs = list(dict.fromkeys(drawn))  # a panel without curves would be empty
-    columns = min(3, len(envs))
-    rows = math.ceil(len(envs) / columns)
+    panels = _panels(found)
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(5.0 * columns, 3.2 * rows), layout="constrained")
-    for axis, env in zip(figure.subplots(rows, columns, squeeze=False).flat, [*envs, *[None] * columns]):
-        if env is None:
+    for axis, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, [*panels, *[None] * columns]):
+        if panel is None:
             axis.set_visible(False)
             continue
-        here = [(target, [cell for cell in cells if "mean" in cell]) for target, cells in found if target.env == env]
+        title, here = panel
         final = axis.inset_axes((1.02, 0, 0.05 + 0.05 * len(here), 1), sharey=axis)
-        for target, cells in here:
-            _curves(axis, target, cells)
-        for i, (target, cells) in enumerate(here):
+        for i, ((target, cells), colour) in enumerate(zip(here, _colours([target.algo for target, _ in here]))):
+            _curves(axis, cells, colour)
             x = i + np.linspace(-0.25, 0.25, len(cells))
-            y = [cell["mean"] for cell in cells]
-            final.scatter(x, y, s=12, color=COLOURS.get(target.algo, "0.5"), edgecolor="white", linewidth=0.4)
-            axis.plot([], [], color=COLOURS.get(target.algo, "0.5"), linewidth=2, label=target.algo)
+            final.scatter(x, [cell["mean"] for cell in cells], s=12, color=colour, edgecolor="white", linewidth=0.4)
+            axis.plot([], [], color=colour, linewidth=2, label=target.algo)
         for least in {row["threshold"] for target, cells in here if (row := summary(target, cells))} - {None}:
             for part in (axis, final):
                 part.axhline(least, color="0.35", linestyle=(0, (5, 3)), linewidth=1, zorder=1)
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k"))
         axis.xaxis.set_minor_formatter("")
-        axis.set_title(env, fontsize=11, loc="left")
+        axis.set_title(title, fontsize=11, loc="left")
         final.set_title("final", fontsize=8, color="0.35")
         final.set_xlim(-0.7, len(here) - 0.3)
         final.tick_params(left=False, labelleft=False, bottom=False, labelbottom=False)
@@ -384,12 +381,30 @@ def draw(found: Sequence[tuple[Target, list[dict[str, Any]]]], path: Path) -> No
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
-def _curves(axis: Any, target: Target, cells: Sequence[dict[str, Any]]) -> bool:
+def _panels(found: Sequence[tuple[Target, list[dict[str, Any]]]]) -> list[tuple[str, list[tuple[Target, Any]]]]:
+    """(title, targets with their cells): an environment with curves each, in parts where a panel would be too full."""
+    with_curves = [target.env for target, cells in found if any(len(cell.get("curve", ())) > 1 for cell in cells)]
+    panels = []
+    for env in dict.fromkeys(with_curves):
+        here = [(target, [cell for cell in cells if "mean" in cell]) for target, cells in found if target.env == env]
+        parts = math.ceil(len(here) / len({*COLOURS.values()}))
+        for part, members in enumerate(np.array_split(np.arange(len(here)), parts), 1):
+            panels.append((f"{env} ({part} of {parts})" if parts > 1 else env, [here[i] for i in members]))
+    return panels
+
+
+def _colours(algos: Sequence[str]) -> list[str]:
+    """Of the algorithms of a panel: their own, and for those without one, or whose is taken, what is left."""
+    owners = {COLOURS[algo]: algo for algo in reversed(algos) if algo in COLOURS}
+    left = iter(dict.fromkeys(colour for colour in COLOURS.values() if colour not in owners))
+    return [COLOURS[algo] if owners.get(COLOURS.get(algo, "")) == algo else next(left) for algo in algos]
+
+
+def _curves(axis: Any, cells: Sequence[dict[str, Any]], colour: str) -> bool:
     """Mean and range of the training returns, where the cells have them and all runs have ended an episode."""
     curves = [np.array(cell["curve"]) for cell in cells if len(cell.get("curve", ())) > 1]
     if not curves:
         return False
-    colour = COLOURS.get(target.algo, "0.5")
     grid = np.geomspace(max(1, max(c[0, 0] for c in curves)), min(c[-1, 0] for c in curves), 4 * POINTS)
     y = np.array([np.interp(grid, c[:, 0], c[:, 1]) for c in curves])
     axis.plot(grid, y.mean(0), color=colour, linewidth=1.6, zorder=3)

@@ -540,3 +540,13 @@ def test_every_figure_of_speed_is_read_from_the_measurements(tmp_path):
 def test_the_table_of_language_models_is_that_of_its_measurements():
     page = lm_speed.PAGE.read_text().partition(lm_speed.BEGIN)[2].partition(lm_speed.END)[0]
     assert page.strip() == lm_speed.table(json.loads(lm_speed.OUT.read_text()))
+
+
+def test_no_two_algorithms_of_a_panel_have_one_colour():
+    algos = sorted({target.algo for target in results.TARGETS})
+    found = [(results.Target(algo, "grid", 0.69), [cell(0.7, curve=[[1, 0.1], [2, 0.2]])]) for algo in algos]
+    panels = results._panels(found)
+    assert [target.algo for _, here in panels for target, _ in here] == algos and panels[0][0].startswith("grid (1 of ")
+    for _, here in panels:
+        assert len({*results._colours([target.algo for target, _ in here])}) == len(here)
+    assert results._colours(["ppo", "q_learning"])[0] == results.COLOURS["ppo"]

@@ -115,7 +115,7 @@ def _as_choice(word: str) -> str:
         return word
     names = value.split(",")
     for name in names:
-        if name.startswith("./") and Path(name).is_file():
+        if name.startswith("./") and name.endswith((".yaml", ".yml")) and Path(name).is_file():
             raise ConfigError(
                 f"{word}: a choice is a file of ./conf/{group}: put it there, then {group}={Path(name).stem}"
             )

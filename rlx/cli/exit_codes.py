@@ -12,12 +12,13 @@ from typing import Any
 from rlx.base.errors import UserError, choices_hint, closest, shown
 from rlx.base.paths import near
 from rlx.base.signals import Interrupted, RunFailed
+from rlx.base.text import escaped
 from rlx.cli import printing
 
 
 def say(message: str, code: int = 2) -> int:
     """One line on stderr, whatever the message holds."""
-    print(f"rlx: error: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"rlx: error: {escaped(' '.join(str(message).split()))}", file=sys.stderr)
     return code
 
 
@@ -27,7 +28,7 @@ def code_of(error: BaseException) -> int:
         return say(str(error))
     if isinstance(error, Interrupted):
         again = error.again or f"rlx resume {printing.quoted(error.path)}"
-        print(f"rlx: {error}; go on with: {again}", file=sys.stderr)
+        print(escaped(f"rlx: {error}; go on with: {again}"), file=sys.stderr)
         print(f"run: {near(error.path)}")
         return error.code
     if isinstance(error, KeyboardInterrupt):

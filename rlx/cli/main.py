@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from rlx.base import garbage
 from rlx.base.streams import end_stdout
+from rlx.base.text import escaped
 
 
 def main() -> NoReturn:
@@ -115,7 +116,7 @@ def _warning(message: Warning | str, category: type[Warning], *_where: Any, **_m
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(message)).split()).removeprefix("WARN: ")
     if not issubclass(category, DeprecationWarning | PendingDeprecationWarning) and text not in _warned:
         _warned.add(text)
-        print(f"rlx: warning: {text}", file=sys.stderr)
+        print(f"rlx: warning: {escaped(text)}", file=sys.stderr)
 
 
 def _complete(words: list[str]) -> int:

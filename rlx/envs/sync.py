@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rlx.base.text import escaped
 from rlx.envs.batch import Ends, Envs, not_finite
 from rlx.envs.single import EnvConfig, make_env, one_line, reset_options, time_limit
 from rlx.envs.spaces import EnvFault
@@ -254,7 +255,7 @@ def close(env: gym.Env, id: str) -> None:
         raise
     except BaseException as error:
         with contextlib.suppress(OSError, ValueError):
-            print(f"rlx: warning: close of {id}: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
+            print(f"rlx: warning: close of {id}: {type(error).__name__}: {escaped(one_line(error))}", file=sys.stderr)
     finally:
         if limited:
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -191,8 +191,10 @@ class Status(Document):
         return self.evaluation.comparable if self.evaluation else None
 
     def beat(self, run: Path, durable: bool = True) -> None:
-        """Write it with the time of now. Raises CannotWrite."""
-        replace(self, heartbeat=process.now()).write(run, durable)
+        """Write it with the time of now, and without secrets. Raises CannotWrite."""
+        texts = {"error": self.error, "traceback": self.traceback}
+        clean = {name: text and provenance.scrub(text) for name, text in texts.items()}
+        replace(self, heartbeat=process.now(), **clean).write(run, durable)
 
 
 @contextlib.contextmanager

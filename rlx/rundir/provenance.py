@@ -22,6 +22,7 @@ FORMAT = 1  # of run.json, and of the logs beside it
 NAMES = r"(?:secret|passw(?:or)?d|passphrase|(?<![a-z])pwd|api[_-]?key|private[_-]?key|credential|token(?![a-z]))"
 SECRET = re.compile(rf"""({NAMES}[\w.-]{{0,50}}["']?\s{{0,3}}[=:]\s{{0,3}}["']?)[^\s"',;&]+""", re.IGNORECASE)
 OPTION = re.compile(rf"--?[\w-]{{0,50}}{NAMES}", re.IGNORECASE)  # whose value is the next word
+WORD = re.compile(rf"((?<![\w-])--?[\w-]{{0,50}}{NAMES}\s{{1,3}}|\bbearer\s{{1,3}})(?!-)[^\s\"']+", re.IGNORECASE)
 KNOWN = re.compile(  # what secrets of some services look like, wherever they stand
     r"\b(?:sk-[\w-]{16,}|gh[a-z]_\w{20,}|hf_\w{20,}|AKIA[0-9A-Z]{16}|xox[a-z]-[\w-]{10,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,})"
     r"|(?s:-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.{0,20000}?-----END [A-Z ]{0,30}PRIVATE KEY-----)"
@@ -105,7 +106,7 @@ def hashes(code: Mapping[str, Any]) -> dict[str, str]:
 def scrub(text: str) -> str:
     """Without the user and password of URLs, without the values of keys that sound like secrets, and without what looks
     like one."""
-    return SECRET.sub(r"\1***", KNOWN.sub("***", LOGIN.sub(r"\1***@", text)))
+    return WORD.sub(r"\1***", SECRET.sub(r"\1***", KNOWN.sub("***", LOGIN.sub(r"\1***@", text))))
 
 
 def git(place: Path | str, *words: str) -> bytes | None:
@@ -202,7 +203,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str
 
 
 def add_notices(path: Path, notices: Iterable[str]) -> None:
-    if notices := list(notices):
+    if notices := [scrub(notice) for notice in notices]:
         update(path, notices=list(dict.fromkeys([*Provenance.load(path).notices, *notices])))
 
 

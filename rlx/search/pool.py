@@ -12,6 +12,7 @@ from typing import Any
 from rlx.base.errors import UserError
 from rlx.base.in_fork import die_with
 from rlx.base.signals import STOPPING, handled, name_of
+from rlx.base.text import escaped
 from rlx.search.study import Study
 
 LOOK = 0.2  # seconds between two looks at the workers
@@ -77,11 +78,13 @@ def _fork(study: Study, index: int) -> int:
 
         code = worker.work(study, parent)
     except UserError as error:
-        print(f"rlx: error: worker {index + 1}: {error}", file=sys.stderr)
+        print(escaped(f"rlx: error: worker {index + 1}: {error}"), file=sys.stderr)
     except BaseException as error:
         study.log(traceback.format_exc())
         line = " ".join(f"{type(error).__name__}: {error}".split())
-        print(f"rlx: error: worker {index + 1}: {line} (traceback in {study.directory}/rlx.log)", file=sys.stderr)
+        print(
+            f"rlx: error: worker {index + 1}: {escaped(line)} (traceback in {study.directory}/rlx.log)", file=sys.stderr
+        )
     finally:
         with suppress(Exception):
             sys.stdout.flush()

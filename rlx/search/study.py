@@ -24,6 +24,7 @@ from rlx.base.atomic_files import TEMPORARY, write_atomically, write_json
 from rlx.base.errors import ConfigError, UserError, choices_hint, shown
 from rlx.rundir import home, reader
 from rlx.rundir.layout import lock
+from rlx.rundir.provenance import scrub
 
 OVER = (
     "complete",
@@ -83,7 +84,7 @@ class Study:
     def log(self, text: str) -> None:
         """Into rlx.log."""
         with contextlib.suppress(OSError), open(self.directory / "rlx.log", "a", encoding="utf-8") as file:
-            file.write(f"{process.now()} {text.rstrip()}\n")
+            file.write(f"{process.now()} {scrub(text.rstrip())}\n")
 
     def plan(self, trials: int) -> None:
         """Raise how many trials there are to be. Raises UserError."""

@@ -34,6 +34,7 @@ from rlx.base.signals import (
     name_of,
 )  # fmt: skip
 from rlx.base.streams import others_on_stderr
+from rlx.base.text import escaped
 from rlx.config import registry
 from rlx.config.keys import config_hash, hparams
 from rlx.config.schema import Config, seconds
@@ -54,7 +55,7 @@ Progress = Callable[[int, Mapping[str, Any]], None]
 def say(text: str) -> None:
     """One line on stderr, if anyone still reads it."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"rlx: {text}", file=sys.stderr)
+        print(f"rlx: {escaped(text)}", file=sys.stderr)
 
 
 class Loop:
@@ -120,7 +121,7 @@ class Loop:
             self._last_words("interrupted", error=text)
             raise Interrupted(stop.number, self.path, text, self.saved and self.saved[1]) from None
         except BaseException as error:
-            line = (str(error).splitlines() or [""])[0]
+            line = escaped((str(error).splitlines() or [""])[0])
             if isinstance(error, KeyboardInterrupt):  # a signal is none here
                 line = f"raised by the environment or the algorithm at step {self.step:,}"
             message = line if isinstance(error, CannotWrite | NotItsOwn) else f"{type(error).__name__}: {line}"
@@ -483,7 +484,7 @@ class Loop:
         log = self.path / "rlx.log"
         if not self._lost:
             with contextlib.suppress(OSError), open(log, "a", encoding="utf-8", opener=own_file) as file:
-                file.write(f"{process.now()}\n{text}\n")
+                file.write(f"{process.now()}\n{provenance.scrub(text)}\n")
 
     def _last_words(self, status: str, **more: Any) -> None:
         if not self._lost:

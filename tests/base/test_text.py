@@ -2,8 +2,9 @@
 
 import pytest
 
+from rlx.base.errors import UserError
 from rlx.base.text import escaped
-from rlx.cli import printing
+from rlx.cli import exit_codes, printing
 
 TEXTS = {
     "37+58=590": "37+58=590",
@@ -19,6 +20,15 @@ TEXTS = {
 @pytest.mark.parametrize("text", TEXTS)
 def test_what_moves_turns_or_hides_is_escaped(text: str) -> None:
     assert escaped(text) == TEXTS[text]
+
+
+def test_errors_and_what_others_wrote_into_a_run_are_printed_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    for text in TEXTS:
+        exit_codes.code_of(UserError(text))
+        printing.details({"error": text, "notices": [text], "metrics": {text: text}, "command": [text], "policy": text})
+        printing.listing([{"status": text, "algo": text, "env": text, "seed": 1, "step": 1, "run": text, "eval": None}])
+    for text in capsys.readouterr():
+        assert all(line.isprintable() for line in text.split("\n"))
 
 
 def test_samples_are_printed_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:

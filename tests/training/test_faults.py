@@ -642,6 +642,8 @@ class Odd(CartPoleEnv):
             return obs, reward, terminated, truncated, info
         if self.what == "exit":
             sys.exit(0)
+        if self.what == "secrets":
+            raise RuntimeError("\x1b[31mred\x1b]0;title\x07 token=abcdef")
         if self.what == "panic":
             raise BaseException("of a library")
         if self.what == "os._exit":
@@ -695,6 +697,15 @@ def test_what_an_environment_returns_later_is_named_with_episode_and_step(what, 
     with pytest.raises(RunFailed, match=r"EnvFault: env [01] \(Odd-v0\), episode \d+, step \d+: ") as failed:
         train(tmp_path, name="run", **odd, **changes)
     assert RAISED.get(what, what.split()[0]) in str(failed.value)
+
+
+def test_an_error_text_does_nothing_to_a_terminal_and_keeps_no_secret(odd, tmp_path):
+    changes = {"env.kwargs": {"what": "secrets", "at": 60}, "env.replay": True}
+    with pytest.raises(RunFailed) as failed:
+        train(tmp_path, name="run", **odd, **changes)
+    assert str(failed.value).isprintable() and r"\x1b[31mred" in str(failed.value)
+    assert status(tmp_path / "run")["error"].isprintable()
+    assert not any(b"abcdef" in file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file())
 
 
 @pytest.mark.parametrize("at", [1, 60])

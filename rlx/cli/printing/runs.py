@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rlx.base.errors import shown
+from rlx.base.text import escaped
 from rlx.cli.printing import text
 from rlx.cli.printing.text import heading, number, place_of, score, table
 
@@ -76,15 +77,15 @@ def details(row: Mapping[str, Any]) -> None:
         elif isinstance(value, dict):
             print(f"{key}:")
             for name, inner in value.items():
-                print(f"  {name}: {number(inner)}")
+                print(f"  {escaped(name)}: {number(inner)}")
         elif key == "policy":
-            print("policy:", *(f"  {line}" for line in value.splitlines()), sep="\n")
+            print("policy:", *(f"  {escaped(line)}" for line in value.splitlines()), sep="\n")
         elif key == "resumes":
             print("resumes:", *(f"  {_resumed(each)}" for each in value), sep="\n") if value else print("resumes: -")
         elif key == "command" and value:
-            print(f"command: {shlex.join(str(word) for word in value)}")
+            print(f"command: {escaped(shlex.join(str(word) for word in value))}")
         elif isinstance(value, list):
-            print(f"{key}: {'; '.join(str(item) for item in value) or '-'}")
+            print(f"{key}: {escaped('; '.join(str(item) for item in value)) or '-'}")
         else:
             print(f"{key}: {'-' if value is None else number(value)}")
 
@@ -95,7 +96,7 @@ def _resumed(entry: Mapping[str, Any]) -> str:
     listed = changes.items() if isinstance(changes, Mapping) else ()
     words = [f"{key} {shown(both[0])} -> {shown(both[-1])}" for key, both in listed if isinstance(both, list) and both]
     step = number(entry.get("step")) if entry.get("step") is not None else "?"
-    return f"from step {step} at {entry.get('time')}{': ' * bool(words)}{', '.join(words)}"
+    return escaped(f"from step {step} at {entry.get('time')}{': ' * bool(words)}{', '.join(words)}")
 
 
 def plotted(plot: Any, out: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rlx.base.errors import UserError
 from rlx.base.paths import near
+from rlx.base.text import escaped
 from rlx.rundir import home
 from rlx.rundir.layout import LastEvaluation
 
@@ -51,6 +52,7 @@ def table(lines: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> None
     if form != "text":
         print(_in_form(lines, right), end="")
         return
+    lines = [tuple(map(escaped, line)) for line in lines]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     for line in lines:
         cells = [cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths))]
@@ -92,8 +94,8 @@ def number(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        return ",".join(map(str, value)) or "-"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        return escaped(",".join(map(str, value))) or "-"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else escaped(str(value))
 
 
 def place_of(row: Mapping[str, Any]) -> tuple[str, str]:

@@ -192,9 +192,9 @@ class Status(Document):
 
     def beat(self, run: Path, durable: bool = True) -> None:
         """Write it with the time of now, and without secrets. Raises CannotWrite."""
-        texts = {"error": self.error, "traceback": self.traceback}
-        clean = {name: text and provenance.scrub(text) for name, text in texts.items()}
-        replace(self, heartbeat=process.now(), **clean).write(run, durable)
+        clean = replace(self, heartbeat=process.now())
+        clean.error, clean.traceback = (text and provenance.scrub(text) for text in (self.error, self.traceback))
+        clean.write(run, durable)
 
 
 @contextlib.contextmanager

@@ -87,6 +87,7 @@ class Run:
         self.kept: dict[str, Any] = {}  # what a world keeps for its side tasks, each with close(), until the run ends
         self.films = True  # False once one could not be made: no more are tried
         self.exhibit: Callable[[], Exhibit | None] | None = None  # set by the algorithm, called at evaluations
+        self.begun: Callable[[], None] | None = None  # called once, when the run has told what it tracks
         self.tracked: dict[str, Stateful] = {}
         self._begins: Mapping[str, Any] = {}  # with what another run has learnt
         self._rngs: dict[str, np.random.Generator] = {}
@@ -176,6 +177,9 @@ class Run:
             except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
                 line = " ".join(str(error).split()) or type(error).__name__
                 raise StateMismatch(f"the checkpoint's '{name}' does not fit: {line[:500]}") from error
+        if self.begun is not None:
+            begun, self.begun = self.begun, None
+            begun()
 
     @property
     def exact_anywhere(self) -> bool:

@@ -15,8 +15,9 @@ from tiny_runs import Child, checkpoints, die_at, result, resume, serves, train
 from rlx.base.errors import ConfigError
 from rlx.config import registry
 from rlx.control.distributions import FORBIDDEN, Categorical, MultiCategorical, forbid
-from rlx.control.evaluate import evaluate, render_episode
+from rlx.control.evaluate import evaluate
 from rlx.control.normalize import ObsNormalizer
+from rlx.control.recording import record
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig
 from rlx.envs.spaces import EnvError, EnvFault, mask_size, split_mask
@@ -245,7 +246,7 @@ def test_an_exported_policy_takes_the_mask(tmp_path) -> None:
 def test_a_film_of_a_masked_policy_takes_allowed_actions(tmp_path) -> None:
     cfg, policy = runner.open_policy(train(tmp_path, **changes("ppo")))
     with pytest.raises(EnvError, match="cannot render|render"):
-        render_episode(policy, cfg.env, 0)
+        record(policy, cfg.env, 0, 100, width=100)
     assert runner.world_of(cfg).watch(policy, cfg, 0, 100, False)[1] == 4
 
 

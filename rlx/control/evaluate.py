@@ -24,8 +24,7 @@ from rlx.base import global_rngs
 from rlx.config.plugins import name_of
 from rlx.envs.batch import NO_LIMIT
 from rlx.envs.episodes import EVALUATION, LONGEST, PLAY, Episode
-from rlx.envs.single import EnvConfig, draw_plainly, make_env, reset_options, time_limit
-from rlx.envs.spaces import EnvError
+from rlx.envs.single import EnvConfig, make_env, reset_options, time_limit
 from rlx.envs.sync import SyncEnvs, close
 from rlx.envs.wrappers import TRAINING_ONLY
 
@@ -161,55 +160,8 @@ def evaluate(
     return EvalResult(list(returns), list(lengths), list(successes), cut if unlimited else "")
 
 
-def render_episode(
-    act: Act,
-    cfg: EnvConfig,
-    seed: int,
-    max_steps: int | None = None,
-    every: int = 1,
-    width: int | None = 320,
-    most: int | None = None,
-    plainly: bool = False,
-) -> tuple[list[Image.Image], float, int]:
-    """(frames, raw return, length) of one episode.
-
-    Frames: the first, every `every`-th and the last, at most `width` pixels wide. Where they would be more than `most`,
-    every second one goes, and from there on `every` is twice as large. `plainly`: see `draw_plainly`.
-    """
-    frames: list[Image.Image] = []
-
-    def picture() -> None:
-        try:
-            frame = envs.envs[0].render()
-        except Exception as error:
-            raise EnvError(f"env.id={cfg.id}: cannot render: {type(error).__name__}: {error}") from error
-        if not isinstance(frame, np.ndarray):
-            raise EnvError(f"env.id={cfg.id}: render gave no picture; it may have no rgb_array mode")
-        image = Image.fromarray(np.ascontiguousarray(frame, np.uint8))
-        if width is not None and image.width > width:
-            height = max(1, round(image.height * width / image.width))
-            image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=1.0)
-        frames.append(image)
-
-    with global_rngs.seeded(seed), closing(_opened(cfg, PLAY, seed, max_steps, mode="rgb_array")) as envs:
-        if plainly and width is not None:
-            draw_plainly(envs.envs[0], width)
-        obs, steps = envs.reset(), 0
-        picture()
-        while envs.results[0] is None:  # once it is there the lane idles: no reset spoils the last picture
-            envs.step(act(obs))
-            steps += 1
-            if steps % every == 0 or envs.results[0] is not None:
-                picture()
-            if most is not None and len(frames) > most:
-                del frames[1::2]
-                every *= 2
-    total, length, _ = envs.results[0]
-    return frames, total, length
-
-
 def watch_episode(act: Act, cfg: EnvConfig, seed: int, max_steps: int | None = None) -> tuple[float, int]:
-    """(raw return, length) of the episode `render_episode` shows, in a window where there is a display."""
+    """(raw return, length) of the episode of a play seed, in a window where there is a display."""
     with (
         global_rngs.seeded(seed),
         closing(_opened(cfg, PLAY, seed, max_steps, mode="human" if has_display() else None)) as envs,
@@ -226,8 +178,8 @@ def has_display() -> bool:
     return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def save_gif(frames: list[Image.Image], path: str | Path | IO[bytes], fps: float = 30.0) -> None:
-    """An endless GIF; one palette of 128 colours, taken from four of the frames, serves all of them."""
+def save_gif(frames: list[Image.Image], path: str | Path | IO[bytes], fps: float = 30.0, colours: int = 128) -> None:
+    """An endless GIF; one palette, taken from four of the frames, serves all of them."""
     if not frames:
         raise ValueError("save_gif needs at least one frame")
     frames = [frame.convert("RGB") for frame in frames]
@@ -235,7 +187,7 @@ def save_gif(frames: list[Image.Image], path: str | Path | IO[bytes], fps: float
     strip = Image.new("RGB", (few[0].width, sum(frame.height for frame in few)))
     for k, frame in enumerate(few):
         strip.paste(frame, (0, sum(other.height for other in few[:k])))
-    palette = strip.quantize(128)
+    palette = strip.quantize(colours)
     first, *rest = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     # GIF counts in hundredths of a second, and viewers slow down what is below two.
     first.save(path, "GIF", save_all=True, append_images=rest, duration=max(20, round(100 / fps) * 10), loop=0)

@@ -193,11 +193,24 @@ def evaluation(cfg: ControlConfig[Algo], module: ModuleType, run: Run) -> Evalua
     summary = {"score": mean, "mean_reward": mean, "std_reward": std, "episodes": len(episodes.returns)}
     evaluation = Evaluation(metrics, summary)
     if cfg.video and run.films:
-        try:
-            evaluation.gif = film.film(policy, cfg.judged_in, cfg.seed, float(np.mean(episodes.lengths)))
-        except film.NoFilm as error:  # a missing display or renderer must not end a training run
-            evaluation.no_film = str(error)
+        _film(evaluation, policy, cfg, float(np.mean(episodes.lengths)))
     return evaluation
+
+
+def beginning(cfg: ControlConfig[Algo], module: ModuleType, run: Run) -> Evaluation:
+    """A film of the policy that a run begins with, where films are on."""
+    evaluation = Evaluation({}, {})
+    if cfg.video:
+        with global_rngs.seeded(cfg.seed):
+            _film(evaluation, load_policy(cfg, module, run), cfg)
+    return evaluation
+
+
+def _film(evaluation: Evaluation, policy: Any, cfg: ControlConfig[Algo], length: float = 0.0) -> None:
+    try:
+        evaluation.gif = film.film(policy, cfg.judged_in, cfg.seed, length)
+    except film.NoFilm as error:  # a missing display or renderer must not end a training run
+        evaluation.no_film = str(error)
 
 
 def report(policy: Any, cfg: ControlConfig[Algo], count: int, seed: int, stochastic: bool = False) -> dict[str, Any]:

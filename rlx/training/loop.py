@@ -39,7 +39,7 @@ from rlx.config import registry
 from rlx.config.keys import config_hash, hparams
 from rlx.config.schema import Config, seconds
 from rlx.loggers.loggers import TENSORBOARD, LoggedRun, Loggers, names
-from rlx.run import Run, measured
+from rlx.run import Evaluation, Run, measured
 from rlx.rundir import films, layout, provenance
 from rlx.rundir.checkpoint import Checkpoints, Found, weights_sha256
 from rlx.rundir.layout import LastEvaluation, NotItsOwn, OwnFiles, Status
@@ -143,6 +143,8 @@ class Loop:
         self.run = Run(self.path, self.device, self.cfg.seed, self._state, init_from.saved)
         if not state and (begin := getattr(self.world, "begin", None)):
             begin(self.cfg, self.run)
+        if not state and self.cfg.eval_every and hasattr(self.world, "beginning"):
+            self.run.begun = self._film_beginning
         self.saved = (checkpoint.kind, checkpoint.step) if checkpoint else None
         self.step = self.first = self.run.step
         self._mapped: float | None = (
@@ -351,10 +353,7 @@ class Loop:
             return
         self.evaluation = LastEvaluation.of({"step": step, **evaluation.summary})
         self._write(step, evaluation.metrics)
-        if evaluation.gif:
-            gif, width, height = evaluation.gif
-            self.dashboard.image_gif("eval/video", gif, width, height, step)
-            self._film(gif, step)
+        self._film(evaluation, step)
         kept = [] if (text := evaluation.text) is None else [("samples", f"{step:012d}.txt", text, _verbatim(text))]
         if self.run.exhibit and (shown := self.run.exhibit()):
             kept.append(("completions", f"step_{step:09d}.html", shown.html, shown.markdown))
@@ -365,11 +364,8 @@ class Loop:
         if self.best is None or evaluation.summary["score"] > self.best:
             self.best = evaluation.summary["score"]
             self._checkpoint("best", step)
-        if evaluation.no_film:
-            self.run.notice(f"no video: {evaluation.no_film}")
-            self._no_more_films()
         if evaluation.gif:
-            films.keep(self.path, (step, *self.checkpoints.steps("best")))
+            films.keep(self.path, (0, step, *self.checkpoints.steps("best")), self.cfg.total_steps / 2)
 
     def _not_evaluated(self, step: int, error: BaseException) -> None:
         """A side task does not end the main work: it is said and counted, and the run has no score."""
@@ -379,8 +375,23 @@ class Loop:
         self._to_log("".join(traceback.format_exception(error)))
         self._count_failed("evaluations")
 
-    def _film(self, gif: bytes, step: int) -> None:
-        """Into videos/. A run goes on without, and says so once."""
+    @stopwatch.part("eval", whole=True)
+    def _film_beginning(self) -> None:
+        """A film of step 0. Where it cannot be made, the run goes on as it would have."""
+        try:
+            self._film(self.world.beginning(self.cfg, self.module, self.run), 0)
+        except Exception as error:
+            self.run.notice(f"no video of step 0: {' '.join(f'{type(error).__name__}: {error}'.split())}")
+
+    def _film(self, evaluation: Evaluation, step: int) -> None:
+        """Into videos/ and TensorBoard. A run goes on without, and says so once."""
+        if evaluation.no_film:
+            self.run.notice(f"no video: {evaluation.no_film}")
+            self._no_more_films()
+        if not evaluation.gif:
+            return
+        gif, width, height = evaluation.gif
+        self.dashboard.image_gif("eval/video", gif, width, height, step)
         try:
             films.write(self.path, step, gif)
         except OSError as error:

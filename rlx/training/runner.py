@@ -18,7 +18,7 @@ from rlx.base.streams import others_on_stderr
 from rlx.config import keys, odd, own_code, registry
 from rlx.config.schema import Config, implementation, validate
 from rlx.loggers import loggers
-from rlx.run import Run, Stateful
+from rlx.run import Run
 from rlx.rundir import layout, provenance, reader
 from rlx.rundir.checkpoint import CheckpointError, Checkpoints, Found
 from rlx.rundir.layout import Status, read_config
@@ -294,15 +294,11 @@ def open_policy(
 
 
 class _Begun(Exception):
-    """A run has told what it tracks: it is as it begins."""
+    """A run has told what it tracks: it is as it begins, and its algorithm stops before the first step."""
 
 
-class _Beginning(Run):
-    """A run that is only begun: its algorithm stops before the first step, when it says what it tracks."""
-
-    def track(self, **objects: Stateful) -> None:
-        super().track(**objects)
-        raise _Begun
+def _begun() -> None:
+    raise _Begun
 
 
 def untrained_policy(path: Path, trust: bool = False) -> tuple[Config, Any]:
@@ -312,7 +308,8 @@ def untrained_policy(path: Path, trust: bool = False) -> tuple[Config, Any]:
     cfg, module = typed(raw)
     devices.prepare(cfg.threads)
     with tempfile.TemporaryDirectory() as place:
-        run = _Beginning(Path(place), torch.device("cpu"), cfg.seed, None, init_from.saved)
+        run = Run(Path(place), torch.device("cpu"), cfg.seed, None, init_from.saved)
+        run.begun = _begun
         with contextlib.suppress(_Begun):
             next(iter(module.train(cfg, run)))
         return cfg, world_of(cfg).load_policy(cfg, module, run)

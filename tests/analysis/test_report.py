@@ -141,6 +141,15 @@ def test_the_last_film_of_the_best_run_is_there(grid: Path) -> None:
     assert films.last(grid / "a1") == (100, gif(51)) and films.last(grid / "b1") is None
 
 
+def test_the_strip_of_a_run_is_there_and_says_which_steps_it_shows(tmp_path: Path) -> None:
+    path = make_run(tmp_path, "one", ramp(1), score=1.0)
+    for step in (0, 50, 100):
+        films.write(path, step, gif(step))
+    page, text = page_of(path)
+    assert text.count("data:image/gif;base64,") == 3
+    assert "step 0, untrained" in page.words and "step 50" in page.words and "step 100" in page.words
+
+
 def test_torn_and_strange_events_are_no_film(grid: Path) -> None:
     [events] = [path for path in (grid / "a1").glob("*tfevents*") if not path.name.endswith(".end")]
     data = events.read_bytes()

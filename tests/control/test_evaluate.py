@@ -1,6 +1,7 @@
 """Scores that depend on the policy and the seed alone, and pictures."""
 
 import io
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -9,7 +10,8 @@ from fake_envs import Counter
 from PIL import Image
 
 from rlx.control import film
-from rlx.control.evaluate import Kept, evaluate, render_episode, save_gif
+from rlx.control.evaluate import Kept, evaluate, save_gif
+from rlx.control.recording import record
 from rlx.envs.episodes import EVALUATION, PLAY, episode_seed
 from rlx.envs.single import EnvConfig, make_env
 from rlx.envs.spaces import EnvFault
@@ -120,49 +122,67 @@ def test_no_episodes_are_no_results():
 
 
 @pytest.mark.parametrize("id", ["CartPole-v1", "LunarLander-v3", "Hopper-v5"])
-def test_a_rendered_episode_has_its_frames_its_return_and_its_length(id):
+def test_a_recorded_episode_has_its_frames_its_return_and_its_length(id):
     cfg = EnvConfig(name="test", id=id)
     size = make_env(cfg).action_space.shape
-    frames, total, length = render_episode(
-        lambda obs: np.zeros((1, *size)), cfg, seed=1, max_steps=21, every=5, width=100
-    )
-    assert 0 < length <= 21 and np.isfinite(total)
-    assert len(frames) == 1 + length // 5 + (length % 5 > 0)
-    assert all(isinstance(frame, Image.Image) and frame.width == 100 for frame in frames)
-    assert np.asarray(frames[0]).std() > 0
+    made = record(lambda obs: np.zeros((1, *size)), cfg, seed=1, max_steps=21, width=100, plainly=True)
+    assert 0 < len(made.steps) <= 21 and np.isfinite(made.total)
+    assert len(made.frames) == 1 + len(made.steps) and all(frame.width == 100 for frame in made.frames)
+    assert np.asarray(made.frames[0]).std() > 0
 
 
-def test_a_rendered_episode_is_the_one_of_the_play_seed():
-    _, total, length = render_episode(balance, CARTPOLE, seed=6)
+def test_a_recorded_episode_is_the_one_of_the_play_seed():
+    made = record(balance, CARTPOLE, seed=6, max_steps=1000)
     env = make_env(CARTPOLE)
     obs, _ = env.reset(seed=episode_seed(6, PLAY, 0, 0))
     steps, over = 0, False
     while not over:
         obs, _, over, *_ = env.step(int(balance(obs[None])[0]))
         steps += 1
-    assert (total, length) == (steps, steps)
+    assert (made.total, len(made.steps)) == (steps, steps)
 
 
-def test_a_long_film_keeps_its_first_and_its_last_frame_and_skips_more_between():
-    cfg = EnvConfig(name="drawn", id="fake_envs:Drawn-v0", kwargs={"length": 83})
-    frames, total, length = render_episode(zeros, cfg, seed=0, every=2, most=10)
-    assert [frame.getpixel((0, 0))[0] for frame in frames] == [0, 16, 32, 48, 64, 80, 83] and (total, length) == (
-        83,
-        83,
-    )
-    assert len(render_episode(zeros, cfg, seed=0, every=2, most=10, max_steps=20)[0]) == 6
+def drawn(made):
+    """The step that each frame shows."""
+    return [frame.getpixel((0, 0))[0] for frame in made.frames]
 
 
-def test_a_film_is_the_episode_that_its_policy_plays_here():
+def test_a_long_film_keeps_the_environment_s_speed_and_ends_early_where_it_would_not_move():
+    cfg = EnvConfig(name="drawn", id="fake_envs:Drawn-v0", kwargs={"length": 83})  # at 30 steps a second
+    assert drawn(made := record(zeros, cfg, 0, 100, 40, most=10)) == [*range(0, 41, 4)] and made.fps / made.every == 7.5
+    assert drawn(record(zeros, cfg, 0, 100, 40, most=10, length=83)) == [*range(0, 41, 4)]  # drawn once each
+    assert drawn(made := record(zeros, cfg, 0, 100, 40, most=50)) == [*range(0, 83, 2), 83] and made.every == 2
+    assert drawn(made := record(zeros, cfg, 0, 100, 40, most=90)) == [*range(84)] and made.every == 1
+
+
+def test_a_film_is_the_episode_that_its_policy_plays_here_with_what_it_thinks_of_each_frame():
+    class Judging:
+        seen: ClassVar = {"act": [], "judge": []}
+
+        def __call__(self, obs):
+            self.seen["act"].append(obs[0, 0])
+            return zeros(obs)
+
+        def judge(self, obs):
+            self.seen["judge"].append(obs[0, 0])
+            return {"probability": np.array([[0.5, 0.5]]), "value": np.zeros(1)}
+
     cfg = EnvConfig(name="drawn", id="fake_envs:Drawn-v0", kwargs={"length": 12})
-    seen = []
-    gif, width, height = film.film(lambda obs: seen.append(obs[0, 0]) or zeros(obs), cfg, 0)
-    assert seen == list(range(12)) and (width, height) == (40, 30)
-    assert Image.open(io.BytesIO(gif)).n_frames == 4
+    gif, width, height = film.film(Judging(), cfg, 0)
+    assert Judging.seen == {"act": [*range(12)], "judge": [*range(12)]} and (width, height) == (240, 218)
+    with Image.open(io.BytesIO(gif)) as shown:
+        assert shown.n_frames == 13 and shown.info["duration"] == 30
+
+
+def test_a_film_of_noise_is_small():
+    cfg = EnvConfig(name="noise", id="fake_envs:Drawn-v0", kwargs={"length": 12, "renders": "noise"})
+    gif, *_ = film.film(zeros, cfg, 0)
+    with Image.open(io.BytesIO(gif)) as shown:
+        assert len(gif) <= film.BYTES and 2 <= shown.n_frames < 13
 
 
 def test_a_gif_is_small_and_animated(tmp_path):
-    frames, *_ = render_episode(balance, CARTPOLE, seed=0, every=2, width=160)
+    frames = record(balance, CARTPOLE, 0, 100, width=160).frames
     save_gif(frames, tmp_path / "play.gif", fps=25)
     buffer = io.BytesIO()
     save_gif(frames, buffer, fps=25)

@@ -32,7 +32,7 @@ def test_a_film_has_every_frame_at_the_environment_s_own_speed(tmp_path: Path) -
 
 def test_a_gif_of_a_fast_environment_keeps_its_speed_by_leaving_frames_out(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[tuple[int, float]] = []
-    monkeypatch.setattr(evaluate, "save_gif", lambda frames, path, fps: written.append((len(frames), fps)))
+    monkeypatch.setattr(evaluate, "save_gif", lambda frames, path, fps, *_: written.append((len(frames), fps)))
     recording.write(recording.Recording(frames=[Image.new("RGB", (8, 8))] * 101, fps=100.0), Path("a.gif"))
     recording.write(recording.Recording(frames=[Image.new("RGB", (8, 8))] * 101, fps=50.0), Path("a.gif"))
     assert written == [(51, 50.0), (101, 50.0)]

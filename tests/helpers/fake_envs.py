@@ -75,6 +75,8 @@ class Drawn(Counter):
             os._exit(7)
         if self.renders == "hang":
             time.sleep(1000)
+        if self.renders == "noise":
+            return np.random.default_rng(self.t).integers(0, 256, (120, 240, 3), np.uint8)
         return np.full((30, 40, 3), self.t, np.uint8)
 
 

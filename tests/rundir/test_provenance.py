@@ -208,7 +208,7 @@ def test_tensorboard_has_the_texts_the_videos_and_the_hyper_parameters(run):
         tag if tag.endswith("text_summary") else f"{tag}/text_summary" for tag in shown.Tags()["tensors"]
     }
     videos = shown.Images("eval/video")
-    assert [video.step for video in videos] == [96, 192, 288, 320]
+    assert [video.step for video in videos] == [0, 96, 192, 288, 320]
     assert all(video.encoded_image_string.startswith(b"GIF89a") for video in videos)
     content = shown.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info

@@ -258,12 +258,12 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_applied(tmp_pa
 
 
 def test_a_video_that_cannot_be_made_is_a_notice(tmp_path, whole, monkeypatch, capsys):
-    from rlx.control import evaluate
+    from rlx.control import recording
 
     def fails(*_args, **_kwargs):
         raise RuntimeError("no display\nat all")
 
-    monkeypatch.setattr(evaluate, "render_episode", fails)
+    monkeypatch.setattr(recording, "record", fails)
     path = train(tmp_path, video=True)
     assert result(path) == whole and record(path)["notices"] == ["no video: no display"]
     assert capsys.readouterr().err == "rlx: note: no video: no display\n" and record(path)["failed"] == {"films": 1}

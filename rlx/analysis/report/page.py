@@ -37,11 +37,11 @@ class Panel(NamedTuple):
 
 
 class Look(NamedTuple):
-    """A film (base64), a map (SVG, base64) or a text of a run."""
+    """Films (what it is, base64), a map (SVG, base64) or a text of a run."""
 
     place: str
     caption: str
-    film: str = ""
+    films: Sequence[tuple[str, str]] = ()
     text: str = ""
     map: str = ""
 
@@ -164,8 +164,11 @@ def _between(estimate: Estimate) -> str:
 
 def _look_of(run: One, place: str) -> Look | None:
     what = f"{run.path}, score {numbers.number(run.score)}"
-    if (film := films.last(run.path)) and len(film[1]) <= LARGEST:
-        return Look(place, f"step {film[0]:,} of {what}", film=base64.b64encode(film[1]).decode())
+    if strip := [film for film in films.strip(run.path) if len(film[1]) <= LARGEST]:
+        shown = [
+            (f"step {step:,}{'' if step else ', untrained'}", base64.b64encode(gif).decode()) for step, gif in strip
+        ]
+        return Look(place, what, shown)
     if samples := _last_samples(run.path):
         step, text = samples
         return Look(

@@ -253,6 +253,19 @@ def test_an_interval_of_shares_keeps_inside_what_is_possible(tmp_path: Path) -> 
     assert -1 <= only(found).difference.low < only(found).difference.high <= 1
 
 
+def test_an_interval_of_returns_keeps_inside_what_an_episode_can_give(tmp_path: Path) -> None:
+    x, y = [500.0, 500.0, 500.0, 500.0, 9.0], [10.0, 300.0, 0.0, 0.0, 0.0]
+    assert statistics.estimate(x).high > 500 and statistics.estimate(y).low < 0
+    sides = [side(tmp_path / "a", x), side(tmp_path / "b", y)]
+    for path in tmp_path.glob("*/*"):
+        edit(path, "config.yaml", env={"name": "cartpole", "id": "CartPole-v1", "wrappers": []})
+    found = build.build(sides)
+    for each in found.to_json()["sides"]:
+        at = each["places"][0]["iqm"]
+        assert 0 <= at["low"] < at["high"] <= 500
+    assert -500 <= only(found).difference.low < only(found).difference.high <= 500
+
+
 def test_of_two_algorithms_every_differing_key_that_both_have_is_noted(tmp_path: Path) -> None:
     a, b = side(tmp_path / "a", HIGH, name="ppo"), side(tmp_path / "b", LOW, name="dqn", tau=1, gamma=0.9)
     assert notes(a, b) == ""  # gamma and tau: of one only

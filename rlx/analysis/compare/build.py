@@ -106,7 +106,7 @@ def _result(a: Side, b: Side, place: Place, name: str, lower: bool) -> Result:
     x, y = a.scores(place), b.scores(place)
     difference = statistics.difference(x, y, a.strata(place), b.strata(place))
     improvement = statistics.improvement(y, x) if lower else statistics.improvement(x, y)
-    result = Result(name, (len(x), len(y)), improvement, possible(place, [*x, *y], difference, -1.0))
+    result = Result(name, (len(x), len(y)), improvement, possible(place, [*x, *y], difference, difference=True))
     gain = -difference.value if lower else difference.value
     fixed = max(x) == min(x) and max(y) == min(y) and gain and min(result.seeds) > 2
     apart = difference.known and (difference.low or 0.0) * (difference.high or 0.0) > 0

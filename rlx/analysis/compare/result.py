@@ -1,5 +1,6 @@
 """What `rlx compare` compares, and what it found. Never imports torch."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,13 +15,25 @@ Place = tuple[str, str, str]
 ENOUGH = 5  # seeds below which the scores themselves say more than an interval
 
 
-def possible(place: Place, scores: Sequence[float], estimate: E, least: float = 0.0) -> E:
-    """An estimate whose interval keeps inside what is possible: the scores of tasks are shares, from `least` to 1."""
-    if place[0] != "task" or not all(0 <= score <= 1 for score in scores):
+RETURNS = {  # what an episode of these environments can give within Gymnasium's time limits
+    "CartPole-v1": (0.0, 500.0),
+    "CartPole-v0": (0.0, 200.0),
+    "Acrobot-v1": (-500.0, 0.0),
+    "MountainCar-v0": (-200.0, 0.0),
+    "Pendulum-v1": (-3255.0, 0.0),  # 200 steps of at most pi^2 + .1 * 8^2 + .001 * 2^2
+    "FrozenLake-v1": (0.0, 1.0),
+    "FrozenLake8x8-v1": (0.0, 1.0),
+}
+
+
+def possible(place: Place, scores: Sequence[float], estimate: E, difference: bool = False) -> E:
+    """An estimate whose interval keeps inside what is possible for a score, or for the difference of two, where that is
+    known and none of the scores lies beyond."""
+    low, high = (0.0, 1.0) if place[0] == "task" else RETURNS.get(place[2], (-math.inf, math.inf))
+    if estimate.low is None or estimate.high is None or not all(low <= score <= high for score in scores):
         return estimate
-    if estimate.low is None or estimate.high is None:
-        return estimate
-    return replace(estimate, low=max(least, estimate.low), high=min(1.0, estimate.high))
+    least, most = (low - high, high - low) if difference else (low, high)
+    return replace(estimate, low=max(least, estimate.low), high=min(most, estimate.high))
 
 
 @dataclass

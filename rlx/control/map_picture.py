@@ -245,7 +245,7 @@ def _surface(it: Surface, title: str) -> Canvas:
             panels.append((f"the policy: {name}", action[:, i], Scale.of(action[:, i])))
     else:
         panels.append(("the policy", it.action, None))
-    canvas = Canvas(GAP + len(panels) * (size + 2 * GAP + 16), 2 * HEAD + 8 + HEAD + size + 82)
+    canvas = Canvas(GAP + len(panels) * (size + 2 * GAP + 16), 2 * HEAD + 8 + HEAD + size + 96)
     canvas.text(GAP, HEAD, title, 15, anchor="start")
     for c, (name, numbers, scale) in enumerate(panels):
         x, y = GAP + 24 + c * (size + 2 * GAP + 16), 3.0 * HEAD + 8
@@ -254,9 +254,9 @@ def _surface(it: Surface, title: str) -> Canvas:
         canvas.image(x, y, size, size, pixels.reshape(SIDE, SIDE, 3))
         _axes(canvas, x, y, size, it)
         if scale:
-            _bar(canvas, x, y + size + 52, 150, scale)
+            _bar(canvas, x, y + size + 66, 150, scale)
         else:
-            _legend(canvas, x, y + size + 52, it)
+            _legend(canvas, x, y + size + 66, it)
     return canvas
 
 
@@ -284,7 +284,8 @@ def _axes(canvas: Canvas, x: float, y: float, size: float, it: Surface) -> None:
         at_x, at_y = (low + share * (high - low) for low, high in zip(plane.low, plane.high))
         canvas.text(x + share * size, y + size + 12, number(at_x), 11, FAINT)
         canvas.text(x - 6, y + size - share * size, number(at_y), 11, FAINT, "end")
-    canvas.text(x + size / 2, y + size + 32, f"{plane.names[0]}; upwards: {plane.names[1]}", 11, FAINT)
+    canvas.text(x + size / 2, y + size + 30, plane.names[0], 11, FAINT)
+    canvas.text(x + size / 2, y + size + 46, f"upwards: {plane.names[1]}", 11, FAINT)
     if it.path is not None and len(it.path) > 1:
         share_ = (it.path - plane.low) / (np.array(plane.high) - plane.low)
         points = [(x + size * a, y + size * (1 - b)) for a, b in share_ if 0 <= a <= 1 and 0 <= b <= 1]

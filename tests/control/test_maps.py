@@ -15,6 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_runs import train
 
+from rlx.base.canvas import font
 from rlx.control import map_picture, maps
 from rlx.control.policy import judge
 from rlx.tabular.mdp import value_iteration
@@ -124,3 +125,33 @@ def test_a_run_leaves_its_map_and_shows_it_in_tensorboard_ten_times_at_most(tmp_
     events = EventAccumulator(str(path), size_guidance={"images": 0}).Reload().Images("map")
     assert 5 <= len(events) <= 11 and events[-1].step == 3200
     assert Image.open(io.BytesIO(events[-1].encoded_image_string)).format == "PNG"
+
+
+@pytest.mark.parametrize(
+    "env", ["cartpole", "mountaincar", "pendulum", "grid", "frozenlake8x8", "cliffwalking", "taxi", "random_walk"]
+)
+def test_no_text_of_a_map_lies_on_another_or_leaves_the_picture(env: str) -> None:
+    class Knowing:
+        def __call__(self, obs: np.ndarray) -> np.ndarray:
+            return np.zeros((len(obs), 1) if env == "pendulum" else len(obs), int)
+
+        def judge(self, obs: np.ndarray) -> dict[str, np.ndarray]:
+            actions = {"cliffwalking": 4, "frozenlake8x8": 4, "grid": 4, "taxi": 6, "random_walk": 2}.get(env)
+            table = np.linspace(-1234.5, -0.001, len(obs))
+            if actions is None:
+                return {"value": table}
+            q = np.repeat(table[:, None], actions, 1)
+            return {"value": table, "q": q, "visits": np.full((len(obs), actions), 123_456)}
+
+    canvas = map_picture.draw(maps.build(Knowing(), cfg("algo=ppo", f"env={env}", "preset=none")), f"ppo on {env}")
+    boxes = []
+    for kind, what in canvas.items:
+        if kind == "text" and what[2]:
+            x, y, text, size, _, anchor = what
+            width = 1.15 * font(size).getlength(text)  # browsers have wider ones
+            left = x - {"start": 0, "middle": width / 2, "end": width}[anchor]
+            boxes.append((left, left + width, y - size / 3, y + size / 3, text))
+    for i, (a, b, c, d, text) in enumerate(boxes):
+        assert a >= 0 and b <= canvas.width and c >= 0 and d <= canvas.height, text
+        for e, f, g, h, other in boxes[:i]:
+            assert b <= e or f <= a or d <= g or h <= c, f"{text!r} on {other!r}"

@@ -18,6 +18,7 @@ from command_line import Forks, entries, imported
 from fake_runs import make_run, ramp, study_of
 from PIL import Image
 
+from rlx.analysis.compare import build as compare
 from rlx.analysis.report import build, charts, page as report_page
 from rlx.rundir import films
 
@@ -262,6 +263,12 @@ def test_ticks_are_round_numbers_within_the_axis(
         assert [name for _, name in ticks if name in expected] == expected
 
 
+def test_ticks_of_a_narrow_range_far_from_0_can_be_told_apart() -> None:
+    names = [name for _, name in charts.Axis(2.5502, 2.5511, 0, 100).ticks()]
+    assert len(set(names)) == len(names) >= 4 and all(2.55 < float(name) < 2.552 for name in names)
+    assert [name for _, name in charts.Axis(1e6, 1.00004e6, 0, 100).ticks()][0] == "1,000,000"
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_a_browser_shows_it_without_a_complaint_and_sorts_its_tables(grid: Path, tmp_path: Path) -> None:
     text = report_page.html(build.build([str(grid)]))
@@ -349,6 +356,11 @@ def test_what_is_promised_is_drawn_as_a_level(tmp_path: Path) -> None:
     report = build.build([str(path)])
     levels = [chart.levels for panel in report_page._panels(report, {1: "c0"}) for chart in panel.charts]
     assert [(475.0, "promised by the preset: 475.0")] in levels
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    (path / "metrics.jsonl").write_text("".join(f"{json.dumps({**row, 'exact/optimum': 476})}\n" for row in rows))
+    _, text = page_of(path)
+    anchors = re.findall(r'<text class="level" x="[0-9]+"( text-anchor="end")? y="[^"]*">([a-z]+)', text)
+    assert anchors == [("", "promised"), (' text-anchor="end"', "exact")]  # they would be one upon the other
 
 
 def test_ranks_are_within_an_environment_and_keys_those_that_both_have(tmp_path: Path) -> None:
@@ -359,5 +371,24 @@ def test_ranks_are_within_an_environment_and_keys_those_that_both_have(tmp_path:
     assert {(row.place, row.rank) for row in report.rows} == {("acrobot", 1), ("cartpole", 1), ("cartpole", 2)}
     assert "algo.lr" in report.keys and "algo.only_here" not in report.keys
     assert report.comparison is not None
-    verdict = next(result.verdict for pair in report.comparison.pairs for result in pair.results)
-    assert verdict in report_page.html(report)
+
+
+def test_a_comparison_says_what_rlx_compare_says(tmp_path: Path) -> None:
+    for seed in range(1, 6):
+        make_run(tmp_path, f"a{seed}", ramp(seed), seed=seed, score=float(seed), lr=1)
+        make_run(tmp_path, f"b{seed}", ramp(seed), seed=seed, score=seed + 1.5, lr=2)
+    compared = compare.build([str(tmp_path)])
+    [result] = compared.pairs[0].results
+    page, _ = page_of(tmp_path)
+    row = page.cells(result.verdict)
+    assert row[1] == "cartpole" and row[2].startswith(f"{result.difference.value:.4g} [")
+    assert row[3] == compare.interval(result.improvement, 5) and "[" in row[3]
+    assert "P(improvement)" in page.words
+
+
+def test_a_key_that_one_of_three_configurations_lacks_is_listed_where_the_others_differ(tmp_path: Path) -> None:
+    make_run(tmp_path, "a", ramp(1), lr=1, clip=0.1)
+    make_run(tmp_path, "b", ramp(2), lr=1, clip=0.2)
+    make_run(tmp_path, "c", ramp(3), lr=1, name="dqn", own=1)
+    keys = build.build([str(tmp_path)]).keys
+    assert "algo.clip" in keys and "algo.own" not in keys and "algo.lr" not in keys

@@ -93,9 +93,10 @@ class Report:
 
     @property
     def keys(self) -> list[str]:
-        """The keys that the configurations differ in, of those that all of them have."""
+        """The keys that configurations which have them differ in."""
         configs = [row.config for row in self.rows]
-        return [key for key in query.differing(configs) if all(key in config for config in configs)]
+        keys = query.differing(configs)
+        return [key for key in keys if query.differing([{key: one[key]} for one in configs if key in one])]
 
     @property
     def places(self) -> list[str]:
@@ -149,7 +150,8 @@ def build(
     for picture in plots:
         notes += [note for note in picture.notes if " too" in note or "earlier run" in note]
     words = list(words or [str(home.runs_dir())])
-    title = title or (str(studies[0].asked.get("name", "")) if len(studies) == 1 else "") or ", ".join(words)
+    named = str(paths[0]) if len(paths) == 1 else ", ".join(words)
+    title = title or (str(studies[0].asked.get("name", "")) if len(studies) == 1 else "") or named
     report = Report(title, words, rows, plots, studies, list(dict.fromkeys(notes)), chosen)
     if len(paths) == 1 and tell:
         report.told = tell(paths[0])

@@ -61,7 +61,11 @@ class Axis:
             return [(x, short(x)) for x in values if self.low * 0.999 <= x <= self.high * 1.001]
         step = _nice((self.high - self.low) / 5)
         first = math.ceil(self.low / step - 1e-9)
-        return [(i * step, short(i * step)) for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
+        values = [i * step for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
+        names = [short(value) for value in values]
+        if len(set(names)) < len(names):  # of a narrow range far from 0
+            names = [f"{value:,.{max(0, 1 - math.floor(math.log10(step)))}f}" for value in values]
+        return list(zip(values, names))
 
 
 def _nice(step: float) -> float:

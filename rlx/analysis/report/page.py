@@ -11,6 +11,7 @@ from typing import NamedTuple, cast
 
 from rlx import __version__
 from rlx.analysis import numbers
+from rlx.analysis.compare import build as compare
 from rlx.analysis.curves import build
 from rlx.analysis.curves.draw import STEPS
 from rlx.analysis.names import readable
@@ -53,7 +54,7 @@ def html(report: Report) -> str:
         TEMPLATES, "report.html.jinja", report=report, colours=colours, panels=_panels(report, colours),
         caption=_caption(report.plots),
         looks=[look for place in report.places for find in (_look_of, _map_of) if (look := _look(report, place, find))],
-        heats=_heats(report), named=_named, interval=_between,
+        heats=_heats(report), named=_named, interval=_between, improvement=compare.interval,
         environment=environment(report.rows), made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         version=__version__, charts=charts, number=numbers.number, short=numbers.short, seconds=numbers.seconds,
         value_text=query.value_text, is_number=is_number,

@@ -79,8 +79,8 @@ def record(
                 cut = full and 2 * made.every > coarsest
                 thought = {} if over else {key: value[0] for key, value in judge(policy, obs).items()}
                 lines = lines or _lines(thought, width)
-                words = f"{name}{': ' if name else ''}step {len(made.steps)}  return {made.total:.6g}"
-                words += "  (goes on)" if cut else ""
+                words = f"{name}{': ' if name else ''}step {len(made.steps)}  return {made.total:.5g}"
+                words += "  goes on" if cut else ""
                 made.frames.append(_framed(_picture(envs.envs[0], cfg, width), words, thought, lines))
                 if cut:
                     return made
@@ -135,7 +135,8 @@ def _framed(picture: Image.Image, words: str, thought: Judgement, lines: int) ->
     framed = Image.new("RGB", (picture.width, picture.height + lines * LINE + 6), PAPER)
     framed.paste(picture, (0, 0))
     draw, top = ImageDraw.Draw(framed), picture.height + 3
-    draw.text((4, top), words, INK, font(12))
+    size = next((size for size in (12, 11, 10, 9) if font(size).getlength(words) <= picture.width - 8), 8)
+    draw.text((4, top), words, INK, font(size))
     label, values = _numbers(thought)
     draw.text((4, top + LINE), label, FAINT, font(11))
     columns = min(len(values), _columns(picture.width))

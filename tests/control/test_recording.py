@@ -38,6 +38,15 @@ def test_a_gif_of_a_fast_environment_keeps_its_speed_by_leaving_frames_out(monke
     assert written == [(51, 50.0), (101, 50.0)]
 
 
+@pytest.mark.parametrize("width", [240, 280, 400])
+def test_nothing_written_on_a_frame_is_cut_off(width: int) -> None:
+    thought = {"value": np.float64(-1234.5), "probability": np.full(18, 0.055)}
+    words = "step 200,000: step 1000  return -12345  goes on"
+    frame = recording._framed(Image.new("RGB", (width, 50)), words, thought, recording._lines(thought, width))
+    written = np.asarray(frame)[50:].min(-1)
+    assert (written[:, -3:] == 255).all() and (written[-3:] == 255).all() and (written < 128).any()
+
+
 def test_without_the_extra_an_mp4_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     made = recording.Recording(frames=[Image.new("RGB", (8, 8))])

@@ -378,3 +378,12 @@ def test_colours_are_the_same_in_every_panel_and_the_caption_says_what_the_band_
     draw.draw(found, tmp_path / "a.svg")
     text = (tmp_path / "a.svg").read_text()
     assert text.count(f"stroke: {draw.COLOURS[0].lower()}; stroke-width: 1.8") >= 4  # lr=0 in four panels
+
+
+def test_a_panel_with_one_of_several_configurations_says_which(tmp_path: Path) -> None:
+    make_run(tmp_path, "a", ramp(1), env="acrobot", lr=1)
+    for lr in (1, 2):
+        make_run(tmp_path, f"b{lr}", ramp(lr), env="cartpole", lr=lr)
+    plot = build.build(query.find([str(tmp_path)]), METRIC, by=["lr"])
+    draw.draw(plot, tmp_path / "a.svg", draw.Look(style="paper"))
+    assert [(tmp_path / "a.svg").read_text().count(f">lr={lr}</text>") for lr in (1, 2)] == [2, 1]

@@ -97,6 +97,7 @@ def _figure(plot: Plot, look: Look) -> Any:
     figure = Figure(figsize=look.size or (wide * columns, (0.0 if paper else 0.4) + high * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     looks: dict[str, int] = {}
+    several = len({line.label.rpartition(" (")[0] for lines in plot.panels.values() for line in lines}) > 1
     written = short if plot.x == "step" else "{:g}".format
     for axis, (name, lines) in zip(axes, plot.panels.items()):
         for line in lines:
@@ -105,7 +106,8 @@ def _figure(plot: Plot, look: Look) -> Any:
             colour, dash = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
             marker = "o" if len(line.x) == 1 else None
             written_as = look.labels.get(label, label if paper else line.label)
-            axis.plot(line.x, line.mean, color=colour, linestyle=dash, marker=marker, label=written_as)
+            how: dict[str, Any] = {"linestyle": dash, "marker": marker, "clip_on": marker is None}
+            axis.plot(line.x, line.mean, color=colour, label=written_as, **how)
             if line.low:
                 axis.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
         if len(plot.panels) > 1 or not (paper or look.title):
@@ -121,7 +123,7 @@ def _figure(plot: Plot, look: Look) -> Any:
             axis.set_ylim(0, 1.02)
         else:
             axis.set_xlim(left=0)
-        if len(lines) > 1 or lines[0].low:
+        if several or len(lines) > 1 or lines[0].low:
             few = len(lines) <= 6
             place: dict[str, Any] = {"loc": "best"} if few else {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
             axis.legend(frameon=False, **place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from fake_runs import make_run, ramp
 from rlx.analysis import statistics
 from rlx.analysis.compare import build, diff
 from rlx.analysis.compare.result import Comparison, Result
-from rlx.cli.printing import comparing
+from rlx.cli.printing import comparing, text
 
 
 def side(root: Path, scores: Sequence[float], **options: Any) -> str:
@@ -241,6 +242,15 @@ def test_below_five_seeds_the_scores_are_shown_and_no_interval(tmp_path: Path, c
     rows = [line for line in out.splitlines() if "note:" not in line]
     assert "0 500" in out and "480 500" in out and not any("[" in line for line in rows)
     assert "note: fewer than 5 seeds (2): the scores are shown, no interval of so few is worth it" in out
+
+
+def test_every_row_of_a_csv_names_its_side(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: Any) -> None:
+    sides = [[str(side(tmp_path / f"{name}_{env}", HIGH, env=env)) for env in ("one", "two")] for name in "ab"]
+    monkeypatch.setattr(text, "form", "csv")
+    comparing.compared(build.build(sides))
+    rows = list(csv.reader(capsys.readouterr().out.splitlines()))
+    assert rows[0][:3] == ["side", "env", "seeds"] and rows[0][-1] == "configuration"
+    assert [row[:2] for row in rows[1:5]] == [["A", "one"], ["A", "two"], ["B", "one"], ["B", "two"]]
 
 
 def test_an_interval_of_shares_keeps_inside_what_is_possible(tmp_path: Path) -> None:

@@ -52,28 +52,32 @@ def compared(comparison: Any) -> None:
     from rlx.analysis.compare import build
     from rlx.analysis.compare.result import ENOUGH
 
-    lines = [("", heading(kind for kind, *_ in comparison.names), "seeds", "IQM", "95 % interval", "mean", "worst", "")]
+    prose = text.form == "text"
+    side_, label_ = ("", "") if prose else ("side", "configuration")
+    kinds = heading(kind for kind, *_ in comparison.names)
+    lines = [(side_, kinds, "seeds", "IQM", "95 % interval", "mean", "worst", label_)]
     for side in comparison.sides:
         for i, (name, of) in enumerate(side.summary(comparison.names, comparison.lower)):
             at = of["iqm"]
             between = _interval(at) if of["seeds"] >= ENOUGH else " ".join(f"{x:.4g}" for x in sorted(of["scores"]))
             numbers = (f"{at.value:.4g}", between, f"{of['mean']:.4g}", f"{of['worst']:.4g}")
-            lines.append((side.name if not i else "", name, str(of["seeds"]), *numbers, side.label if not i else ""))
+            called = (side.name, side.label) if not i or not prose else ("", "")  # for a program every row is whole
+            lines.append((called[0], name, str(of["seeds"]), *numbers, called[1]))
         if not side.curves:
             lines.append((side.name, "-", "0", "-", "-", "-", "-", side.label))
-    say = print if text.form == "text" else partial(print, file=sys.stderr)  # a table for a program is a table alone
+    say = print if prose else partial(print, file=sys.stderr)  # a table for a program is a table alone
     say(f"{comparison.metric}, {'lower' if comparison.lower else 'higher'} is better")
     table(lines, right=(2, 3, 5, 6))
     for pair in comparison.pairs:
         who = f"{pair.first.name} against {pair.second.name}"
         say(f"\n{who}")
-        rows = [("" if text.form == "text" else who, "IQM difference", "P(improvement)", "")]
+        rows = [("" if prose else who, "IQM difference", "P(improvement)", "" if prose else "verdict")]
         for result in pair.results:
             few, difference = min(result.seeds), result.difference
             between = f" {_interval(difference)}" if difference and few >= ENOUGH else ""
             apart = "-" if difference is None else f"{difference.value:+.4g}{between}"
             rows.append((result.place, apart, build.interval(result.improvement, few), result.verdict))
-        if text.form != "text":
+        if not prose:
             print()
         if pair.results:
             table(rows)

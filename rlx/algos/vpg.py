@@ -143,8 +143,8 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
 LESSON = {
     "what": (
         "The vanilla policy gradient plays whole episodes and makes one gradient step: actions that came "
-        "before a high return become more probable. What weighs an action is a choice (whole return, reward- "
-        "to-go, a baseline, generalised advantages), each with the same mean and less variance than the one "
+        "before a high return become more probable. What weighs an action is a choice (whole return, "
+        "reward-to-go, a baseline, generalised advantages), each with the same mean and less variance than the one "
         "before. It is the method to understand first, and the least economical one."
     ),
     "kind": "on-policy, model-free",

@@ -43,7 +43,7 @@ def _into(func: Any, args: tuple, kwargs: dict, out: Any) -> Callable[[], object
     if func._schema.is_mutable:
         return lambda: func(*args, **kwargs)
     into, outs = _out_overload(func), tensors(out)
-    if into is not None and len(outs) == 1 and isinstance(out, Tensor):
+    if into is not None and isinstance(out, Tensor) and out.dim():  # some losses write elements before their mean there
         return lambda: into(*args, **kwargs, out=out)
 
     def run() -> None:

@@ -34,7 +34,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rlx.engine import recurrence as recurrence  # where there is an engine, discounted sums are the kernels', too
 from rlx.engine.kernels import Kernels
 from rlx.engine.lowering import lower
-from rlx.engine.native_ops import Acting, Table, Unsupported
+from rlx.engine.native_ops import Table, Unsupported
 from rlx.engine.numpy_ops import Source
 from rlx.engine.program import Operation, Program, storage, tensors
 from rlx.engine.trust import Calls, Engine, Trust, disagreement, distance
@@ -231,8 +231,7 @@ class Forward:
         return self._trust.kernels
 
     def __call__(self, **inputs: Tensor) -> tuple[Tensor, ...]:
-        key = tuple(tensor.shape for tensor in inputs.values())
-        tape = self._tapes.get(key) or self._recorded(key, inputs)
+        key, tape = self._tape(inputs)
         if tape is None:
             return self._by_torch({name: tensor.to(self.device) for name, tensor in inputs.items()})
         for name, tensor in inputs.items():
@@ -246,8 +245,7 @@ class Forward:
         """The same for numpy arrays of the example's shapes, with as little around it as possible: a function of
         the inputs by position that returns the first output as an array (overwritten by the next call)."""
         inputs = {name: torch.from_numpy(array) for name, array in example.items()}
-        key = tuple(tensor.shape for tensor in inputs.values())
-        tape = self._tapes.get(key) or self._recorded(key, inputs)
+        key, tape = self._tape(inputs)
         if tape is None:
             return lambda *arrays: self(**dict(zip(example, map(torch.from_numpy, arrays))))[0].numpy(force=True)
         targets, out, replay = [tape.inputs[name].numpy() for name in example], tape.outputs[0].numpy(), tape.replay
@@ -263,25 +261,28 @@ class Forward:
 
         return run
 
-    def acting(self, envs: np.ndarray, action: np.ndarray, **example: np.ndarray) -> tuple[Acting, Calls] | None:
-        """For inputs "obs" and "noise" and a first output like these: the kernels' loop of acting and stepping in
-        environments that they know (the struct Lanes of kernels.c), and the count of calls; None where they cannot."""
-        inputs = {name: torch.from_numpy(array) for name, array in example.items()}
-        key, kernels = tuple(tensor.shape for tensor in inputs.values()), self._trust.kernels
-        tape = (self._tapes.get(key) or self._recorded(key, inputs)) if kernels else None
+    def compiled(self, out: np.ndarray, **example: np.ndarray) -> tuple[Kernels, Tape, Calls] | None:
+        """What runs the function for arrays like these, its first output like `out`; None without kernels."""
+        key, tape = self._tape({name: torch.from_numpy(array) for name, array in example.items()})
+        kernels = self._trust.kernels
         if kernels is None or tape is None or tape.table is None:
             return None
-        arrays, out = {name: tensor.numpy() for name, tensor in tape.inputs.items()}, tape.outputs[0]
-        alike = all(arrays[name].dtype == array.dtype for name, array in example.items())
-        if not alike or not out.is_contiguous() or (out.numpy().dtype, out.shape) != (action.dtype, action.shape):
+        alike = all(tape.inputs[name].numpy().dtype == array.dtype for name, array in example.items())
+        first = tape.outputs[0]
+        if not alike or not first.is_contiguous() or (first.numpy().dtype, first.shape) != (out.dtype, out.shape):
             return None
-        return Acting(kernels, tape.table, arrays, out.numpy(), envs), self._calls[key]
+        return kernels, tape, self._calls[key]
 
     def state_dict(self) -> dict[str, Any]:
         return self._trust.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._trust.load_state_dict(state)
+
+    def _tape(self, inputs: Mapping[str, Tensor]) -> tuple[tuple, Tape | None]:
+        """The one for inputs of those shapes, recorded if there is none; None where the function cannot be taped."""
+        key = tuple(tensor.shape for tensor in inputs.values())
+        return key, self._tapes.get(key) or self._recorded(key, inputs)
 
     def _recorded(self, key: tuple, inputs: Mapping[str, Tensor]) -> Tape | None:
         if not self._trust.taping:

@@ -279,7 +279,7 @@ def score(
         if not isinstance(reward, Real) or not math.isfinite(reward):
             raise UserError(
                 f"task={task.name}: the reward of completion {shown(completion)} to prompt {shown(prompt)} is "
-                f"{shown(reward)}; it must be a finite number"
+                f"{reward!r:.80}; it must be a finite number"
             )
     return {
         "reward": np.array(rewards, np.float64),

@@ -151,7 +151,7 @@ def observation_encoder(space: spaces.Space, where: str) -> tuple[spaces.Box, En
         except ValueError as error:
             raise EnvError(f"{where}: {error}") from None
         if image:
-            return spaces.Box(0, 255, image[0], np.uint8), _to_255(int(space.high.max()), image[1])
+            return spaces.Box(0, 255, image[0], np.uint8), to_255(int(space.high.max()), image[1])
     low, high, encode = _vector(space, f"{where}: the observation")
     if isinstance(space, spaces.Discrete) and space.n <= 512:
         encode = _one_hot_rows(int(space.n), int(space.start))
@@ -161,7 +161,7 @@ def observation_encoder(space: spaces.Space, where: str) -> tuple[spaces.Box, En
     return box, None if plain else encode
 
 
-def _to_255(high: int, layout: Encoder) -> Encoder:
+def to_255(high: int, layout: Encoder) -> Encoder:
     """Images whose declared high is not 255 are stretched to it: what the networks divide by."""
     if high in (0, 255):
         return layout

@@ -19,7 +19,16 @@ from gymnasium import wrappers as gw
 
 from rlx.base.errors import ConfigError
 from rlx.config import plugins
-from rlx.envs.spaces import EnvError, channels_last, is_image, mask_size, observation_encoder, with_channels, with_mask
+from rlx.envs.spaces import (
+    EnvError,
+    channels_last,
+    is_image,
+    mask_size,
+    observation_encoder,
+    to_255,
+    with_channels,
+    with_mask,
+)
 
 Reset = tuple[Any, dict[str, Any]]
 TRAINING_ONLY = ("episodic_life", "clip_reward")
@@ -187,6 +196,14 @@ def _on_images(make: Callable[..., gym.Env]) -> Callable[..., gym.Env]:
     return wrapped
 
 
+def _stretched(env: gym.Env) -> gym.Env:
+    """Images as wrappers take them that need a high of 255: others are stretched to it before, not behind."""
+    space: Any = env.observation_space
+    if not (is_image(space) or is_image(space, 2)) or (high := int(space.high.max())) in (0, 255):
+        return env
+    return gw.TransformObservation(env, to_255(high, np.asarray), gym.spaces.Box(0, 255, space.shape, np.uint8))
+
+
 def _rescale_action(env: gym.Env) -> gym.Env:
     """Actions in [-1, 1] for the Box that the environment takes; Gymnasium's own refuses Boxes of whole numbers."""
     space: Any = env.action_space
@@ -217,7 +234,7 @@ _PLAIN: dict[str, Callable[..., gym.Env]] = {
     "episodic_life": EpisodicLife,
     "fire_reset": FireReset,
     "flatten": gw.FlattenObservation,
-    "grayscale": _on_images(gw.GrayscaleObservation),
+    "grayscale": _on_images(lambda env, **how: gw.GrayscaleObservation(_stretched(env), **how)),
     "minigrid_flat": _minigrid("FlatObsWrapper"),
     "minigrid_full": _minigrid("FullyObsWrapper"),
     "minigrid_image": _minigrid("ImgObsWrapper"),
@@ -227,7 +244,7 @@ _PLAIN: dict[str, Callable[..., gym.Env]] = {
 _NUMBERED: dict[str, Callable[..., gym.Env]] = {
     "frame_stack": _on_images(gw.FrameStackObservation),
     "repeat_action": lambda env, n: gw.RepeatAction(env, n),
-    "resize": _on_images(lambda env, n: gw.ResizeObservation(env, (n, n))),
+    "resize": _on_images(lambda env, n: gw.ResizeObservation(_stretched(env), (n, n))),
 }
 
 

@@ -82,6 +82,22 @@ def test_an_image_of_its_own_high_is_what_one_of_255_is(high):
     np.testing.assert_allclose(seen / 255, rows.transpose(2, 0, 1) / high, atol=0.5 / 255)
 
 
+@pytest.mark.parametrize("name", ["resize_8", "grayscale"])
+def test_wrappers_of_images_take_one_of_its_own_high(name):
+    class Seen(gym.Env):
+        action_space = PLAIN
+
+        def __init__(self, high):
+            self.picture = np.random.default_rng(0).integers(0, 2, (16, 16, 3), np.uint8) * np.uint8(high)
+            self.observation_space = Box(0, high, (16, 16, 3), np.uint8)
+
+        def reset(self, **_how):
+            return self.picture, {}
+
+    whole, low = (find_wrapper(name)(Seen(high)) for high in (255, 1))
+    assert low.observation_space == whole.observation_space and np.array_equal(low.reset()[0], whole.reset()[0])
+
+
 def test_an_image_of_high_255_keeps_its_bits():
     rows = np.random.default_rng(0).integers(0, 256, (12, 10, 3), np.uint8)
     assert (observation_encoder(Box(0, 255, (12, 10, 3), np.uint8), "env")[1](rows) == rows.transpose(2, 0, 1)).all()

@@ -13,7 +13,10 @@ from rlx.control.maps import SIDE, States, Surface, compass
 GAP, HEAD, BAR = 28, 26, 26  # pixels: between panels, of a title, of a scale of colours
 UNKNOWN, GROUND = (233, 234, 238), (250, 250, 251)
 ANCHORS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))  # viridis
-ACTIONS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))  # Okabe and Ito
+ACTIONS = (  # Okabe and Ito, then Tol
+    (0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233),
+    (51, 34, 136), (136, 34, 85), (153, 153, 51), (110, 110, 110), (200, 185, 40), (102, 51, 0),
+)  # fmt: skip
 SPECIAL = {"G": (198, 232, 200), "H": (120, 130, 145), "X": (236, 160, 150), "C": (120, 130, 145)}
 ARROWS = ((0, -1), (1, 0), (0, 1), (-1, 0))  # x, y of up, right, down, left
 MATRIX = 900  # pixels of a table's width, at most
@@ -245,7 +248,9 @@ def _surface(it: Surface, title: str) -> Canvas:
             panels.append((f"the policy: {name}", action[:, i], Scale.of(action[:, i])))
     else:
         panels.append(("the policy", it.action, None))
-    canvas = Canvas(GAP + len(panels) * (size + 2 * GAP + 16), 2 * HEAD + 8 + HEAD + size + 96)
+    legend = _legend(it, size) if it.discrete is not None else []
+    extra = max((y for _, y, *_ in legend), default=0)
+    canvas = Canvas(GAP + len(panels) * (size + 2 * GAP + 16), 2 * HEAD + 8 + HEAD + size + 96 + extra)
     canvas.text(GAP, HEAD, title, 15, anchor="start")
     for c, (name, numbers, scale) in enumerate(panels):
         x, y = GAP + 24 + c * (size + 2 * GAP + 16), 3.0 * HEAD + 8
@@ -256,7 +261,11 @@ def _surface(it: Surface, title: str) -> Canvas:
         if scale:
             _bar(canvas, x, y + size + 66, 150, scale)
         else:
-            _legend(canvas, x, y + size + 66, it)
+            for right, down, colour, words in legend:
+                left, height = x + right, y + size + 66 + down
+                if colour:
+                    canvas.rect(left, height, 10, 10, colour)
+                canvas.text(left + (15 if colour else 0), height + 5, words, 11, FAINT, "start")
     return canvas
 
 
@@ -268,14 +277,21 @@ def _categories(it: Surface) -> np.ndarray:
     return (255 + strength[:, None] * (colours - 255)).round().astype(np.uint8)
 
 
-def _legend(canvas: Canvas, x: float, y: float, it: Surface) -> None:
-    for action in range(min(it.discrete or 0, len(ACTIONS))):
-        name = it.plane.actions[action] if action < len(it.plane.actions) else f"action {action}"
-        canvas.rect(x, y, 10, 10, ACTIONS[action])
-        canvas.text(x + 15, y + 5, name, 11, FAINT, "start")
-        x += 30 + 6.2 * len(name)
+def _legend(it: Surface, size: float) -> list[tuple[float, float, Colour | None, str]]:
+    """(right, down, colour, words) of each action that the map shows, in lines of the panel's width."""
+    there = [int(action) for action in np.unique(it.action)]
+    names = it.plane.actions if len(it.plane.actions) == it.discrete else [f"action {a}" for a in range(max(there) + 1)]
+    items: list[tuple[Colour | None, str]] = [(ACTIONS[a % len(ACTIONS)], names[a]) for a in there]
     if "probability" in it.known:
-        canvas.text(x, y + 5, "paler: less sure", 11, FAINT, "start")
+        items.append((None, "paler: less sure"))
+    x, y, placed = 0.0, 0.0, []
+    for colour, words in items:
+        width = 30 + 6.2 * len(words)
+        if x and x + width > size + GAP:
+            x, y = 0.0, y + 17
+        placed.append((x, y, colour, words))
+        x += width
+    return placed
 
 
 def _axes(canvas: Canvas, x: float, y: float, size: float, it: Surface) -> None:
@@ -289,4 +305,5 @@ def _axes(canvas: Canvas, x: float, y: float, size: float, it: Surface) -> None:
     if it.path is not None and len(it.path) > 1:
         share_ = (it.path - plane.low) / (np.array(plane.high) - plane.low)
         points = [(x + size * a, y + size * (1 - b)) for a, b in share_ if 0 <= a <= 1 and 0 <= b <= 1]
+        canvas.line(points, INK, 3)
         canvas.line(points, PAPER, 1.5)

@@ -141,6 +141,7 @@ def _states(policy: Any, cfg: ControlConfig[Algo], count: int, masked: int) -> S
     looks = directions(mdp) if mdp and mdp.layout else []
     words = {"↑": "up", "→": "right", "↓": "down", "←": "left"}
     names = [words.get(look, str(a)) for a, look in enumerate(looks)] or [str(a) for a in range(num)]
+    names = own if len(own := _action_names(make_env(cfg.env))) == num else names
     return States(known, np.asarray(policy(obs)), best, mdp, names)
 
 
@@ -221,12 +222,13 @@ def _plane(
     if known and known.observe(np.zeros(1), np.zeros(1)).shape[1] == size:
         return known, None
     names = getattr(env.unwrapped, "observation_names", None) or [f"observation {i}" for i in range(size)]
-    if dims is None and size != 2:
+    given = "--dims=" if dims is not None else f"env.id={cfg.env.id}: map_dims="
+    dims = dims if dims is not None else getattr(env.unwrapped, "map_dims", (0, 1) if size == 2 else None)
+    if dims is None:
         raise NoMap(f"env.id={cfg.env.id}: observations have {size} dimensions; --dims I,J says which two (from 0 on)")
-    dims = dims if dims is not None else (0, 1)
     if len(dims) != 2 or dims[0] == dims[1] or not all(0 <= i < size for i in dims):
         wanted = f"two different dimensions from 0 to {size - 1}"
-        raise NoMap(f"--dims={','.join(map(str, dims))}: must be {wanted}, e.g. --dims 0,1")
+        raise NoMap(f"{given}{','.join(map(str, dims))}: must be {wanted}, e.g. --dims 0,1")
     space: Any = env.observation_space
     low, high = (np.asarray(getattr(space, side, np.full(size, np.inf)), float).ravel() for side in ("low", "high"))
     path, rest = None, np.zeros(size)
@@ -237,7 +239,14 @@ def _plane(
         low, high = seen.min(0) - room, seen.max(0) + room
     i, j = dims
     held = ", the others at their medians" if size > 2 else ""
-    return Plane((f"{names[i]}{held}", names[j]), (low[i], low[j]), (high[i], high[j]), _at(dims, rest)), path
+    axes, observe = (f"{names[i]}{held}", names[j]), _at(dims, rest)
+    return Plane(axes, (low[i], low[j]), (high[i], high[j]), observe, tuple(_action_names(env))), path
+
+
+def _action_names(env: Any) -> list[str]:
+    """What an environment calls its actions, where it says so."""
+    env.close()
+    return [str(name) for name in getattr(env.unwrapped, "action_names", None) or ()]
 
 
 def _episode(policy: Any, cfg: ControlConfig[Algo]) -> np.ndarray:

@@ -15,7 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_runs import train
 
-from rlx.base.canvas import font
+from rlx.base.canvas import Canvas, font
 from rlx.control import map_picture, maps
 from rlx.control.policy import judge
 from rlx.tabular.mdp import value_iteration
@@ -127,6 +127,22 @@ def test_a_run_leaves_its_map_and_shows_it_in_tensorboard_ten_times_at_most(tmp_
     assert Image.open(io.BytesIO(events[-1].encoded_image_string)).format == "PNG"
 
 
+def no_overlap(canvas: Canvas) -> bool:
+    """Does no text lie on another, and none leave the picture?"""
+    boxes = []
+    for kind, what in canvas.items:
+        if kind == "text" and what[2]:
+            x, y, text, size, _, anchor = what
+            width = 1.15 * font(size).getlength(text)  # browsers have wider ones
+            left = x - {"start": 0, "middle": width / 2, "end": width}[anchor]
+            boxes.append((left, left + width, y - size / 3, y + size / 3, text))
+    for i, (a, b, c, d, text) in enumerate(boxes):
+        assert a >= 0 and b <= canvas.width and c >= 0 and d <= canvas.height, text
+        for e, f, g, h, other in boxes[:i]:
+            assert b <= e or f <= a or d <= g or h <= c, f"{text!r} on {other!r}"
+    return True
+
+
 @pytest.mark.parametrize(
     "env", ["cartpole", "mountaincar", "pendulum", "grid", "frozenlake8x8", "cliffwalking", "taxi", "random_walk"]
 )
@@ -144,14 +160,28 @@ def test_no_text_of_a_map_lies_on_another_or_leaves_the_picture(env: str) -> Non
             return {"value": table, "q": q, "visits": np.full((len(obs), actions), 123_456)}
 
     canvas = map_picture.draw(maps.build(Knowing(), cfg("algo=ppo", f"env={env}", "preset=none")), f"ppo on {env}")
-    boxes = []
-    for kind, what in canvas.items:
-        if kind == "text" and what[2]:
-            x, y, text, size, _, anchor = what
-            width = 1.15 * font(size).getlength(text)  # browsers have wider ones
-            left = x - {"start": 0, "middle": width / 2, "end": width}[anchor]
-            boxes.append((left, left + width, y - size / 3, y + size / 3, text))
-    for i, (a, b, c, d, text) in enumerate(boxes):
-        assert a >= 0 and b <= canvas.width and c >= 0 and d <= canvas.height, text
-        for e, f, g, h, other in boxes[:i]:
-            assert b <= e or f <= a or d <= g or h <= c, f"{text!r} on {other!r}"
+    assert no_overlap(canvas)
+
+
+def test_an_environment_says_which_dimensions_its_map_shows_and_what_its_actions_are_called(tmp_path: Path) -> None:
+    (tmp_path / "slope.py").write_text(
+        "import gymnasium as gym, numpy as np\n"
+        "class Slope(gym.Env):\n"
+        "    map_dims, observation_names = (2, 1), ['position', 'velocity', 'wind']\n"
+        "    action_names = [f'push to the {i}th' for i in range(9)]\n"
+        "    observation_space, action_space = gym.spaces.Box(-9, 9, (3,)), gym.spaces.Discrete(9)\n"
+        "    def reset(self, seed=None, options=None):\n"
+        "        return np.zeros(3, np.float32), {}\n"
+        "    def step(self, action):\n"
+        "        return np.full(3, action, np.float32), 0.0, False, False, {}\n"
+    )
+    words = ["algo=ppo", "env=gym", f"env.id={tmp_path}/slope.py:Slope", "env.max_episode_steps=9", "preset=none"]
+    learned = maps.build(lambda obs: (obs[:, 2] * 2.2).clip(0, 8).astype(int), cfg(*words))
+    assert isinstance(learned, maps.Surface) and learned.plane.names[0].startswith("wind")
+    learned.action = np.resize(np.arange(9), len(learned.action))
+    canvas = map_picture.draw(learned, "x")
+    shown = {what[2] for kind, what in canvas.items if kind == "text"}
+    assert {f"push to the {i}th" for i in range(9)} <= shown
+    colours = [what[1] for kind, what in canvas.items if kind == "polygon"]
+    assert len(set(colours)) == len(colours) == 9
+    assert no_overlap(canvas)

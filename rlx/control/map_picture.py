@@ -80,11 +80,11 @@ def _grid(states: States, title: str) -> Canvas:
     rows, columns = len(states.mdp.layout), len(states.mdp.layout[0])
     side = int(np.clip(360 / columns, 40, 76))
     turn, known, open_ = compass(states), states.known, states.open
-    q, best_q, visits = known.get("q"), states.best_q, known.get("visits")
-    v = states.value
+    v, q, best_q, visits = states.value, known.get("q"), states.best_q, known.get("visits")
     best_v = best_q.max(-1) if best_q is not None else None
     seen = visits.any(-1) if visits is not None else np.ones(len(states.action), bool)
     shown = open_ & seen
+    v, q = (None if x is None else np.where(seen.reshape(-1, *[1] * (x.ndim - 1)), x, np.nan) for x in (v, q))
     values = Scale.of(*(x[open_] for x in (v, best_v) if x is not None))
     action_values = Scale.of(*(x[open_] for x in (q, best_q) if x is not None))
     action_values.low = max(action_values.low, 2 * values.low - values.high)  # a cliff would leave one colour for all

@@ -185,3 +185,18 @@ def test_an_environment_says_which_dimensions_its_map_shows_and_what_its_actions
     colours = [what[1] for kind, what in canvas.items if kind == "polygon"]
     assert len(set(colours)) == len(colours) == 9
     assert no_overlap(canvas)
+
+
+def test_what_was_never_seen_is_grey_and_no_value() -> None:
+    configuration, policy, before = exact("env=frozenlake", 0.9)
+    assert isinstance(before, maps.States)
+    last = int(before.open.nonzero()[0][-1])
+    visits = np.ones(policy.q.shape, np.int64)
+    visits[last] = 0
+    drawn = []
+    for initial in (-5.0, 0.9):
+        q = policy.q.copy()
+        q[last] = initial
+        learned = maps.build(Greedy(q, 0.0, visits), configuration)
+        drawn.append(map_picture.draw(learned, "x").svg())
+    assert drawn[0] == drawn[1] and "-5" not in drawn[0]

@@ -387,3 +387,16 @@ def test_a_panel_with_one_of_several_configurations_says_which(tmp_path: Path) -
     plot = build.build(query.find([str(tmp_path)]), METRIC, by=["lr"])
     draw.draw(plot, tmp_path / "a.svg", draw.Look(style="paper"))
     assert [(tmp_path / "a.svg").read_text().count(f">lr={lr}</text>") for lr in (1, 2)] == [2, 1]
+
+
+@pytest.mark.parametrize("size", [None, (3.4, 2.4), (7.0, 3.0)])
+def test_the_steps_below_narrow_panels_do_not_touch(size: tuple[float, float] | None, tmp_path: Path) -> None:
+    for env in ("acrobot", "cartpole"):
+        make_run(tmp_path, env, [(0, 0.0), (4096, 1.0)], env=env)
+    plot = build.build(query.find([str(tmp_path)]), METRIC)
+    figure = draw._figure(plot, draw.Look(style="paper", size=size))
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        boxes = [label.get_window_extent() for label in axis.get_xticklabels() if label.get_text()]
+        inside = [box for box in boxes if box.x0 < axis.get_window_extent().x1]
+        assert len(inside) > 2 and all(a.x1 + 3 < b.x0 for a, b in zip(inside, inside[1:]))

@@ -96,6 +96,7 @@ def _figure(plot: Plot, look: Look) -> Any:
     wide, high = (3.4, 2.4) if paper else (7.2 if columns == 1 else 5.2, 3.9)
     figure = Figure(figsize=look.size or (wide * columns, (0.0 if paper else 0.4) + high * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    ticks = min(6, max(2, round(2 * figure.get_figwidth() / columns)))
     looks: dict[str, int] = {}
     several = len({line.label.rpartition(" (")[0] for lines in plot.panels.values() for line in lines}) > 1
     written = short if plot.x == "step" else "{:g}".format
@@ -112,7 +113,7 @@ def _figure(plot: Plot, look: Look) -> Any:
                 axis.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
         if len(plot.panels) > 1 or not (paper or look.title):
             axis.set_title(name, loc="left")
-        axis.xaxis.set_major_locator(MaxNLocator(6))
+        axis.xaxis.set_major_locator(MaxNLocator(ticks))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: written(value)))
         axis.grid(True, color="0.9", linewidth=0.8)
         axis.set_axisbelow(True)

@@ -74,7 +74,7 @@ def path_of(name: str) -> Path:
 
 def below(path: Path) -> bool:
     """Is a file one of the folder's own, and not of what is installed there (a .venv)?"""
-    return path.is_relative_to(folder()) and not set(path.parts) & set(INSTALLED)
+    return not set(path.parts) & set(INSTALLED) and path.is_relative_to(folder())
 
 
 def near(path: Path) -> str:

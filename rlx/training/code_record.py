@@ -13,6 +13,7 @@ A module that is loaded later (inside a function) is missed, until the run is re
 
 import contextlib
 import hashlib
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
@@ -138,15 +139,18 @@ def _runs_script() -> bool:
 
 def _files(tops: Mapping[str, str], own: bool) -> Files:
     """The modules that are loaded, those of the folder if it has `own` code."""
-    found = {}
+    found, place = {}, os.path.join(own_code.folder(), "")
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if not isinstance(file, str) or not file.endswith(".py"):
             continue
+        listed = _top(name) in tops
+        if not listed and not (own and file.startswith(place)):
+            continue  # most of the thousands: a Path of each would take a tenth of a second
         path = Path(file)
-        if _top(name) in tops:
+        if listed:
             label, entry = name, {"distribution": tops[_top(name)]} if tops[_top(name)] else {}
-        elif own and own_code.below(path) and not path.is_relative_to(RLX):
+        elif own_code.below(path) and not path.is_relative_to(RLX):
             label, entry = own_code.near(path), {}
         else:
             continue

@@ -6,12 +6,12 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import TINY, Done, Forks, imported, rlx as process
+from waiting import until
 
 from rlx.base.errors import ConfigError
 from rlx.config import own_code, plugins
@@ -322,19 +322,18 @@ def test_listing_imports_none_of_it(here, forks) -> None:
 
 
 def test_a_killed_run_of_it_is_resumed_with_equal_bits(forks, here, elsewhere) -> None:
-    words = ["algo=my_vpg", "env=reach", "total_steps=20000", "eval_every=0", "video=false", "tensorboard=false",
-             "algo.num_steps=128", "checkpoint_every=128", "preset=none"]  # fmt: skip
+    words = ["algo=my_vpg", "env=reach", *TINY, "total_steps=3072", "algo.num_steps=128", "checkpoint_every=256",
+             "preset=none"]  # fmt: skip
     whole = trained(forks, here, *words)
-    child = subprocess.Popen([sys.executable, "-m", "rlx", "train", *words], cwd=here, stdout=subprocess.DEVNULL)
-    from waiting import until
+    child = forks.begin("train", *words, cwd=here)
 
     def run() -> Path | None:
         runs = [path.parent.parent for path in here.rglob("checkpoints/step_*") if path.parent.parent != whole]
         return runs[0] if runs else None
 
     until(run)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
     cut = run()
     assert cut is not None and "weights_sha256" not in json.loads((cut / "status.json").read_text())
     ok(forks("resume", str(cut), cwd=elsewhere))

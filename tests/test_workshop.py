@@ -7,16 +7,15 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, Done, Forks, environment
+from command_line import ROOT, Done, Forks
 from waiting import until
 
 PAGE = (ROOT / "docs" / "workshop.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+SHORT = ["eval_episodes=1", "video=false", "tensorboard=false"]
 
 
 def ok(done: Done) -> Done:
@@ -28,7 +27,11 @@ def typed(forks: Forks, block: str, here: Path) -> list[Done]:
     """The commands of a block of the page, one after the other, each as short as it may be."""
     lines = [line for line in block.splitlines() if line.startswith("rlx ")]
     words = [shlex.split(line, comments=True)[1:] for line in lines]
-    return [ok(forks(*(word.replace("8_000", "4_096") for word in each), cwd=here)) for each in words]
+    return [ok(forks(*map(shorter, each), *SHORT * (each[0] == "train"), cwd=here)) for each in words]
+
+
+def shorter(word: str) -> str:
+    return word.replace("8_000", "2_048").replace("seed=1,2,3", "seed=1,2")
 
 
 def weights(run: Path) -> str:
@@ -70,7 +73,7 @@ def test_a_masked_environment_with_a_dict_trains_with_ppo_and_dqn_and_is_resumed
     shutil.copy(Path(__file__).parent / "helpers" / "masked_envs.py", here / "masked.py")
     place = ["env=gym", "env.id=./masked.py:Choices", "env.kwargs.kind=dict", "preset=none", "tensorboard=false"]
     short = ["eval_episodes=3", "algo.num_envs=2", "video=false"]
-    grid = ok(forks("train", "-m", "algo=ppo,dqn", *place, *short, "total_steps=3000", "eval_every=3000", cwd=here))
+    grid = ok(forks("train", "-m", "algo=ppo,dqn", *place, *short, "total_steps=1024", "eval_every=1024", cwd=here))
     runs = sorted((here / grid.run).glob("*_s1"))
     assert len(runs) == 2 and all(weights(run) for run in runs)
     for algo, run in zip(("ppo", "dqn"), runs):
@@ -81,14 +84,12 @@ def test_a_masked_environment_with_a_dict_trains_with_ppo_and_dqn_and_is_resumed
             *place,
             *short,
             *more,
-            "total_steps=12000",
+            "total_steps=4096",
             "eval_every=0",
-            "checkpoint_every=500",
+            "checkpoint_every=256",
         ]
         whole = here / ok(forks(*words, cwd=here)).run
-        child = subprocess.Popen(
-            [sys.executable, "-m", "rlx", *words], cwd=here, stdout=subprocess.DEVNULL, env=environment()
-        )
+        child = forks.begin(*words, cwd=here)
         cut: list[Path] = []
 
         def begun(algo=algo, whole=whole, cut=cut) -> bool:
@@ -97,8 +98,8 @@ def test_a_masked_environment_with_a_dict_trains_with_ppo_and_dqn_and_is_resumed
             return bool(cut)
 
         until(begun)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
         ok(forks("resume", str(cut[0]), cwd=elsewhere))
         assert weights(cut[0]) == weights(whole)
         assert "over 3 episodes" in ok(forks("eval", str(run), "--episodes", "3", cwd=elsewhere)).out

@@ -209,21 +209,27 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 INTRODUCTION = f"""# Results of the language family
 
-Made by `make results-lm`; one JSON file a cell beside this page. Rule: the final policy after the preset's budget,
-judged on {PROMPTS:,} fresh prompts (seed {EVAL_SEED}) that no run is trained on where the task has enough of them; it
-holds where {NEEDED} of {len(SEEDS)} seeds (1 to {len(SEEDS)}) do. *start*: the same number for the run it starts from;
-*more* asks for more than that. `greedy_accuracy`: the likeliest completion is right; `reward` (names): the mean of the
-hidden rule over sampled names; `sampled_accuracy`: a sample is right; `accuracy` (reward_model): pairs in the right
-order. CPU seconds: of the stage's whole process, with imports, evaluations and checkpoints, on one core of a shared
-machine. IQM: interquartile mean over the seeds with a 95 % percentile bootstrap interval.
+`make results-lm` makes this page and the JSON files beside it, one for each row and seed.
+
+- **Rule**: the final policy after the preset's budget answers {PROMPTS:,} fresh prompts (seed {EVAL_SEED}),
+  which no run is trained on if the task has enough prompts. A target holds if {NEEDED} of {len(SEEDS)} seeds (1
+  to {len(SEEDS)}) reach it.
+- **start**: the same score for the run that the stage starts from; the target *more* asks for more than that.
+- **judged by**: `greedy_accuracy`, the most likely completion is right; `sampled_accuracy`, a sample is right;
+  `reward` (names), the mean of the hidden rule over sampled names; `accuracy` (reward_model), the share of
+  pairs in the right order.
+- **CPU s**: CPU seconds of the stage's whole process, with imports, evaluations and checkpoints, on one core of
+  a shared machine.
+- **IQM**: the interquartile mean over the seeds, with a 95 % percentile bootstrap interval.
 
 """
 PICTURE = """
 ![RLHF on names: the true reward against the proxy](language.png)
 
-RLHF on `names`, a line a seed. Against the KL to the pretrained model: what the reward model says (its samples from
-the pretrained model have mean 0, standard deviation 1), and the true reward, which the policy never sees. With beta
-near 0 the proxy goes on rising while the true reward falls behind; with the adaptive beta both rise.
+RLHF on `names`, one line per seed, over the KL to the pretrained model. Left: the score of the reward model
+(its samples from the pretrained model have mean 0, standard deviation 1). Right: the true reward, which the
+policy never sees. With beta near 0 the proxy keeps rising while the true reward falls behind; with the adaptive beta
+both rise.
 """
 
 

@@ -310,23 +310,28 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 INTRODUCTION = f"""# Results
 
-Made by `make results`; one JSON file a cell beside this page. Rule: the final policy after the preset's budget, mean of
-{EPISODES} fresh evaluation episodes (seed {EVAL_SEED}), deterministic; a target holds when {NEEDED} of {len(SEEDS)}
-seeds (1 to {len(SEEDS)}) reach it. *exact*: the expected return of the greedy table from the start, computed with the
-environment's own transition probabilities (`exact/value`), nothing sampled. IQM is the interquartile mean over seeds,
-with a 95 % percentile bootstrap interval where there are {len(SEEDS)} seeds. Three seeds give a median and a range,
-and are an indication; rows that were not run are `make results-long`. Each JSON file says the seed, the steps, the
-engine and the CPU seconds. Seconds are the median of one training run on a core of a shared machine, CPU time
-where the JSON file says it, else wall time. What a
-preset promises (`expect` in `conf/preset`) is written from these cells by `python -m benchmarks.results --promises`; a
-test holds the two together.
+`make results` makes this page and the JSON files beside it, one for each row and seed.
+
+- **Rule**: the final policy after the preset's budget plays {EPISODES} fresh evaluation episodes (seed
+  {EVAL_SEED}), deterministically; its score is their mean return. A target holds if {NEEDED} of {len(SEEDS)}
+  seeds (1 to {len(SEEDS)}) reach it.
+- ***exact***: the score is the expected return of the greedy table from the start, computed with the
+  environment's own transition probabilities (`exact/value`); nothing is sampled.
+- **IQM**: the interquartile mean over seeds, with a 95 % percentile bootstrap interval where there are
+  {len(SEEDS)} seeds. Three seeds give a median and a range, which are only an indication. `make results-long`
+  runs the rows that were not run.
+- **Seconds**: the median of one training run on a core of a shared machine; CPU time where the JSON file says
+  so, else wall time. Each JSON file states the seed, the steps, the engine and the CPU seconds.
+- `python -m benchmarks.results --promises` writes what a preset promises (`expect` in `conf/preset`) from these
+  files; a test checks that the two agree.
 
 """
 PICTURE_TEXT = """
 ![Learning curves against the targets](learning.png)
 
-Left: mean training return over the seeds, exploration included, shaded from the smallest to the largest seed. Right:
-what the table judges, a dot a seed. Dashed: the target. Environments of whose runs no curve is kept have no panel.
+Left: mean training return over the seeds, exploration included, shaded from the smallest to the largest seed.
+Right: the score of the table, one dot per seed. Dashed: the target. An environment without a stored curve has
+no panel, and an algorithm without one has only dots.
 """
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rlx.base.errors import UserError
 
-WHY = "stopping at the first good evaluation flatters"
+WHY = "stopping at the first good evaluation flatters the score"
 
 
 def check(groups: Mapping[str, Iterable[Mapping[str, Any]]], verb: str) -> list[str]:
@@ -24,7 +24,7 @@ def check(groups: Mapping[str, Iterable[Mapping[str, Any]]], verb: str) -> list[
 def said(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """A note where some did, each shown by itself."""
     limits = sorted({_limit(config) for config in configs} - {""})
-    return [f"runs with {limit} ended at their first evaluation as good: {WHY}" for limit in limits]
+    return [f"runs with {limit} ended at their first evaluation that reached it: {WHY}" for limit in limits]
 
 
 def _limit(config: Mapping[str, Any]) -> str:

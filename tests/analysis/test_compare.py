@@ -241,7 +241,7 @@ def test_below_five_seeds_the_scores_are_shown_and_no_interval(tmp_path: Path, c
     out = capsys.readouterr().out
     rows = [line for line in out.splitlines() if "note:" not in line]
     assert "0 500" in out and "480 500" in out and not any("[" in line for line in rows)
-    assert "note: fewer than 5 seeds (2): the scores are shown, no interval of so few is worth it" in out
+    assert "note: fewer than 5 seeds (2): too few for an interval, so only the scores are shown" in out
 
 
 def test_every_row_of_a_csv_names_its_side(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: Any) -> None:

@@ -117,13 +117,12 @@ def _worth(comparison: Comparison) -> list[str]:
     counts = [len(side.scores(place)) for side in comparison.sides for place in comparison.names if side.scores(place)]
     notes = []
     if tiny := [count for count in counts if count < ENOUGH]:
-        notes.append(
-            f"fewer than {ENOUGH} seeds ({min(tiny)}): the scores are shown, no interval of so few is worth it"
-        )
+        notes.append(f"fewer than {ENOUGH} seeds ({min(tiny)}): too few for an interval, so only the scores are shown")
     if few := [count for count in counts if 1 < count < FEW]:
         notes.append(
-            f"fewer than {FEW} seeds ({min(few)}): the intervals are Student's, as a plain bootstrap of 3, 5, 10 seeds "
-            "covers 75, 89, 94 % and not 95; where some seeds fail altogether these too cover less (docs/comparing.md)"
+            f"fewer than {FEW} seeds ({min(few)}): the intervals are Student's, because a plain bootstrap of 3, 5, 10 "
+            "seeds covers 75, 89, 94 % instead of 95; if some seeds fail altogether, these cover less, too "
+            "(docs/comparing.md)"
         )
     verdicts = sum(len(pair.results) for pair in comparison.pairs)
     if verdicts > 4:

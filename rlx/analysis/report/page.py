@@ -116,7 +116,7 @@ def _levels(rows: Sequence[Row], metric: str) -> list[tuple[float, str]]:
 def _caption(plots: Sequence[build.Plot]) -> str:
     bands = {line.band for drawn in plots for lines in drawn.panels.values() for line in lines}
     if not bands - {None}:
-        return "One seed a line."
+        return "One line per seed."
     words = {"bootstrap95": "95 % bootstrap interval of the mean from 5 seeds on", "min-max": "lowest to highest seed"}
     return f"Line: mean over seeds. Band: {', else '.join(text for kind, text in words.items() if kind in bands)}."
 
@@ -135,7 +135,7 @@ def _map_of(run: One, place: str) -> Look | None:
     with contextlib.suppress(guarded.Damaged):
         svg = guarded.data(run.path / "map.svg")
         if svg.startswith(b"<svg") and len(svg) <= LARGEST:
-            what = f"what {run.path} has learned of states"
+            what = f"values and policy of {run.path} by state"
             return Look(place, what, map=base64.b64encode(svg).decode())
     return None
 

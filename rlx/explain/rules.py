@@ -38,8 +38,10 @@ def kl_too_large(record: Record) -> Finding | None:
     limit = 1.5 * (record.number("algo.target_kl") or 0.02)
     if not kl or (share := kl.share(limit)) < 0.3:
         return None
-    text = f"KL above {limit:.2g} in {share:.0%} of the updates (median {kl.median():.2g}): they move it too far"
-    return Finding(f"{text}; a lower algo.lr or fewer algo.num_epochs keep to it", _scaled(record, "algo.lr", 0.3))
+    text = (
+        f"KL above {limit:.2g} in {share:.0%} of the updates (median {kl.median():.2g}): they move the policy too far"
+    )
+    return Finding(f"{text}; a lower algo.lr or fewer algo.num_epochs shrink them", _scaled(record, "algo.lr", 0.3))
 
 
 def no_clip(record: Record) -> Finding | None:
@@ -47,7 +49,7 @@ def no_clip(record: Record) -> Finding | None:
     clip = record.number("algo.clip_coef")
     if clip is None or clip < 1 or record.value("algo.objective") == "penalty":
         return None
-    return Finding(f"algo.clip_coef={clip:g} clips nothing: the ratio never leaves it", ("algo.clip_coef=0.2",))
+    return Finding(f"algo.clip_coef={clip:g} clips nothing: no ratio is so far from 1", ("algo.clip_coef=0.2",))
 
 
 def nothing_moves(record: Record) -> Finding | None:
@@ -66,7 +68,7 @@ def search_refused(record: Record) -> Finding | None:
         return None
     text = f"the line search refused {1 - success.mean():.0%} of the steps: the policy stayed as it was"
     words = ("algo.line_search_steps=10", "algo.cg_damping=0.1")
-    return Finding(f"{text}; more tries and more damping find one that it accepts", words)
+    return Finding(f"{text}; more tries and more damping find a step that it accepts", words)
 
 
 def q_diverges(record: Record) -> Finding | None:
@@ -74,9 +76,9 @@ def q_diverges(record: Record) -> Finding | None:
     q, earned = record.series("train/q_value"), record.series("rollout/ep_rew_mean")
     if not q or not earned or abs(q.last) <= 3 * max(map(abs, earned.values)) + 10:
         return None
-    text = f"Q-values of {q.last:.3g} at the end, where episodes earned {max(earned.values):.3g} at best: they run away"
+    text = f"Q-values of {q.last:.3g} at the end, where episodes earned {max(earned.values):.3g} at best: they diverge"
     words = ("algo.double=true", *_scaled(record, "algo.lr", 0.1))
-    return Finding(f"{text}; double Q-learning and a smaller step size hold them", words)
+    return Finding(f"{text}; double Q-learning and a smaller step size prevent it", words)
 
 
 # -- exploration -----------------------------------------------------------------------------------------------------
@@ -95,7 +97,7 @@ def entropy_gone(record: Record) -> Finding | None:
     text = f"entropy gone at {_at(entropy.steps[gone], record)} ({entropy.last:.2g} nats, it began at {began:.2g})"
     has_bonus = record.number("algo.ent_coef") is not None
     words = _raised(record, "algo.ent_coef", 0.01) if has_bonus else _scaled(record, "algo.lr", 0.3)
-    return Finding(f"{text}: the policy always does the same and explores no more", words)
+    return Finding(f"{text}: the policy always does the same and no longer explores", words)
 
 
 def epsilon_high(record: Record) -> Finding | None:
@@ -114,7 +116,7 @@ def same_return(record: Record) -> Finding | None:
     returns = record.series("rollout/ep_rew_mean")
     if record.solved or len(returns) < 3 or returns.range > 1e-6 * max(1.0, abs(returns.last)):
         return None
-    text = f"all episodes returned {returns.last:g}: no action is better than another, a goal was never reached"
+    text = f"all episodes returned {returns.last:g}: no action looks better than another, and no goal was reached"
     if record.number("algo.exploration_fraction") is not None:
         return Finding(f"{text}; explore longer", ("algo.exploration_fraction=0.8",))
     has_bonus = record.number("algo.ent_coef") is not None
@@ -190,7 +192,7 @@ def equal_groups(record: Record) -> Finding | None:
     text = f"{share:.0%} of the groups have equal rewards and teach nothing"
     if accuracy and accuracy.mean() < 0.02:
         words = ("init=latest:sft",) if record.value("init") is None else ()
-        return Finding(f"{text}: hardly anything is ever right; start from a policy that sometimes is", words)
+        return Finding(f"{text}: hardly any completion is right; start from a policy that is sometimes right", words)
     return Finding(f"{text}; dynamic sampling draws other prompts", ("algo.dynamic_sampling=3",))
 
 
@@ -214,7 +216,7 @@ def reward_model_gamed(record: Record) -> Finding | None:
         return None
     text = f"the score rose to {score.mean(0.75):.3g} while the task's own reward fell from {most:.3g} to {end:.3g}"
     words = _raised(record, "algo.kl_coef", 0.15)
-    return Finding(f"{text}: the reward model is gamed from {_at(reward.steps[best], record)} on", words)
+    return Finding(f"{text}: the policy games the reward model from {_at(reward.steps[best], record)} on", words)
 
 
 def left_reference(record: Record) -> Finding | None:
@@ -222,8 +224,8 @@ def left_reference(record: Record) -> Finding | None:
     kl, target = record.series("objective/kl"), record.number("algo.kl_target") or 10.0
     if not kl or kl.mean(0.5) <= 5 * target:
         return None
-    text = f"KL from the reference of {kl.mean(0.5):.3g} nats a completion in the second half"
-    return Finding(f"{text}: the score knows little of such texts", _raised(record, "algo.kl_coef", 0.15))
+    text = f"KL from the reference of {kl.mean(0.5):.3g} nats per completion in the second half"
+    return Finding(f"{text}: the score is unreliable for such texts", _raised(record, "algo.kl_coef", 0.15))
 
 
 def both_improbable(record: Record) -> Finding | None:
@@ -233,7 +235,7 @@ def both_improbable(record: Record) -> Finding | None:
         return None
     text = f"the chosen completions became less probable, too ({chosen.values[0]:.3g} to {chosen.last:.3g} nats)"
     words = (*_scaled(record, "algo.beta", 5), *_scaled(record, "algo.lr", 0.3))
-    return Finding(f"{text}; a larger algo.beta holds the policy", words)
+    return Finding(f"{text}; a larger algo.beta keeps the policy nearer to its reference", words)
 
 
 # -- the course of the run ---------------------------------------------------------------------------------------------
@@ -248,7 +250,7 @@ def fell_back(record: Record) -> Finding | None:
     most, end = scores.values[best], scores.mean(0.9)
     if best > 0.85 * len(scores) or most - end < max(0.25 * scores.range, 0.2 * abs(most), 1e-9):
         return None
-    text = f"it fell back from {most:.4g} at {_at(scores.steps[best], record)} to {end:.4g}"
+    text = f"the score fell back from {most:.4g} at {_at(scores.steps[best], record)} to {end:.4g}"
     words = ("algo.anneal_lr=true",) if record.value("algo.anneal_lr") is False else _scaled(record, "algo.lr", 0.3)
     return Finding(f"{text}; the best checkpoint is kept (rlx play RUN --checkpoint best)", words)
 

@@ -38,7 +38,7 @@ def tell(record: Record, name: str = "RUN") -> list[str]:
     if heard:
         lines += ["", "what held it back:", *(f"- {finding.text}" for finding in heard)]
     elif record.rows and not record.solved and _ended(record):
-        lines += ["", "what held it back: no rule of rlx explain sees anything"]
+        lines += ["", "what held it back: no rule of rlx explain applies"]
     if parts := _time(record):
         lines += ["", parts]
     return [*lines, "", "what to try next:", *(f"    {line}" for line in _next(record, heard, name))]
@@ -78,15 +78,15 @@ def _solved(record: Record) -> str:
     if record.target is None:
         return f"score: {last}, {most}, {_number(scores.values[0])} at first"
     first = next((i for i, value in enumerate(scores.values) if record.reached(value)), None)
-    wanted = f"{_number(record.target)} is wanted"
+    target = f"target {_number(record.target)}"
     if first is None:
-        return f"not solved: {last}, {most}, {wanted}"
+        return f"not solved: {last}, {most}, {target}"
     after = scores.values[first:]
     steady = sum(map(record.reached, after)) / len(after)
-    how = "steady since" if steady == 1 else f"reached in {steady:.0%} of the looks since"
+    how = "steady since" if steady == 1 else f"reached in {steady:.0%} of the scores since"
     if not record.solved:
-        return f"solved at step {scores.steps[first]:,} and lost again: {last}, {wanted}"
-    return f"solved at step {scores.steps[first]:,}, {how}: {last}, {wanted}"
+        return f"solved at step {scores.steps[first]:,} and lost again: {last}, {target}"
+    return f"solved at step {scores.steps[first]:,}, {how}: {last}, {target}"
 
 
 def _promise(record: Record) -> list[str]:

@@ -143,7 +143,7 @@ def entropy_collapsed(seen: Seen) -> str | None:
         return None
     return (
         f"{seen.says('entropy')} (it began at {start:.3g}), accuracy={seen.now('accuracy'):.3g}: the policy always "
-        f"writes the same and explores no more; {_looser(seen)}"
+        f"writes the same and no longer explores; {_looser(seen)}"
     )
 
 
@@ -174,7 +174,7 @@ def sampler_disagrees(seen: Seen) -> str | None:
     remedy = "model.dtype=float32" if model.dtype == "bfloat16" else "model.matmul=highest" if rounded else "device=cpu"
     return (
         f"{seen.says(GAP)}, more than the {limit:g} that {'rounding' if rounded else model.dtype} explains: "
-        f"what samples and what learns are not the same policy; {remedy} tells whether precision is the cause"
+        f"sampling and learning do not use the same policy; {remedy} shows whether precision is the cause"
     )
 
 

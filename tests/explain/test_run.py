@@ -122,7 +122,7 @@ def test_without_its_broken_value_a_rule_is_silent() -> None:
 def test_the_page_says_what_ran_how_it_ended_and_whether_it_kept_its_promise() -> None:
     page = story.tell(recorded("healthy"))
     assert page[0].startswith("ppo on env=cartpole, seed 1: finished after 60,160 steps in ")
-    assert page[1] == "solved at step 30,208, steady since: 500 at the end, 500 is wanted"
+    assert page[1] == "solved at step 30,208, steady since: 500 at the end, target 500"
     assert page[2].startswith("promise: 500 after 100,000 steps in 6 s (") and page[2].endswith(": kept")
     assert story.tell(recorded("lr_too_large"))[2].endswith(": open, it ran 40% of those steps")
 

@@ -590,7 +590,7 @@ EXPORT void rlx_run(const Op *op, i64 count) {
 
 /* -- a gradient step --------------------------------------------------------------------------------------- */
 
-typedef struct { const char *from; char *to; i64 bytes, rows; } Feed; /* bytes a row; rows there are */
+typedef struct { const char *from; char *to; i64 bytes, rows, size; } Feed; /* bytes a row; rows there are; bytes of `to` */
 
 typedef struct {
     const Op *ops; i64 num_ops;
@@ -601,7 +601,7 @@ typedef struct {
 } Step;
 
 static void feed(const Feed *f, const i64 *index, i64 start, i64 rows) {
-    if (!index) memcpy(f->to, f->from + start * f->bytes, rows * f->bytes);
+    if (!index) memcpy(f->to, f->from + start * f->bytes, f->size);
 #define FEED(bytes)                                                                                                    \
     for (i64 r = 0; r < rows; r++) {                                                                                   \
         i64 i = index[r] < 0 ? 0 : index[r] >= f->rows ? f->rows - 1 : index[r];                                       \

@@ -102,7 +102,7 @@ class Learner:
         tape = self._tape(batch, index, hyper) if self._trust.kernels else None
         if tape is None or tape.step is None:
             return None
-        start, rows = 0, None
+        start, rows = None if index is None else 0, None
         if isinstance(index, Tensor):
             if index.dtype != torch.int64 or not index.is_contiguous():
                 return None
@@ -115,7 +115,7 @@ class Learner:
             return None
         for name, value in hyper.items():
             tape.arrays[name][...] = value
-        norm = tape.step.step(rows, start, lr)
+        norm = tape.step.step(rows, start or 0, lr)
         self.rows = tape.rows
         return dict(zip(tape.names, tape.info.tolist())), norm
 

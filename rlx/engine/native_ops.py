@@ -284,7 +284,7 @@ ROWS: dict[str, Callable] = {
 
 # -- a gradient step ---------------------------------------------------------------------------------------------
 
-FEED = np.dtype([("from", "u8"), ("to", "u8"), ("bytes", "i8"), ("rows", "i8")])
+FEED = np.dtype([("from", "u8"), ("to", "u8"), ("bytes", "i8"), ("rows", "i8"), ("size", "i8")])
 STEP = np.dtype(
     [(name, "u8") for name in ("ops", "num_ops", "feeds", "num_feeds", "rows", "param", "grad", "m", "v")]
     + [("size", "i8"), ("optimizer", "i8")]
@@ -336,20 +336,24 @@ class Step(Update):
         self._address = self.struct.ctypes.data
         self._batch: Mapping[str, Tensor] = {}
         self._layout: list[tuple] = []
-        self._shortest = -1
+        self._last = -1  # the last row that may be the first of those needed; negative: there is none
+        self._whole = False  # whether the batch is as the inputs are
 
-    def takes(self, batch: Mapping[str, Tensor], start: int) -> bool:
-        """Whether the rows can be read as they lie in memory, as many of them as are needed from `start` on."""
+    def takes(self, batch: Mapping[str, Tensor], start: int | None) -> bool:
+        """Whether its rows can be read as they lie in memory: those from `start` on, or each tensor whole (None)."""
         if batch is not self._batch:
             self._attach(batch)
-        return start + self._rows <= self._shortest
+        return self._whole if start is None else start <= self._last
 
     def _attach(self, batch: Mapping[str, Tensor]) -> None:
         self._batch = batch
         layout = [(name, t.dtype, t.shape, t.is_contiguous() and t.is_cpu) for name, t in batch.items()]
         if layout != self._layout:
             self._layout, targets = layout, [self._inputs[name] for name in batch]
-            feeds = [(0, x.data_ptr(), x.nbytes // self._rows, t.shape[0]) for x, t in zip(targets, batch.values())]
+            first = [
+                (x.shape[0], t.shape[0]) if x.dim() and t.dim() else (1, 1) for x, t in zip(targets, batch.values())
+            ]
+            feeds = [(0, x.data_ptr(), x.nbytes // max(n, 1), m, x.nbytes) for x, (n, m) in zip(targets, first)]
             self._feeds = np.array(feeds, FEED)
             self._from = self._feeds["from"]
             self.struct["feeds"], self.struct["num_feeds"] = self._feeds.ctypes.data, len(batch)
@@ -357,7 +361,9 @@ class Step(Update):
                 plain and dtype == x.dtype and shape[1:] == x.shape[1:]
                 for (_, dtype, shape, plain), x in zip(layout, targets)
             )
-            self._shortest = min(t.shape[0] for t in batch.values()) if alike else -1
+            self._whole = alike and all(n == m for n, m in first)
+            even = alike and all(n == self._rows for n, _ in first)
+            self._last = min(m for _, m in first) - self._rows if even else -1
         self._from[:] = [t.data_ptr() for t in batch.values()]
 
     def step(self, index: int | None, start: int, lr: float) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rlx.engine import kernels as kernels_module
 from rlx.engine.learner import Learner
-from rlx.engine.native_ops import Table
+from rlx.engine.native_ops import Step, Table, Update
 from rlx.engine.optim import OPTIMIZERS
 from rlx.engine.program import Operation, Program
 from rlx.engine.tape import Forward, Tape
@@ -272,6 +272,37 @@ def test_rows_that_the_kernels_cannot_read_in_place_give_the_same_step() -> None
             learner.step(batch, None, 1e-3)
         ends.append(learner.flat.data)
     assert torch.equal(*ends)
+
+
+def test_a_whole_batch_of_uneven_lengths_is_one_call_and_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A2C's: one observation more than rewards. A tensor of another length than was recorded is refused, not cut."""
+    ends = []
+    for engine in ("native", "torch"):
+        torch.manual_seed(0)
+        model = net(3, 8, 1)
+
+        def loss(b: Mapping[str, Tensor], model: nn.Module = model) -> tuple[Tensor, dict[str, Tensor]]:
+            value = model(b["x"]).squeeze(1)
+            error = (b["y"] * b["scale"] + value[1:] - 0.5 * value[:-1]).square().mean()
+            return error, {"loss": error}
+
+        learner = Learner(model, loss, engine=engine)
+        batch = {"x": torch.randn(6, 3), "y": torch.randn(5), "scale": torch.tensor(0.5)}
+        for _ in range(3):
+            learner.step(batch, None, 1e-2)
+        if engine == "native":
+            monkeypatch.setattr(learner, "_step", None)  # which takes what the kernels do not take in one call
+        learner.step(batch, None, 1e-2)
+        ends.append(learner.flat.data)
+    torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)
+    learner, _ = random_learner(0, "native")
+    recorded = {"x": torch.randn(6, 3), "y": torch.randn(5)}
+    tape = Tape(lambda b: (b["x"].sum() + b["y"].sum(),), recorded, kernels=KERNELS)
+    assert KERNELS is not None and tape.table is not None
+    update = Update(KERNELS, learner.flat, learner.optimizer, 0.0)
+    step = Step(update, tape.table, tape.inputs, 6)
+    assert step.takes(recorded, None) and not step.takes(recorded, 0)
+    assert not step.takes({**recorded, "y": torch.randn(7)}, None)
 
 
 def test_a_run_goes_on_with_the_engine_it_began_with() -> None:

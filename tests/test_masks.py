@@ -11,6 +11,7 @@ import pytest
 import torch
 from masked_envs import ALLOWED, BEST, REWARD
 from tiny_runs import Child, checkpoints, die_at, result, resume, serves, train
+from variants import distinct
 
 from rlx.base.errors import ConfigError
 from rlx.config import registry
@@ -27,7 +28,7 @@ from rlx.training import runner
 FACTS = {name: registry.facts(registry.values("algo", name)["implementation"]) for name in registry.options("algo")}
 ALGORITHMS = [
     name
-    for name in sorted(registry.algorithms_of("control"))
+    for name in distinct("control")
     if serves(name, "Discrete") and not FACTS[name].needs  # these have no transition table
 ]
 TABULAR = [name for name in ALGORITHMS if FACTS[name].observations == ("Discrete", "OneHot")]

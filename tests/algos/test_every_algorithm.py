@@ -15,6 +15,7 @@ import pytest
 import torch
 from tiny_runs import Child, checkpoints, die_at, die_at_env_step, record, result, resume, serves, train
 from training import train as learn
+from variants import ALIKE, distinct
 
 from rlx.algos import q_learning
 from rlx.base.errors import ConfigError
@@ -22,6 +23,7 @@ from rlx.config import registry
 from rlx.run import Run
 
 ALGORITHMS = sorted(registry.algorithms_of("control"))
+DISTINCT = distinct("control")
 IMPLEMENTATION = {name: registry.values("algo", name)["implementation"] for name in ALGORITHMS}
 TABULAR = [name for name in ALGORITHMS if registry.facts(IMPLEMENTATION[name]).observations == ("Discrete", "OneHot")]
 PLANNERS = [name for name in ALGORITHMS if registry.facts(IMPLEMENTATION[name]).needs]  # they take no step
@@ -85,7 +87,7 @@ def test_the_action_follows_the_observation(algo: str) -> None:
     assert best_actions(run) == [0, 1]
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("algo", DISTINCT)
 def test_a_run_killed_again_and_again_equals_one_never_stopped(algo: str, tmp_path, whole) -> None:
     changes = {**served(algo), "algo": algo}
     path = tmp_path / "run"
@@ -104,7 +106,7 @@ def test_a_run_killed_again_and_again_equals_one_never_stopped(algo: str, tmp_pa
     assert len(record(path)["resumes"]) == 4
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("algo", DISTINCT)
 def test_a_seed_gives_the_same_run_twice_and_another_seed_another_one(algo: str, tmp_path, whole) -> None:
     """Evaluating more often, and checkpoints, change nothing."""
     changes = {**served(algo), "algo": algo}
@@ -158,3 +160,13 @@ def test_a_table_takes_states_and_rewards_as_they_are(algo: str, key: str, tmp_p
 
 def test_the_probe_of_this_file_is_served_by_tables() -> None:
     assert q_learning.Config is not None and set(TABULAR) >= {"q_learning", "sarsa", "expected_sarsa", "dyna_q"}
+
+
+def test_what_stands_for_another_is_of_one_implementation() -> None:
+    """And everything else is taken: each implementation of both worlds."""
+    for name, reason in ALIKE.items():
+        parent = reason.partition(":")[0]
+        assert parent not in ALIKE, name
+        assert registry.values("algo", name)["implementation"] == registry.values("algo", parent)["implementation"]
+    taken = [*DISTINCT, *distinct("language")]
+    assert {registry.values("algo", name)["implementation"] for name in taken} == {*registry.implementations()}

@@ -17,6 +17,7 @@ import torch
 from language_runs import TINY_ALGO, train
 from tiny_lm import algo as algo_config, train as learn
 from tiny_runs import Child, checkpoints, die, die_at, record, result, resume, status
+from variants import ALIKE
 
 from rlx.base.errors import UserError
 from rlx.config import registry
@@ -37,6 +38,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dpo-task": ("dpo", {"algo.data": "task"}),
 }
 every = pytest.mark.parametrize("case", CASES)
+distinct = pytest.mark.parametrize("case", [case for case in CASES if case not in ALIKE])
 
 
 def begin(place: Path, case: str, progress: Any = None, name: str | None = None, **changes: Any) -> Path:
@@ -93,7 +95,7 @@ def die_in_step(number: int) -> None:
     TokenLearner.step = step  # type: ignore[method-assign]
 
 
-@every
+@distinct
 def test_a_run_killed_again_and_again_equals_one_never_stopped(case: str, place: Path, whole) -> None:
     """Before its first checkpoint, between two, in the middle of an iteration, before the last one. As soon as it has a
     checkpoint, what it started from may be gone."""
@@ -109,7 +111,7 @@ def test_a_run_killed_again_and_again_equals_one_never_stopped(case: str, place:
     assert len(record(path)["resumes"]) == 4
 
 
-@every
+@distinct
 def test_a_seed_gives_the_same_run_twice_and_another_seed_another_one(case: str, home: Path, whole) -> None:
     """Evaluating and checkpoints, often or never, change nothing."""
 
@@ -123,7 +125,7 @@ def test_a_seed_gives_the_same_run_twice_and_another_seed_another_one(case: str,
     assert learnt(begin(home, case, eval_every=0, seed=2))[0] != one[0]
 
 
-@every
+@distinct
 def test_a_run_made_longer_equals_one_that_was_as_long_from_the_start(case: str, home: Path, whole) -> None:
     steady = {"algo.anneal_lr": False, "eval_every": 0}
     path = begin(home, case, total_steps=8, **steady)
@@ -152,7 +154,7 @@ def test_metrics_are_finite_numbers(case: str, whole) -> None:
     assert [row["step"] for row in rows if any(key.startswith("eval/") for key in row)][-1] == 12
 
 
-@every
+@distinct
 def test_a_value_that_is_not_finite_ends_the_run_and_reaches_no_checkpoint(case: str, home: Path, whole) -> None:
     """Planted in a weight, as a division by zero would; of each module that the run has."""
     _, _, run = runner.open_run(whole(case))

@@ -11,12 +11,12 @@ import pytest
 from command_line import Done, Forks, entries
 from composed import composed
 from tiny_runs import TINY_ALGO
+from variants import distinct
 
 from rlx.check import algo, env, findings, task
 from rlx.config import registry
 
 WORKSHOP = Path(__file__).parents[1] / "fixtures" / "workshop"
-CONTROL = sorted(registry.algorithms_of("control"))
 
 
 def compose(words: list[str]) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def tiny(name: str) -> tuple[str, ...]:
 # -- what ships ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CONTROL)
+@pytest.mark.parametrize("name", distinct("control"))
 def test_every_algorithm_of_control_passes(name: str, tmp_path: Path) -> None:
     """But for what test_every_algorithm.py asks more sharply of them: to learn, to resume, to be the same twice."""
     checks = algo.checks(name, compose, tmp_path, tiny(name))

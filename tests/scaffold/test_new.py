@@ -40,7 +40,8 @@ def place_of(algo: str) -> list[str]:
     place = next((name for name in tuned if name in registry.options(group)), default)
     own = {"learning_starts": 100, "data": "task", "num_pairs": 64}
     more = [f"algo.{key}={value}" for key, value in own.items() if key in registry.values("algo", algo)]
-    return [f"{group}={place}", *SHORT[world], *more]
+    few = ["total_steps=200"] * boxes  # a hundred of acting, a hundred updates of wide networks
+    return [f"{group}={place}", *SHORT[world], *few, *more]
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)

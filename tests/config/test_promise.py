@@ -77,7 +77,7 @@ def test_what_was_never_run_here_says_whose_number_it_is() -> None:
     "words, borrowed",
     [
         (("algo=a2c", "env=taxi"), "preset=a2c_cartpole"),
-        (("algo=double_dqn", "env=taxi"), "preset=dqn_cartpole"),
+        (("algo=double_dqn", "env=taxi"), "preset=double_dqn_cartpole"),
         (("algo=ppo", "env=gym", "env.id=Blackjack-v1"), "preset=ppo_cartpole"),
         (("algo=ppo", "env=gym", "env.id=CartPole-v1"), "env=cartpole"),
         (("algo=sft", "task=names"), "preset=sft_add2"),

@@ -67,17 +67,9 @@ class Target:
 TABULAR = [("frozenlake", 0.73), ("frozenlake8x8", 0.86), ("cliffwalking", -13.0), ("taxi", 7.9), ("grid", None)]
 TEACHING = ("double_q_learning", "sarsa_lambda", "n_step_sarsa", "monte_carlo")  # on the first and the last of them
 NETWORKS = (  # on the grid, whose optimum is 0.7; another way round is 0.5
-    "reinforce",
-    "vpg",
-    "actor_critic",
-    "actor_critic_all_actions",
-    "a2c",
-    "trpo",
-    "ppo",
-    "ppo_surrogate",
-    "semi_gradient_q",
-    "dqn",
-)
+    "reinforce", "vpg", "actor_critic", "actor_critic_all_actions", "a2c", "trpo", "ppo", "ppo_surrogate",
+    "semi_gradient_q", "dqn",
+)  # fmt: skip
 LONG = [  # three seeds: the least of their median (None: only reported), steps
     ("ppo", "halfcheetah", 4000.0, 1_000_000),
     ("td3", "halfcheetah", 6200.0, 300_000), ("td3", "hopper", 2200.0, 300_000), ("td3", "walker2d", 2000.0, 300_000),

@@ -28,13 +28,7 @@ from pydantic import Field
 
 from rlx.control.config import ControlConfig
 from rlx.run import Metrics, Run
-from rlx.tabular.agent import (
-    Agent,
-    Tabular,
-    check as check,
-    drawing as drawing,
-    load_policy as load_policy,
-)  # fmt: skip
+from rlx.tabular.agent import Agent, Tabular, check as check, drawing as drawing, load_policy as load_policy
 from rlx.tabular.parts import Model, Table, Transition
 
 WORLD = "control"

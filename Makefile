@@ -31,7 +31,7 @@ train: $(CORE)  ## install the core, train PPO on CartPole, say what to do next
 quick: $(INSTALLED)  ## the tests of the inner loop: equations, engine, configuration, both worlds end to end
 	$(BIN)/python -m pytest -n 2 $(QUICK)
 
-test: $(INSTALLED)   ## install the extras too, and run the tests (about 14 minutes on 2 cores)
+test: $(INSTALLED)   ## install the extras too, and run the tests (about 25 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2
 
 fresh: $(INSTALLED)  ## a clean clone that installs the core and trains: a minute or two, and downloads

@@ -25,15 +25,24 @@ class BenchmarkFailed(Exception):
     """A measured process did not end well; the message is one line."""
 
 
-def pin() -> int | None:
-    """This process, and so its children, to one core: the quietest of the last half second. None: not possible."""
-    if not hasattr(os, "sched_setaffinity"):
+CORES = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else set()  # those it may use at all
+
+
+def pin(count: int = 1) -> int | list[int] | None:
+    """This process, and so its children, to so many cores: the quietest of the last half second. None: not possible.
+
+    Raises BenchmarkFailed where there are fewer.
+    """
+    if not CORES:
         return None
+    if len(CORES) < count:
+        raise BenchmarkFailed(f"this comparison takes {count} cores, and there is {len(CORES)}")
     before = _busy()
     time.sleep(0.5)
-    core = min(os.sched_getaffinity(0), key=lambda core: _busy()[core] - before[core])
-    os.sched_setaffinity(0, {core})
-    return core
+    after = _busy()
+    cores = sorted(CORES, key=lambda core: after[core] - before[core])[:count]
+    os.sched_setaffinity(0, set(cores))
+    return cores[0] if count == 1 else sorted(cores)
 
 
 def _busy() -> dict[int, int]:
@@ -123,7 +132,7 @@ def steps_to(curve: Curve, threshold: float = THRESHOLD) -> int | None:
 # -- where it was measured -------------------------------------------------------------------------------------
 
 
-def machine(core: int | None) -> dict[str, Any]:
+def machine(core: int | list[int] | None) -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()

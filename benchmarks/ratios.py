@@ -20,32 +20,33 @@ ROWS = [
 ACROSS_SEEDS = ("cpu_to_475", "steps_to_475", "last_return")  # compared by medians
 
 
-def figures(full: Sample, short: Sample) -> dict[str, float | None]:
+def figures(full: Sample, short: Sample, clock: str = "cpu") -> dict[str, float | None]:
     """The rates of one side in one round, from its run with all steps and its run with few.
 
     Training only is what the further steps cost: (N - n) / (CPU_N - CPU_n). The CPU time to 475 is that of the
-    short run and, at that rate, of the steps from there to the step at which 475 was reached.
+    short run and, at that rate, of the steps from there to the step at which 475 was reached. With `clock` "wall" the
+    seconds are those of the clock on the wall.
     """
-    more, seconds = full["steps"] - short["steps"], full["cpu"] - short["cpu"]
+    more, seconds = full["steps"] - short["steps"], full[clock] - short[clock]
     rate = more / seconds if seconds > 0 else math.nan
     reached = full["steps_to_475"]
     return {
         "train_rate": rate,
-        "whole_rate": full["steps"] / full["cpu"],
-        "cpu_to_475": None if reached is None else short["cpu"] + (reached - short["steps"]) / rate,
+        "whole_rate": full["steps"] / full[clock],
+        "cpu_to_475": None if reached is None else short[clock] + (reached - short["steps"]) / rate,
         "steps_to_475": reached,
         "last_return": full.get("last_return"),
         "memory_mb": full["memory_mb"],
     }
 
 
-def by_round(samples: Sequence[Sample], side: str) -> dict[int, dict[str, float | None]]:
+def by_round(samples: Sequence[Sample], side: str, clock: str = "cpu") -> dict[int, dict[str, float | None]]:
     """The figures of one side by seed; a round is a seed."""
     found: dict[int, dict[str, Sample]] = {}
     for sample in samples:
         if sample["side"] == side:
             found.setdefault(sample["seed"], {})[sample["kind"]] = sample
-    return {seed: figures(pair["full"], pair["short"]) for seed, pair in found.items() if len(pair) == 2}
+    return {seed: figures(pair["full"], pair["short"], clock) for seed, pair in found.items() if len(pair) == 2}
 
 
 def spread(values: Sequence[float | None]) -> dict[str, float | None] | None:
@@ -59,11 +60,11 @@ def spread(values: Sequence[float | None]) -> dict[str, float | None] | None:
     }
 
 
-def compare(samples: Sequence[Sample], ours: str, theirs: str) -> dict[str, Any]:
+def compare(samples: Sequence[Sample], ours: str, theirs: str, clock: str = "cpu") -> dict[str, Any]:
     """Both sides and their ratio, for each figure. Rates are ratios pair by pair: within a round both sides met the
     same machine. Learning depends on the seed, which means nothing across two programs: there it is the ratio of the
     medians. Above 1 is always good for rlx."""
-    mine, other = by_round(samples, ours), by_round(samples, theirs)
+    mine, other = by_round(samples, ours, clock), by_round(samples, theirs, clock)
     rounds = sorted(mine.keys() & other.keys())
     found: dict[str, Any] = {"rlx": ours, "peer": theirs, "rounds": len(rounds)}
     for key, _, _ in ROWS:

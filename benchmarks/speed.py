@@ -11,6 +11,7 @@ import argparse
 import importlib.util
 import json
 import shutil
+import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -33,6 +34,10 @@ ONE_THREAD = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallel
 JUDGED = 8  # seeds from which the gate decides the exit code
 SHORT = 1_024  # steps of the run whose CPU time is taken off: imports, start, first steps, end
 QUICK = 9_216  # more steps than that, with --quick
+WORKERS = {  # what rlx and Stable-Baselines3 are told, so that there is an environment for each of several processes
+    "lunarlander": ("", ()),
+    "halfcheetah": ("algo.num_envs=4 algo.num_steps=512", ("--environments", "4")),
+}
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,15 @@ class Comparison:
     title: str
     ours: str
     theirs: str
-    same: bool = True  # hyper-parameters; then learning is compared
+    same: bool = True  # hyper-parameters and a budget in which both learn; then learning is compared
+    clock: str = "cpu"  # or "wall"
 
 
 @dataclass(frozen=True)
 class Plan:
     """Sides that run in turns: rlx_NAME (experiment=bench_ALGO_NAME; rlx_own: the preset), sb3_NAME, sbx_NAME, cleanrl,
-    purejaxrl_NAME."""
+    purejaxrl_NAME. NAME ends in _x16 for 16 seeds in one command, in _workers for environments in processes of their
+    own."""
 
     sides: tuple[str, ...]
     steps: int
@@ -57,10 +64,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Bench:
-    """What is compared for one algorithm."""
+    """What is compared; its name begins with the algorithm's."""
 
     plans: tuple[Plan, ...]
     comparisons: tuple[Comparison, ...]
+    cores: int = 1
 
 
 BENCHES = {
@@ -91,12 +99,55 @@ BENCHES = {
     "dqn": Bench(
         (
             Plan(("rlx_zoo", "sb3_zoo"), 50_000),
-            Plan(("rlx_cleanrl", "cleanrl"), 100_000, short=12_288, long=True),  # learning starts at 10,000
+            # learning starts at 10,000; by 500,000, CleanRL's own budget, all of them have learnt
+            Plan(("rlx_cleanrl", "cleanrl"), 500_000, short=12_288, long=True),
+            Plan(("rlx_huber", "sb3_huber"), 500_000, short=12_288, long=True),
         ),
         (
             Comparison("zoo", "RL-Zoo's hyper-parameters, vs Stable-Baselines3", "rlx_zoo", "sb3_zoo"),
             Comparison("cleanrl", "CleanRL's hyper-parameters, vs CleanRL", "rlx_cleanrl", "cleanrl"),
+            Comparison("huber", "CleanRL's values, vs Stable-Baselines3 (its loss)", "rlx_huber", "sb3_huber"),
         ),
+    ),
+    "ppo_lunarlander": Bench(
+        (Plan(("rlx_lunarlander", "sb3_lunarlander"), 98_304, short=16_384, long=True),),
+        (
+            Comparison(
+                "zoo", "RL-Zoo's hyper-parameters, vs Stable-Baselines3", "rlx_lunarlander", "sb3_lunarlander", False
+            ),
+        ),
+    ),
+    "ppo_halfcheetah": Bench(
+        (Plan(("rlx_halfcheetah", "sb3_halfcheetah"), 40_960, short=4_096, long=True),),
+        (
+            Comparison(
+                "defaults", "the defaults of Stable-Baselines3, normalised, vs Stable-Baselines3",
+                "rlx_halfcheetah", "sb3_halfcheetah", False,
+            ),
+        ),
+    ),
+    "ppo_seeds": Bench(
+        (Plan(("rlx_cleanrl_x16", "purejaxrl_cleanrl_x16"), 500_000, long=True),),
+        (
+            Comparison(
+                "purejaxrl", "16 seeds in one command, CleanRL's values, vs PureJaxRL under vmap (XLA)",
+                "rlx_cleanrl_x16", "purejaxrl_cleanrl_x16", False,
+            ),
+        ),
+    ),
+    "ppo_workers": Bench(
+        (
+            Plan(("rlx_lunarlander_workers", "sb3_lunarlander_workers"), 98_304, short=16_384, long=True),
+            Plan(("rlx_halfcheetah_workers", "sb3_halfcheetah_workers"), 40_960, short=4_096, long=True),
+        ),
+        tuple(
+            Comparison(
+                name, f"{title}, two cores, env.backend=async vs SubprocVecEnv",
+                f"rlx_{name}_workers", f"sb3_{name}_workers", False, "wall",
+            )
+            for name, title in (("lunarlander", "LunarLander, 16 environments"), ("halfcheetah", "HalfCheetah, 4"))
+        ),
+        cores=2,
     ),
     **{
         algo: Bench(
@@ -114,18 +165,33 @@ BENCHES = {
 }  # fmt: skip
 
 
+def parts(side: str) -> tuple[str, str, int, bool]:
+    """Program, name of its values, seeds at once, environments in processes of their own?"""
+    program, _, rest = side.partition("_")
+    values, _, last = rest.partition("_")
+    return program, values, int(last[1:]) if last.startswith("x") else 1, last == "workers"
+
+
+def heading(name: str) -> str:
+    """ppo_lunarlander: "PPO, lunarlander"."""
+    algo, _, rest = name.partition("_")
+    return algo.upper() + f", {rest}" * bool(rest)
+
+
 def title(algo: str, side: str) -> str:
     """What a side is, for the record."""
+    program, values, members, workers = parts(side)
     if side == "rlx_own":
         return f"rlx train algo={algo} env=cartpole"
-    if side.startswith("rlx_"):
-        return f"rlx train experiment=bench_{algo}_{side.removeprefix('rlx_')}"
-    if side == "cleanrl":
+    if program == "rlx":
+        more = f" env.backend=async {WORKERS[values][0]}".rstrip() if workers else ""
+        return f"rlx train {'-m ' * (members > 1)}experiment=bench_{algo}_{values}{more}"
+    if program == "cleanrl":
         return f"CleanRL, {algo}.py"
-    program, _, values = side.partition("_")
     name = {"sb3": "Stable-Baselines3", "sbx": "SBX", "purejaxrl": "PureJaxRL"}[program]
-    whose = {"zoo": "RL-Zoo's", "cleanrl": "CleanRL's", "defaults": "its default"}[values]
-    return f"{name}, {whose} hyper-parameters"
+    whose = {"zoo": "RL-Zoo's", "lunarlander": "RL-Zoo's", "cleanrl": "CleanRL's", "huber": "CleanRL's"}
+    more = ", SubprocVecEnv" * workers + f", {members} seeds" * (members > 1)
+    return f"{name}, {whose.get(values, 'its default')} hyper-parameters{more}"
 
 
 # -- running one side ------------------------------------------------------------------------------------------
@@ -145,19 +211,21 @@ class Peers:
     sbx: str | None = None  # the Python that has it
 
     def command(self, side: str, steps: int, seed: int, directory: Path) -> list[str]:
-        end = [f"total_steps={steps}", f"seed={seed}", f"runs_dir={directory}"]
-        if side.startswith("rlx_"):
+        program, values, members, workers = parts(side)
+        seeds = str(seed) if members == 1 else f"range({seed},{seed + members})"
+        end = [f"total_steps={steps}", f"seed={seeds}", f"runs_dir={directory}"]
+        if program == "rlx":
             return [*title(self.algo, side).replace("rlx", self.rlx, 1).split(), *end]
         words = ["--seed", str(seed)]
-        if side.startswith(("sb3_", "sbx_")):
-            program, _, values = side.partition("_")
+        if program in ("sb3", "sbx"):
             what = [self.algo, values, "--total-steps", str(steps), "--log-dir", str(directory)]
             if program == "sbx" and self.sbx:
                 return [self.sbx, str(SB3), *what, *words, "--sbx"]
-            return [self.python, str(SB3), *what, *words]
-        if side.startswith("purejaxrl_"):
-            what = [side.removeprefix("purejaxrl_"), "--checkout", str(self.purejaxrl), "--total-steps", str(steps)]
-            return [self.purejaxrl_python, str(PUREJAXRL), *what, *words]
+            return [self.python, str(SB3), *what, *words, *(["--workers", *WORKERS[values][1]] if workers else ())]
+        if program == "purejaxrl":
+            what = [values, "--checkout", str(self.purejaxrl), "--total-steps", str(steps)]
+            many = ["--members", str(members)] if members > 1 else []
+            return [self.purejaxrl_python, str(PUREJAXRL), *what, *words, *many]
         return [self.cleanrl_python, str(self.cleanrl), "--total-timesteps", str(steps), "--no-cuda", *words]
 
     def measure(self, side: str, steps: int, seed: int) -> Sample:
@@ -171,29 +239,35 @@ class Peers:
                 used = measure.run(command, directory / "output.txt", cwd, ONE_THREAD)
                 said = json.loads((directory / "output.txt").read_text().splitlines()[-1])
                 learnt = {"steps_to_475": None, "last_return": round(said["return"], 2)}
-                return {"side": side, "seed": seed, "steps": steps, **used, **learnt, "run_cpu": said["run_cpu"]}
+                done = steps * parts(side)[2]
+                return {"side": side, "seed": seed, "steps": done, **used, **learnt, "run_cpu": said["run_cpu"]}
             if side.startswith("sbx_"):
                 more = ONE_THREAD
             used = measure.run(command, directory / "output.txt", cwd, more)
-            done, curve = read_log(side, directory)
-        learnt = {"steps_to_475": measure.steps_to(curve), "last_return": round(curve[-1][1], 2) if curve else None}
+            done, curves = read_log(side, directory)
+        last = [curve[-1][1] for curve in curves if curve]
+        learnt = {
+            "steps_to_475": measure.steps_to(curves[0]) if len(curves) == 1 else None,
+            "last_return": round(statistics.mean(last), 2) if last else None,
+        }
         return {"side": side, "seed": seed, "steps": done, **used, **learnt}
 
 
-def read_log(side: str, directory: Path) -> tuple[int, Curve]:
-    """Environment steps taken, and the mean training return of the last 100 episodes by step.
+def read_log(side: str, directory: Path) -> tuple[int, list[Curve]]:
+    """Environment steps taken, and of each run the mean training return of the last 100 episodes by step.
 
     rlx and Stable-Baselines3 log that mean themselves (of all episodes, while there are fewer than 100); CleanRL logs
     episodes.
     """
     if side.startswith("rlx_"):
-        return measure.rlx_curve(next(directory.rglob("metrics.jsonl")).read_text().splitlines())
+        logs = [measure.rlx_curve(path.read_text().splitlines()) for path in directory.rglob("metrics.jsonl")]
+        return sum(steps for steps, _ in logs), [curve for _, curve in logs]
     found = measure.events(directory)
     if side.startswith(("sb3_", "sbx_")):
         last = (directory / "output.txt").read_text().splitlines()[-1]
-        return int(last.removeprefix("steps: ")), found.get("rollout/ep_rew_mean", [])
+        return int(last.removeprefix("steps: ")), [found.get("rollout/ep_rew_mean", [])]
     steps = max(step for curve in found.values() for step, _ in curve)
-    return steps, measure.means(found.get("charts/episodic_return", []))
+    return steps, [measure.means(found.get("charts/episodic_return", []))]
 
 
 def measure_round(peers: Peers, sides: Sequence[str], steps: int, short: int, seed: int) -> list[Sample]:
@@ -226,6 +300,8 @@ def table(result: dict[str, Any]) -> str:
         same = found["same_hyperparameters"]
         lines.append([f"**{found['title']}**", "", "", _rounds(found["rounds"])])
         for key, what, form in ROWS:
+            if found.get("clock") == "wall":
+                what = what.replace("CPU s", "s, wall clock")
             if (row := found.get(key)) is None or row["rlx"] is row["peer"] is None and key == "last_return":
                 continue
             if not same and not any(row.get("reached", [True])):
@@ -284,7 +360,7 @@ def short_table(results: dict[str, dict[str, Any]]) -> str:
             steps = max(sample["steps"] for sample in result["samples"] if sample["side"] == ours[name])
             seconds = [f"{steps / whole[side]['median']:.1f} s" for side in ("rlx", "peer")]
             ratios = [f"{row['ratio']['median']:.1f} x" for row in (whole, alone)]
-            work = f"{algo.upper()}, {steps:,} steps, {comparison['title']}"
+            work = f"{heading(algo)}, {steps:,} steps, {comparison['title']}"
             lines.append(f"| {' | '.join([work, *seconds, *ratios])} |")
     return "\n".join(lines)
 
@@ -292,8 +368,8 @@ def short_table(results: dict[str, dict[str, Any]]) -> str:
 def rewrite(pages: Sequence[Path], results: dict[str, dict[str, Any]]) -> list[Path]:
     """Put the tables, by algorithm, between the markers of each page that has them, and the short one between its own;
     the pages that changed."""
-    parts = [f"**{algo.upper()}.** {caption(result)}\n\n{table(result)}\n" for algo, result in results.items()]
-    texts = {(BEGIN, END): "\n".join(parts), (SHORT_BEGIN, SHORT_END): short_table(results) + "\n"}
+    long = [f"**{heading(algo)}.** {caption(result)}\n\n{table(result)}\n" for algo, result in results.items()]
+    texts = {(BEGIN, END): "\n".join(long), (SHORT_BEGIN, SHORT_END): short_table(results) + "\n"}
     changed = []
     for page in pages:
         before = after = page.read_text() if page.exists() else ""
@@ -312,7 +388,7 @@ def rewrite(pages: Sequence[Path], results: dict[str, dict[str, Any]]) -> list[P
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.partition("\n")[0])
-    parser.add_argument("--algo", default=",".join(BENCHES), help="some of ppo,a2c,dqn,sac,td3 (all)")
+    parser.add_argument("--only", default=",".join(BENCHES), help=f"some of {','.join(BENCHES)} (all)")
     parser.add_argument("--rounds", type=int, default=8, help="pairs, each with a seed of its own (8)")
     parser.add_argument(
         "--long-rounds", type=int, default=3, help="the same of CleanRL's hyper-parameters (3; 0: none)"
@@ -326,16 +402,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=RESULTS, help="the directory of the JSON files (docs/results)")
     parser.add_argument("--tables", action="store_true", help="only rewrite the tables from the JSON files")
     args = parser.parse_args(argv)
-    args.algo = [word for word in args.algo.split(",") if word]
-    if unknown := [word for word in args.algo if word not in BENCHES]:
-        parser.error(f"--algo={unknown[0]}: there are: {', '.join(BENCHES)}")
+    args.only = [word for word in args.only.split(",") if word]
+    if unknown := [word for word in args.only if word not in BENCHES]:
+        parser.error(f"--only={unknown[0]}: there are: {', '.join(BENCHES)}")
     return args
 
 
-def find_cleanrl(path: Path | None, algo: str) -> Path | None:
-    """CleanRL's script for an algorithm in a checkout, if it has one. Raises BenchmarkFailed."""
-    if path is None or not any("cleanrl" in plan.sides for plan in BENCHES[algo].plans):
+def find_cleanrl(path: Path | None, name: str) -> Path | None:
+    """CleanRL's script for an algorithm in a checkout, if it is compared. Raises BenchmarkFailed."""
+    if path is None or not any("cleanrl" in plan.sides for plan in BENCHES[name].plans):
         return None
+    algo = name.partition("_")[0]
     script = path / "cleanrl" / f"{algo}.py"
     if script.is_file():
         return script.resolve()
@@ -348,23 +425,25 @@ def sides_of(plan: Plan, absent: Sequence[str]) -> list[str]:
     return sides if any(not side.startswith("rlx_") for side in sides) else []
 
 
-def bench(algo: str, args: argparse.Namespace, place: dict[str, Any]) -> dict[str, Any]:
-    """Measure everything of one algorithm; the JSON."""
+def bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Measure everything of one Bench; the JSON."""
+    algo, here = name.partition("_")[0], BENCHES[name]
+    place = measure.machine(measure.pin(here.cores))
     beside = Path(sys.executable).parent / "rlx"
     rlx = str(beside) if beside.exists() else shutil.which("rlx")
     if rlx is None:
         raise BenchmarkFailed("no rlx command beside this Python: pip install -e .")
     peers = Peers(
-        algo, rlx, sys.executable, find_cleanrl(args.cleanrl, algo), args.cleanrl_python,
+        algo, rlx, sys.executable, find_cleanrl(args.cleanrl, name), args.cleanrl_python,
         args.purejaxrl and args.purejaxrl.resolve(), args.purejaxrl_python, args.sbx_python,
     )  # fmt: skip
-    absent = [name for name in ("cleanrl", "purejaxrl", "sbx") if getattr(peers, name) is None]
+    absent = [program for program in ("cleanrl", "purejaxrl", "sbx") if getattr(peers, program) is None]
     theirs = measure.versions_of(args.cleanrl_python, ("torch", "numpy", "gymnasium")) if peers.cleanrl else {}
     if not theirs.get("gymnasium", "0.").startswith("0."):
         print("note: with gymnasium 1, CleanRL logs no episodes: see --cleanrl-python", file=sys.stderr)
     commit = measure.commit()
     samples: list[Sample] = []
-    for plan in BENCHES[algo].plans:
+    for plan in here.plans:
         sides = sides_of(plan, absent)
         rounds, steps = args.long_rounds if plan.long else args.rounds, plan.steps
         if args.quick:
@@ -375,7 +454,7 @@ def bench(algo: str, args: argparse.Namespace, place: dict[str, Any]) -> dict[st
             for side in sides:  # once unmeasured: byte code, files in the page cache
                 peers.measure(side, plan.short, 1)
         for seed in range(1, rounds + 1):
-            print(f"{algo}, round {seed} of {rounds}, {steps:,} steps: {', '.join(sides)}", flush=True)
+            print(f"{name}, round {seed} of {rounds}, {steps:,} steps: {', '.join(sides)}", flush=True)
             samples += measure_round(peers, sides, steps, plan.short, seed)
     measured = {sample["side"]: title(algo, sample["side"]) for sample in samples}
     found = measure.versions(("rlx", "torch", "numpy", "gymnasium", "stable-baselines3", "hydra-core"))
@@ -387,12 +466,17 @@ def bench(algo: str, args: argparse.Namespace, place: dict[str, Any]) -> dict[st
         "versions": found,
         "cleanrl_versions": theirs,
         "sides": measured,
-        "short_steps": {side: plan.short for plan in BENCHES[algo].plans for side in plan.sides if side in measured},
+        "short_steps": {side: plan.short for plan in here.plans for side in plan.sides if side in measured},
         "threshold": measure.THRESHOLD,
         "episodes": measure.EPISODES,
         "comparisons": {
-            it.name: {"title": it.title, "same_hyperparameters": it.same, **compare(samples, it.ours, it.theirs)}
-            for it in BENCHES[algo].comparisons
+            it.name: {
+                "title": it.title,
+                "same_hyperparameters": it.same,
+                "clock": it.clock,
+                **compare(samples, it.ours, it.theirs, it.clock),
+            }
+            for it in here.comparisons
             if {it.ours, it.theirs} <= measured.keys()
         },
         "samples": samples,
@@ -410,22 +494,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.tables:
             if importlib.util.find_spec("stable_baselines3") is None:
                 raise BenchmarkFailed("Stable-Baselines3 is not installed: pip install -e '.[bench]'")
-            core = measure.pin()
-            for algo in args.algo:
-                results[algo] = bench(algo, args, measure.machine(core))
+            for algo in args.only:
+                results[algo] = bench(algo, args)
                 if not args.quick:  # at once: the next algorithm may take long
                     args.output.mkdir(parents=True, exist_ok=True)
                     result_path(args, algo).write_text(json.dumps(results[algo], indent=1) + "\n")
                     print(f"written: {result_path(args, algo)}")
         there = {algo: path for algo in BENCHES if (path := result_path(args, algo)).exists()}
         if args.tables and not there:
-            raise BenchmarkFailed(f"{result_path(args, args.algo[0])}: not there; run python -m benchmarks.speed")
+            raise BenchmarkFailed(f"{result_path(args, args.only[0])}: not there; run python -m benchmarks.speed")
         everything = {algo: json.loads(path.read_text()) for algo, path in there.items()}
     except BenchmarkFailed as error:
         print(f"benchmarks.speed: {error}", file=sys.stderr)
         return 2
     for algo, result in (results or everything).items():
-        print(f"\n{algo.upper()}. {caption(result)}\n\n{table(result)}\n")
+        print(f"\n{heading(algo)}. {caption(result)}\n\n{table(result)}\n")
     if args.quick:
         return 0
     for page in rewrite(PAGES, everything) if args.output == RESULTS else ():

@@ -168,15 +168,17 @@ def _number(value):
 
 def test_every_peer_has_an_experiment_and_a_number_of_environments():
     assert set(sb3.NUM_ENVS) == set(sb3.HYPERPARAMETERS) >= set(sb3.FALLING)
-    for algo, bench in speed.BENCHES.items():
+    for word, bench in speed.BENCHES.items():
+        algo = word.partition("_")[0]
         for plan in bench.plans:
             for side in plan.sides:
-                kind, _, name = side.partition("_")
+                kind, name, members, workers = speed.parts(side)
                 assert speed.title(algo, side)
                 if kind == "sb3":
                     assert (algo, name) in sb3.HYPERPARAMETERS
                 elif kind == "rlx" and name != "own":
                     assert (CONF / "experiment" / f"bench_{algo}_{name}.yaml").exists()
+                assert not workers or (bench.cores > 1 and name in speed.WORKERS)
         sides = {side for plan in bench.plans for side in plan.sides}
         assert {side for it in bench.comparisons for side in (it.ours, it.theirs)} == sides
 
@@ -190,8 +192,8 @@ def test_ppo_and_its_peer_have_the_same_hyper_parameters(name):
     assert mine["num_epochs"] == theirs["n_epochs"]
     assert math.isclose(mine["vf_coef"] / 2, theirs["vf_coef"])  # theirs is of (V - R)^2, ours of half of it
     assert mine["clip_vloss"] == (theirs["clip_range_vf"] or 0)
-    assert mine["anneal_lr"] == ("learning_rate" in sb3.FALLING["ppo", name])
-    assert mine["anneal_clip"] == ("clip_range" in sb3.FALLING["ppo", name])
+    assert mine["anneal_lr"] == ("learning_rate" in sb3.FALLING.get(("ppo", name), ()))
+    assert mine["anneal_clip"] == ("clip_range" in sb3.FALLING.get(("ppo", name), ()))
     assert mine["objective"] == "clip" and mine["adam_eps"] == 1e-5 and not mine["target_kl"]
     same = ["gamma", "gae_lambda", "ent_coef", "max_grad_norm", "normalize_advantage"]
     assert {key: mine[key] for key in same} == {key: theirs[key] for key in same}
@@ -218,9 +220,10 @@ def check_dqn(mine, model, hidden):
     assert (model["hidden"], model["activation"], model["orthogonal_init"]) == (hidden, "relu", False)
 
 
-def test_dqn_and_stable_baselines3_have_the_same_hyper_parameters():
-    mine, theirs = ours("dqn", "zoo"), sb3.HYPERPARAMETERS["dqn", "zoo"]
-    check_dqn(mine, ours("dqn", "zoo", "model"), theirs["policy_kwargs"]["net_arch"])
+@pytest.mark.parametrize("name", ["zoo", "huber"])
+def test_dqn_and_stable_baselines3_have_the_same_hyper_parameters(name):
+    mine, theirs = ours("dqn", name), sb3.HYPERPARAMETERS["dqn", name]
+    check_dqn(mine, ours("dqn", name, "model"), theirs["policy_kwargs"]["net_arch"])
     names = {
         "lr": "learning_rate", "epsilon": "exploration_initial_eps", "final_epsilon": "exploration_final_eps",
         "target_update_every": "target_update_interval",
@@ -231,7 +234,7 @@ def test_dqn_and_stable_baselines3_have_the_same_hyper_parameters():
     ]  # fmt: skip
     for key, their_name in {**names, **dict(zip(same, same))}.items():
         assert mine[key] == theirs[their_name], key
-    assert mine["loss"] == "huber" and sb3.NUM_ENVS["dqn", "zoo"] == 1
+    assert mine["loss"] == "huber" and sb3.NUM_ENVS["dqn", name] == 1
 
 
 def test_dqn_and_cleanrl_have_the_same_hyper_parameters():
@@ -275,16 +278,37 @@ def test_the_peer_stands_on_the_defaults_of_stable_baselines3():
 
     from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 
-    for (algo, _), values in sb3.HYPERPARAMETERS.items():
+    for (algo, name), values in sb3.HYPERPARAMETERS.items():
         kind = {"ppo": PPO, "a2c": A2C, "dqn": DQN, "sac": SAC, "td3": TD3}[algo]
         known = inspect.signature(kind.__init__).parameters
         assert set(values) <= set(known)
-        if algo in ("a2c", "sac", "td3"):
+        if algo in ("a2c", "sac", "td3") or name == "halfcheetah":
             values = {key: value for key, value in values.items() if key != "policy_kwargs"}
             assert all(known[key].default == value for key, value in values.items())
         if algo == "dqn":
             for key in ("max_grad_norm", "tau", "exploration_initial_eps", "gamma"):
                 assert known[key].default == values[key]
+        if name == "lunarlander":
+            for key in ("max_grad_norm", "learning_rate", "clip_range"):
+                assert known[key].default == values[key]
+
+
+@pytest.mark.parametrize("name", ["lunarlander", "halfcheetah"])
+def test_other_environments_are_compared_on_the_same_one(name):
+    mine = yaml.safe_load((CONF / "experiment" / f"bench_ppo_{name}.yaml").read_text())
+    place = next(default["override /env"] for default in mine["defaults"] if "override /env" in default)
+    assert yaml.safe_load((CONF / "env" / f"{place}.yaml").read_text())["id"] == sb3.ENVIRONMENTS["ppo", name]
+    normalized = [mine.get("env", {}).get(f"normalize_{what}", False) for what in ("obs", "reward")]
+    assert normalized == 2 * [("ppo", name) in sb3.NORMALIZED]
+    assert ours("ppo", name, "model")["hidden"] == [64, 64]  # MlpPolicy
+    for side in speed.WORKERS:  # the same rollout from more environments
+        words = dict(word.split("=") for word in speed.WORKERS[side][0].split())
+        assert set(words) <= {"algo.num_envs", "algo.num_steps"}
+        if words:
+            theirs = int(speed.WORKERS[side][1][1])
+            count, steps = int(words["algo.num_envs"]), int(words["algo.num_steps"])
+            here = ours("ppo", side)
+            assert theirs == count and count * steps == here["num_envs"] * here["num_steps"]
 
 
 def test_the_commands_of_both_sides_name_steps_seed_and_place(tmp_path):
@@ -293,6 +317,11 @@ def test_the_commands_of_both_sides_name_steps_seed_and_place(tmp_path):
         side: " ".join(peers.command(side, 5, 7, tmp_path)) for side in ("rlx_zoo", "rlx_own", "sb3_zoo", "cleanrl")
     }
     assert line["rlx_zoo"] == f"rlx train experiment=bench_dqn_zoo total_steps=5 seed=7 runs_dir={tmp_path}"
+    many, apart = (peers.command(f"rlx_{name}", 5, 7, tmp_path) for name in ("zoo_x16", "lunarlander_workers"))
+    assert many[1:5] == ["train", "-m", "experiment=bench_dqn_zoo", "total_steps=5"] and "seed=range(7,23)" in many
+    assert "env.backend=async" in apart
+    assert peers.command("sb3_halfcheetah_workers", 5, 7, tmp_path)[-3:] == ["--workers", "--environments", "4"]
+    assert peers.command("purejaxrl_zoo_x16", 5, 7, tmp_path)[-2:] == ["--members", "16"]
     assert line["rlx_own"].startswith("rlx train algo=dqn env=cartpole total_steps=5 seed=7")
     assert line["sb3_zoo"] == f"python {speed.SB3} dqn zoo --total-steps 5 --log-dir {tmp_path} --seed 7"
     assert line["cleanrl"].startswith("theirs ") and "cleanrl/dqn.py --total-timesteps 5" in line["cleanrl"]
@@ -322,7 +351,7 @@ def test_the_tables_are_made_again_from_the_files_there_are(tmp_path, capsys):
     assert speed.main(["--tables", "--output", str(tmp_path)]) == 0
     assert "PPO. Measured" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        speed.main(["--algo", "ppo,grpo"])
+        speed.main(["--only", "ppo,grpo"])
 
 
 # -- the learning tables ---------------------------------------------------------------------------------------

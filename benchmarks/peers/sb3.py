@@ -1,10 +1,11 @@
-"""Stable-Baselines3 on CartPole-v1 (SAC, TD3: Pendulum-v1), as its users run it: Monitor and TensorBoard, nothing else.
+"""Stable-Baselines3 on CartPole-v1 (or ENVIRONMENTS), as its users run it: Monitor and TensorBoard, nothing else.
 
     python benchmarks/peers/sb3.py ppo zoo --total-steps 100000 --seed 1 --log-dir DIR
 
 `zoo` are RL-Baselines3-Zoo's hyper-parameters (hyperparams/ppo.yml, a2c.yml, dqn.yml; CartPole-v1), `cleanrl` the
-defaults of CleanRL's ppo.py, `defaults` those of Stable-Baselines3. They are the same as those of
-conf/experiment/bench_*.yaml; tests/test_benchmarks.py compares. No checkpoint and no evaluation: rlx
+defaults of CleanRL's ppo.py, `huber` those of its dqn.py but for the loss, `lunarlander` and `halfcheetah` are those of
+RL-Baselines3-Zoo and Stable-Baselines3 there, `defaults` those of Stable-Baselines3. They are the
+same as those of conf/experiment/bench_*.yaml; tests/test_benchmarks.py compares. No checkpoint and no evaluation: rlx
 writes checkpoints in the runs it is compared with.
 """
 
@@ -15,10 +16,14 @@ import importlib
 from typing import Any
 
 NUM_ENVS = {
-    ("ppo", "zoo"): 8, ("ppo", "cleanrl"): 4, ("a2c", "zoo"): 8, ("dqn", "zoo"): 1, ("sac", "defaults"): 1,
-    ("td3", "defaults"): 1,
+    ("ppo", "zoo"): 8, ("ppo", "cleanrl"): 4, ("ppo", "lunarlander"): 16, ("ppo", "halfcheetah"): 1, ("a2c", "zoo"): 8,
+    ("dqn", "zoo"): 1, ("dqn", "huber"): 1, ("sac", "defaults"): 1, ("td3", "defaults"): 1,
 }  # fmt: skip
-PENDULUM = ("sac", "td3")
+ENVIRONMENTS = {  # CartPole-v1 elsewhere
+    ("sac", "defaults"): "Pendulum-v1", ("td3", "defaults"): "Pendulum-v1", ("ppo", "lunarlander"): "LunarLander-v3",
+    ("ppo", "halfcheetah"): "HalfCheetah-v5",
+}  # fmt: skip
+NORMALIZED = (("ppo", "halfcheetah"),)  # observations and rewards, by VecNormalize
 HYPERPARAMETERS: dict[tuple[str, str], dict[str, Any]] = {
     ("ppo", "zoo"): {
         "n_steps": 32,
@@ -45,6 +50,34 @@ HYPERPARAMETERS: dict[tuple[str, str], dict[str, Any]] = {
         "clip_range_vf": 0.2,  # the clipped square alone, where CleanRL takes the larger of the two
         "ent_coef": 0.01,
         "vf_coef": 0.25,  # of the plain mean square: CleanRL's .5 of half of it
+        "max_grad_norm": 0.5,
+        "normalize_advantage": True,
+    },
+    ("ppo", "lunarlander"): {  # RL-Baselines3-Zoo's; max_grad_norm, learning rate and clip range are the defaults
+        "n_steps": 1024,
+        "batch_size": 64,
+        "n_epochs": 4,
+        "gamma": 0.999,
+        "gae_lambda": 0.98,
+        "learning_rate": 3e-4,
+        "clip_range": 0.2,
+        "clip_range_vf": None,
+        "ent_coef": 0.01,
+        "vf_coef": 0.5,
+        "max_grad_norm": 0.5,
+        "normalize_advantage": True,
+    },
+    ("ppo", "halfcheetah"): {  # the defaults of Stable-Baselines3
+        "n_steps": 2048,
+        "batch_size": 64,
+        "n_epochs": 10,
+        "gamma": 0.99,
+        "gae_lambda": 0.95,
+        "learning_rate": 3e-4,
+        "clip_range": 0.2,
+        "clip_range_vf": None,
+        "ent_coef": 0.0,
+        "vf_coef": 0.5,
         "max_grad_norm": 0.5,
         "normalize_advantage": True,
     },
@@ -75,6 +108,22 @@ HYPERPARAMETERS: dict[tuple[str, str], dict[str, Any]] = {
         "max_grad_norm": 10,
         "tau": 1.0,
         "policy_kwargs": {"net_arch": [256, 256]},
+    },
+    ("dqn", "huber"): {  # CleanRL's; the loss (Huber's) and max_grad_norm are those of Stable-Baselines3
+        "learning_rate": 2.5e-4,
+        "batch_size": 128,
+        "buffer_size": 10_000,
+        "learning_starts": 10_000,
+        "gamma": 0.99,
+        "target_update_interval": 500,
+        "train_freq": 10,
+        "gradient_steps": 1,
+        "exploration_fraction": 0.5,
+        "exploration_initial_eps": 1.0,
+        "exploration_final_eps": 0.05,
+        "max_grad_norm": 10,
+        "tau": 1.0,
+        "policy_kwargs": {"net_arch": [120, 84]},
     },
     ("sac", "defaults"): {
         "learning_rate": 3e-4,
@@ -119,6 +168,8 @@ def main() -> None:
     parser.add_argument("--total-steps", type=int, required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--log-dir", required=True)
+    parser.add_argument("--workers", action="store_true", help="a process for each environment (SubprocVecEnv)")
+    parser.add_argument("--environments", type=int, help="that many, for the same steps in a rollout")
     parser.add_argument("--sbx", action="store_true", help="SBX instead: the same library's algorithms in JAX")
     args = parser.parse_args()
     chosen = (args.algorithm, args.hyperparameters)
@@ -127,12 +178,18 @@ def main() -> None:
 
     library = importlib.import_module("sbx" if args.sbx else "stable_baselines3")
     from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 
-    values = dict(HYPERPARAMETERS[chosen])
+    values, count = dict(HYPERPARAMETERS[chosen]), args.environments or NUM_ENVS[chosen]
+    if args.environments:
+        values["n_steps"] = values["n_steps"] * NUM_ENVS[chosen] // count
     for key in FALLING.get(chosen, ()):
         values[key] = linear(values[key])
-    env_id = "Pendulum-v1" if args.algorithm in PENDULUM else "CartPole-v1"
-    envs = make_vec_env(env_id, n_envs=NUM_ENVS[chosen], seed=args.seed)  # a DummyVecEnv; each in a Monitor
+    env_id = ENVIRONMENTS.get(chosen, "CartPole-v1")
+    kind = SubprocVecEnv if args.workers else None  # None: a DummyVecEnv; each environment in a Monitor
+    envs = make_vec_env(env_id, n_envs=count, seed=args.seed, vec_env_cls=kind)
+    if chosen in NORMALIZED:
+        envs = VecNormalize(envs, gamma=values["gamma"])
     algorithm = getattr(library, args.algorithm.upper())
     device = {} if args.sbx else {"device": "cpu"}
     model = algorithm("MlpPolicy", envs, seed=args.seed, **device, tensorboard_log=args.log_dir, verbose=0, **values)

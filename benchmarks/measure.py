@@ -61,6 +61,7 @@ def run(command: Sequence[str], log: Path, cwd: Path, more: Mapping[str, str] | 
     Raises BenchmarkFailed with the last line it wrote. Its output goes to `log`; `more` joins its environment.
     """
     env = {**os.environ, **dict.fromkeys(THREADS, "1"), "CUDA_VISIBLE_DEVICES": "", **(more or {})}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # as for everyone, modules are compiled once
     began = time.perf_counter()
     with open(log, "wb") as file:
         process = subprocess.Popen(

@@ -255,7 +255,8 @@ def _rsub(out: Tensor, x: Tensor, other: Any, *rest: Any) -> Lowered:
 
 
 def _cast(out: Tensor, x: Tensor, **_: Any) -> Lowered:
-    return _operation("copy", out, x) if _plain(out, x) and out.dtype == torch.float32 else None
+    known = _plain(out, x) or x.dtype == torch.int64
+    return _operation("copy", out, x) if known and out.dtype == torch.float32 else None
 
 
 UNARY = "abs exp expm1 log neg relu sigmoid silu sqrt tanh"
@@ -283,8 +284,8 @@ LOWER: dict[str, Callable] = {
     "aten._to_copy.default": _cast,
     "aten.clone.default": _cast,
     "aten.bitwise_not.default": _flags("not"),
-    "aten.bitwise_or.Tensor": _flags("or"),
-    "aten.bitwise_and.Tensor": _flags("and"),
+    **{f"aten.{name}.Tensor": _flags("or") for name in ("bitwise_or", "__or__")},
+    **{f"aten.{name}.Tensor": _flags("and") for name in ("bitwise_and", "__and__")},
     "aten.logical_and.default": _flags("and"),
     "aten.logical_and_.default": _flags("and", inplace=True),
     "aten.mm.default": _mm,

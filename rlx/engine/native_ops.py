@@ -127,8 +127,7 @@ def _written_in_place(program: Program) -> list[Operation]:
             made[operation.out.data_ptr()] = index
     kept: list[Operation | None] = [*operations]
     for index, operation in enumerate(operations):
-        source = operation.operands[0]
-        if operation.name != "copy" or not isinstance(source, Tensor):
+        if operation.name != "copy" or not isinstance(source := operation.operands[0], Tensor):
             continue
         maker = made.get(source.data_ptr())
         if maker is None or maker > index or used[storage(source)] != 1 or storage(operation.out) in used:

@@ -9,8 +9,9 @@ in bookkeeping. A `Tape` removes the bookkeeping and leaves the function as it w
    parameters, a temperature, a buffer, a numpy array. Constant is only what the recording made from numbers alone.
 2. *Replay.* The recorded tensors are the work space: the same operations run again over the same memory, as a `Program`
    of typed operations (see `lowering`) that reads parameters and inputs where they live. With `kernels` it is one call
-   of their interpreter; without, or for an operation that has none, one straight-line Python function of numpy calls
-   (ATen `out=` calls where numpy has no such operation).
+   of their interpreter, what they do not have recorded as simpler operations (see `simpler`); without, or where one
+   remains that has none, one straight-line Python function of numpy calls (ATen `out=` calls where numpy has no such
+   operation).
 3. *Check.* Calls 1, 2, 10, 100 and every 1,000th run both ways (see `trust`); values and gradients must agree, or the
    tape is thrown away, a notice says so, and ordinary torch is used from then on.
 
@@ -22,7 +23,8 @@ a tensor bound anew (`self.scale = 2 * self.scale`) is not seen either (`self.sc
 those. The Python of a function runs when it is recorded and checked, not in every call: it must not count its calls.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -37,6 +39,7 @@ from rlx.engine.lowering import lower
 from rlx.engine.native_ops import Table, Unsupported
 from rlx.engine.numpy_ops import Source
 from rlx.engine.program import Operation, Program, storage, tensors
+from rlx.engine.simpler import simpler
 from rlx.engine.trust import Calls, Engine, Trust, disagreement, distance
 
 Function = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
@@ -53,10 +56,11 @@ class Untapeable(Exception):
 
 class _Recorder(TorchDispatchMode):
     """Runs every operation and notes it: `calls`, and in `made` the memory that they made. Raises Untapeable before one
-    that a replay could not repeat."""
+    that a replay could not repeat. With `simply`, `simplified` counts those that were run as simpler ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, simply: bool) -> None:
         super().__init__()
+        self.simply, self.simplified = simply, 0
         self.calls: list[tuple[Any, tuple, dict, Any]] = []  # keeps the tensors: no address is used twice
         self.made: set[int] = set()
 
@@ -67,6 +71,12 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
         self._refuse(func, args, kwargs)
+        if self.simply and (rule := simpler(func)):
+            with self:
+                out = rule(*args, **kwargs)
+            if out is not NotImplemented:
+                self.simplified += 1
+                return out
         read = {storage(tensor) for tensor in _arguments(args, kwargs)}
         out = func(*args, **kwargs)
         self.calls.append((func, args, kwargs, out))
@@ -128,7 +138,26 @@ class Tape:
         kernels: Kernels | None = None,
     ) -> None:
         self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
-        with _Recorder() as recorder:
+        recorder = _Recorder(simply=kernels is not None)
+        try:
+            self._record(function, recorder, params, grads, kernels)
+        except Untapeable:
+            if not recorder.simplified:
+                raise
+            self.table = None
+        if recorder.simplified and self.table is None:  # in vain: the fewer operations the better
+            self._record(function, _Recorder(simply=False), params, grads, kernels)
+        self.replay = self.table.replay if self.table else Source(self.program).compile()
+
+    def _record(
+        self,
+        function: Function,
+        recorder: _Recorder,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        kernels: Kernels | None,
+    ) -> None:
+        with recorder, _unvalidated():
             outputs, derived = _evaluate(function, self.inputs, params)
         for first, second in zip((*outputs, *derived), sum(_evaluate(function, self.inputs, params), ()), strict=True):
             if first is not None and second is not None and distance(first, second, relative=True) > 1e-5:
@@ -146,12 +175,19 @@ class Tape:
         for func, *trees in _live(recorder.calls, recorder.made):
             lower(self.program, func, *(_detached(tree) for tree in trees))
         for grad, value in zip(grads, derived, strict=True):
-            if value is None:
-                grad.zero_()
-            else:
-                self.program.append(Operation("copy", (grad,), (value.detach(),)))
+            self.program.append(Operation("copy", (grad,), (0.0 if value is None else value.detach(),)))
         self.table = _table(self.program, kernels)
-        self.replay = self.table.replay if self.table else Source(self.program).compile()
+
+
+@contextmanager
+def _unvalidated() -> Iterator[None]:
+    """Distributions look at the values they are made of, which a replay would not; the check against torch does."""
+    before = torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(before)
 
 
 def _table(program: Program, kernels: Kernels | None) -> Table | None:

@@ -55,6 +55,17 @@ def test_thirty_steps_equal_torch_optim_adam_and_clip_grad_norm(engine: str, max
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)  # float32, 30 steps of other kernels
 
 
+@pytest.mark.parametrize("engine", ["auto", "tape"])
+def test_a_parameter_that_the_loss_does_not_use_has_no_gradient_and_stays(engine: str) -> None:
+    model, batch = nn.ModuleDict({"used": make(), "other": make(1)}), data()
+    before = [param.detach().clone() for param in model["other"].parameters()]
+    learner = Learner(model, loss_of(model["used"]), engine=engine)
+    for _ in range(12):
+        learner.step(batch, None, 1e-2, weight=1.0)
+    assert not learner.notice and learner.engine != "torch"
+    assert all(map(torch.equal, model["other"].parameters(), before))
+
+
 def test_a_hyper_parameter_is_read_anew_in_every_step() -> None:
     model, batch = make(), data()
     learner = Learner(model, loss_of(model), engine="tape")

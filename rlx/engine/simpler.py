@@ -1,6 +1,7 @@
 """ATen operations that have no kernel, in terms of those that have one: what `Tape` records in their place.
 
-Most are torch's own decompositions. `RULES` has those that torch gives no kernel-sized parts, or none at all.
+The first choice is `RULES`: torch's own decompositions import sympy (half a second, 34 MB), and some end in parts that
+have no kernel. They serve for the others.
 """
 
 import math
@@ -15,11 +16,21 @@ from rlx.engine.lowering import LOWER
 
 aten: Any = torch.ops.aten
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+LIKE = {
+    "ones_like", "zeros_like", "empty_like", "full_like", "new_zeros", "new_ones", "new_empty", "new_empty_strided",
+    "new_full",
+}  # fmt: skip
+
+
+def is_factory(func: Any) -> bool:
+    """Whether it reads shapes only: what it makes is constant."""
+    tensors = any("Tensor" in str(argument.type) for argument in func._schema.arguments)
+    return not tensors or func.overloadpacket._qualified_op_name.split("::")[1] in LIKE
 
 
 def simpler(func: Any) -> Callable | None:
     """What computes the same from simpler operations; None where it is to be recorded as it is."""
-    if str(func) in LOWER:
+    if str(func) in LOWER or is_factory(func):
         return None
     found = RULES.get(func) or decomposition_table.get(func)
     if found is None and func.has_kernel_for_dispatch_key(COMPOSITE):
@@ -32,7 +43,7 @@ def sign(x: Tensor) -> Tensor:
 
 
 def log1p(x: Tensor) -> Tensor:
-    """log(1 + x), with what 1 + x has lost of a small x (Higham, Accuracy and Stability, problem 1.5)."""
+    """log(1 + x), with what 1 + x has lost of a small x (Goldberg 1991, theorem 4)."""
     whole = 1 + x
     return torch.where(whole == 1, x, whole.log() * x / torch.where(whole == 1, 1.0, whole - 1))
 
@@ -49,6 +60,66 @@ def log_sigmoid_backward(grad: Tensor, x: Tensor, _buffer: Tensor) -> Tensor:
     return grad * torch.sigmoid(-x)
 
 
+def loss(each: Callable, slope: Callable) -> tuple[Callable, Callable]:
+    """The mean (1), the sum (2) or all (0) of a function of x - y, and the gradient."""
+
+    def forward(x: Tensor, y: Tensor, reduction: int = 1, *scale: float) -> Tensor:
+        values = each(x - y, *scale)
+        return values if reduction == 0 else values.mean() if reduction == 1 else values.sum()
+
+    def backward(grad: Tensor, x: Tensor, y: Tensor, reduction: int, *scale: float) -> Tensor:
+        gradient = slope(x - y, *scale) * grad
+        return gradient / gradient.numel() if reduction == 1 else gradient
+
+    return forward, backward
+
+
+def smooth(d: Tensor, beta: float = 1.0) -> Tensor:
+    return torch.where(d.abs() < beta, d.square() * (0.5 / beta), d.abs() - 0.5 * beta) if beta else d.abs()
+
+
+def smooth_slope(d: Tensor, beta: float = 1.0) -> Tensor:
+    return (d / beta).clamp(-1.0, 1.0) if beta else sign(d)
+
+
+def huber(d: Tensor, delta: float = 1.0) -> Tensor:
+    return torch.where(d.abs() <= delta, 0.5 * d.square(), delta * (d.abs() - 0.5 * delta))
+
+
+mse, mse_backward = loss(torch.square, lambda d: 2 * d)
+smooth_l1, smooth_l1_backward = loss(smooth, smooth_slope)
+huber_loss, huber_backward = loss(huber, lambda d, delta=1.0: d.clamp(-delta, delta))
+
+
+def softmax(x: Tensor, dim: int, _half: bool) -> Tensor:
+    powers = (x - x.amax(dim, True)).exp()
+    return powers / powers.sum(dim, True)
+
+
+def softmax_backward(grad: Tensor, y: Tensor, dim: int, _dtype: Any) -> Tensor:
+    return y * (grad - (grad * y).sum(dim, True))
+
+
+def logsumexp(x: Tensor, dims: Any, keepdim: bool = False) -> Tensor:
+    largest = x.amax(dims, True)
+    largest = torch.where(largest.abs() == math.inf, 0.0, largest)
+    total = (x - largest).exp().sum(dims, keepdim=True).log() + largest
+    return total if keepdim else total.squeeze(dims)
+
+
+def silu_backward(grad: Tensor, x: Tensor) -> Tensor:
+    share = torch.sigmoid(x)
+    return grad * share * (1 + x * (1 - share))
+
+
+def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
+    return torch.where(x > 0, x, x * slope)
+
+
+def leaky_relu_backward(grad: Tensor, x: Tensor, slope: float, _of_result: bool) -> Tensor:
+    return torch.where(x > 0, grad, grad * slope)
+
+
 def extreme(factor: int) -> Callable:
     """max(x, dim) and min(x, dim): values and where they are."""
 
@@ -62,9 +133,9 @@ def extreme(factor: int) -> Callable:
 
 def scatter(x: Tensor, dim: int, index: Tensor, source: Any) -> Tensor:
     """One element of each row: so the gradient of max, min and median goes back."""
-    if not x.dim() or index.shape[dim] != 1:
-        return NotImplemented
     source = source if isinstance(source, Tensor) else torch.full(index.shape, source)
+    if not x.dim() or index.shape[dim] != 1 or source.shape != index.shape or x.dtype != torch.float32:
+        return NotImplemented
     there = torch.zeros_like(x).scatter_add(dim, index, torch.ones_like(source))
     return torch.where(there > 0, torch.zeros_like(x).scatter_add(dim, index, source), x)
 
@@ -117,6 +188,18 @@ def nll_loss_backward(
 
 
 RULES: dict[Any, Callable] = {
+    aten.mse_loss.default: mse,
+    aten.mse_loss_backward.default: mse_backward,
+    aten.smooth_l1_loss.default: smooth_l1,
+    aten.smooth_l1_loss_backward.default: smooth_l1_backward,
+    aten.huber_loss.default: huber_loss,
+    aten.huber_loss_backward.default: huber_backward,
+    aten._softmax.default: softmax,
+    aten._softmax_backward_data.default: softmax_backward,
+    aten.logsumexp.default: logsumexp,
+    aten.silu_backward.default: silu_backward,
+    aten.leaky_relu.default: leaky_relu,
+    aten.leaky_relu_backward.default: leaky_relu_backward,
     aten.sign.default: sign,
     aten.sgn.default: sign,
     aten.log1p.default: log1p,

@@ -39,15 +39,10 @@ from rlx.engine.lowering import lower
 from rlx.engine.native_ops import Table, Unsupported
 from rlx.engine.numpy_ops import Source
 from rlx.engine.program import Operation, Program, storage, tensors
-from rlx.engine.simpler import simpler
+from rlx.engine.simpler import is_factory, simpler
 from rlx.engine.trust import Calls, Engine, Trust, disagreement, distance
 
 Function = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
-
-FACTORIES = {
-    "ones_like", "zeros_like", "empty_like", "full_like", "new_zeros", "new_ones", "new_empty", "new_empty_strided",
-    "new_full",
-}  # fmt: skip
 
 
 class Untapeable(Exception):
@@ -215,8 +210,7 @@ def _live(calls: list, made: set[int]) -> list:
     while True:  # to a fixed point: an in-place update late in the tape makes an early constant live
         before = len(live), len(changing)
         for index, (func, args, kwargs, out) in enumerate(calls):
-            constant = func.overloadpacket._qualified_op_name.split("::")[1] in FACTORIES  # reads shapes only
-            touched = [] if constant else [storage(t) for t in _arguments(args, kwargs)]
+            touched = [] if is_factory(func) else [storage(t) for t in _arguments(args, kwargs)]
             written = [storage(t) for t in [*tensors(out), *_written(func, args, kwargs)]]
             if any(s in changing for s in touched) or (not func.is_view and any(s in changing for s in written)):
                 changing.update(written)

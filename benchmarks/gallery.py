@@ -85,7 +85,7 @@ def page(record: Record) -> str:
         "",
         "An episode of each run's policy, as `rlx play latest --gif film.gif` writes it, and what the agent",
     ]
-    lines += ["agent thinks of states, as `rlx draw latest` does. Made by `make gallery`.", ""]
+    lines += ["thinks of the states, as `rlx draw latest` does. Made by `make gallery`.", ""]
     for name in (name for name in RUNS if name in record):
         one = record[name]
         lines += [f"## {name.replace('_', ' ')}", "", "```sh", one["command"], "```", "", RUNS[name][1], ""]

@@ -152,11 +152,16 @@ def versions(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+RUNS = ("rlx", "conf", "benchmarks", "pyproject.toml")  # what is measured; the tables of the last measurement are not
+
+
 def commit() -> str:
-    """The commit that was measured; -dirty where files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    """The commit that was measured; -dirty where what runs differs from it."""
+    name, changed = (
+        subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        for words in (("describe", "--always", "--abbrev=10"), ("status", "--porcelain", "--", *RUNS))
+    )
+    return f"{name}-dirty" if name and changed else name or "unknown"
 
 
 def versions_of(python: str, names: Sequence[str]) -> Mapping[str, str]:

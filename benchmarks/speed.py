@@ -99,7 +99,7 @@ BENCHES = {
     "dqn": Bench(
         (
             Plan(("rlx_zoo", "sb3_zoo"), 50_000),
-            # learning starts at 10,000; by 500,000, CleanRL's own budget, all of them have learnt
+            # learning starts at 10,000; by 500,000, CleanRL's budget, it has learnt with CleanRL's loss on both sides
             Plan(("rlx_cleanrl", "cleanrl"), 500_000, short=12_288, long=True),
             Plan(("rlx_huber", "sb3_huber"), 500_000, short=12_288, long=True),
         ),

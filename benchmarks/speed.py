@@ -361,6 +361,9 @@ def short_table(results: dict[str, dict[str, Any]]) -> str:
             seconds = [f"{steps / whole[side]['median']:.1f} s" for side in ("rlx", "peer")]
             ratios = [f"{row['ratio']['median']:.1f} x" for row in (whole, alone)]
             work = f"{heading(algo)}, {steps:,} steps, {comparison['title']}"
+            learnt = (comparison["steps_to_475"]["ratio"] or {}).get("median", 1.0)
+            if comparison["same_hyperparameters"] and learnt < 1 / GATE:
+                work += f" ({1 / learnt:.1f} times its steps to a return of 475 in these {comparison['rounds']} seeds)"
             lines.append(f"| {' | '.join([work, *seconds, *ratios])} |")
     return "\n".join(lines)
 

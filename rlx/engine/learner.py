@@ -79,7 +79,7 @@ class Learner:
 
     @property
     def engine(self) -> str:
-        return self._trust.engine
+        return self._trust.described
 
     @property
     def num_steps(self) -> int:
@@ -169,6 +169,7 @@ class Learner:
             return None
         if len(self._tapes) == self.MOST_TAPES:
             del self._tapes[next(iter(self._tapes))]
+        self._trust.lacks(recorded.lacking)
         tape = _Arrays(recorded, self._names, self._row_names, self._trust.calls(str(rows)))
         if recorded.table and (update := self._native_update()):
             tape.step = Step(update, recorded.table, recorded.inputs, rows)

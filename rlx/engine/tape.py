@@ -119,7 +119,8 @@ class Tape:
     `function(inputs)` gives a tuple of tensors. `replay()` computes `outputs` anew from what is in `inputs` by then;
     with `params` (the first output must be a 0-dim loss) it also writes d loss / d params into `grads`, tensors
     shaped like the parameters. `program.text` is the replay as text: a line an operation, with memory named after the
-    input, or the operation, that it was made for. `others` are the parameters read that are none of `params`.
+    input, or the operation, that it was made for. `others` are the parameters read that are none of `params`, `lacking`
+    what has no kernel, where that is why there is no `table`.
 
     Raises Untapeable where a replay could differ from the function.
     """
@@ -133,13 +134,14 @@ class Tape:
         kernels: Kernels | None = None,
     ) -> None:
         self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
+        self.table: Table | None = None
+        self.lacking = ""
         recorder = _Recorder(simply=kernels is not None)
         try:
             self._record(function, recorder, params, grads, kernels)
         except Untapeable:
             if not recorder.simplified:
                 raise
-            self.table = None
         if recorder.simplified and self.table is None:  # in vain: the fewer operations the better
             self._record(function, _Recorder(simply=False), params, grads, kernels)
         self.replay = self.table.replay if self.table else Source(self.program).compile()
@@ -171,7 +173,10 @@ class Tape:
             lower(self.program, func, *(_detached(tree) for tree in trees))
         for grad, value in zip(grads, derived, strict=True):
             self.program.append(Operation("copy", (grad,), (0.0 if value is None else value.detach(),)))
-        self.table = _table(self.program, kernels)
+        try:
+            self.table = Table(self.program, kernels) if kernels else None
+        except Unsupported as operation:
+            self.lacking = self.lacking or str(operation)
 
 
 @contextmanager
@@ -183,14 +188,6 @@ def _unvalidated() -> Iterator[None]:
         yield
     finally:
         torch.distributions.Distribution.set_default_validate_args(before)
-
-
-def _table(program: Program, kernels: Kernels | None) -> Table | None:
-    """For the kernels, where there are some for all operations."""
-    try:
-        return Table(program, kernels) if kernels else None
-    except Unsupported:
-        return None
 
 
 def _evaluate(
@@ -254,7 +251,7 @@ class Forward:
 
     @property
     def engine(self) -> str:
-        return self._trust.engine
+        return self._trust.described
 
     @property
     def kernels(self) -> Kernels | None:
@@ -323,6 +320,7 @@ class Forward:
             self._tapes.clear()
             self._trust.refuses(str(error))
             return None
+        self._trust.lacks(tape.lacking)
         self._calls[key] = self._trust.calls(" ".join("x".join(map(str, shape)) or "1" for shape in key))
         return tape
 

@@ -73,11 +73,22 @@ class Trust:
         if wanted and self.kernels is None:
             self.notice = f"numpy instead of the native kernels: {kernels.problem()}"
         self._calls: dict[str, Calls] = {}
+        self._lacking: set[str] = set()
 
     @property
     def engine(self) -> str:
         """What runs the function: the identity of the kernels, numpy's "tape", or "torch"."""
         return self.kernels.identity if self.kernels else NUMPY if self.taping else "torch"
+
+    @property
+    def described(self) -> str:
+        """The engine, and which operations have no kernel and keep a function to numpy."""
+        lacking = ", ".join(sorted(self._lacking)) if self.kernels else ""
+        return f"{self.engine}; numpy for: {lacking}" if lacking else self.engine
+
+    def lacks(self, operation: str) -> None:
+        """There is no kernel for one of a function ("": there are for all)."""
+        self._lacking |= {operation} - {""}
 
     @property
     def tolerance(self) -> float:

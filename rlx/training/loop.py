@@ -262,14 +262,16 @@ class Loop:
 
     def _loaded(self) -> None:
         """Record the code that came with the first step, and what computes."""
-        engines = {name: thing.engine for name, thing in self.run.tracked.items() if hasattr(thing, "engine")}
         self.files.check()
         with contextlib.suppress(OSError):  # a full disk stops the run where it loses something
-            if engines:
-                provenance.update(self.path, engine=engines)
+            self._engines()
             code_record.refresh(
                 self.path, layout.read_config(self.path), self.world.packages(self.cfg), self.world.PATHS
             )
+
+    def _engines(self) -> None:
+        if engines := {name: thing.engine for name, thing in self.run.tracked.items() if hasattr(thing, "engine")}:
+            provenance.update(self.path, engine=engines)
 
     def _finish(self) -> None:
         """What the end still lacks where the algorithm, or the process after the last step, stopped early."""
@@ -281,6 +283,8 @@ class Loop:
         if self.saved != ("final", self.step):
             self._checkpoint("final", self.step)
         self._notices()
+        with contextlib.suppress(OSError):
+            self._engines()  # now of all that was recorded
 
     def _evaluate_or_owe(self, kind: str, step: int) -> None:
         """An evaluation that is stopped at once is owed: the run's own state is that of this step."""

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import distributions, nn
 
+from rlx.engine.learner import Learner
 from rlx.engine.lowering import LOWER
 from rlx.engine.simpler import RULES
 from rlx.engine.tape import Tape
@@ -131,6 +132,22 @@ def test_a_small_number_keeps_its_digits(name):
     tape.replay()
     assert tape.table is not None
     torch.testing.assert_close(tape.outputs[0], getattr(torch, name)(x), rtol=1e-6, atol=0.0)
+
+
+def test_the_engine_says_which_operation_kept_a_loss_from_the_kernels_and_a_resume_is_not_troubled_by_it():
+    net = problem()[0]
+    learner = Learner(net, lambda i: _both(F.gelu(net(i["x"])).mean()))
+    learner.step(batch(), None, 1e-3)
+    assert learner.engine == f"{KERNELS.identity}; numpy for: erf" and not learner.notice
+    net = problem()[0]
+    again = Learner(net, lambda i: _both(F.gelu(net(i["x"])).mean()))
+    again.load_state_dict(learner.state_dict())
+    again.step(batch(), None, 1e-3)
+    assert not again.notice and again.engine == learner.engine
+
+
+def _both(loss):
+    return loss, {"loss": loss}
 
 
 def test_distributions_look_at_their_values_again_after_a_recording():

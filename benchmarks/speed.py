@@ -135,6 +135,19 @@ BENCHES = {
             ),
         ),
     ),
+    **{
+        algo: Bench(
+            (Plan(("rlx_defaults", "sb3_defaults", "sbx_defaults"), 3_000, long=True),),
+            tuple(
+                Comparison(
+                    f"defaults{peer}", f"Pendulum, the defaults of Stable-Baselines3, vs {name}",
+                    "rlx_defaults", f"{peer or 'sb3'}_defaults", False,
+                )
+                for peer, name in (("", "Stable-Baselines3"), ("sbx", "SBX (XLA)"))
+            ),
+        )
+        for algo in ("sac", "td3")
+    },
     "ppo_workers": Bench(
         (
             Plan(("rlx_lunarlander_workers", "sb3_lunarlander_workers"), 98_304, short=16_384, long=True),
@@ -149,19 +162,6 @@ BENCHES = {
         ),
         cores=2,
     ),
-    **{
-        algo: Bench(
-            (Plan(("rlx_defaults", "sb3_defaults", "sbx_defaults"), 3_000, long=True),),
-            tuple(
-                Comparison(
-                    f"defaults{peer}", f"Pendulum, the defaults of Stable-Baselines3, vs {name}",
-                    "rlx_defaults", f"{peer or 'sb3'}_defaults", False,
-                )
-                for peer, name in (("", "Stable-Baselines3"), ("sbx", "SBX (XLA)"))
-            ),
-        )
-        for algo in ("sac", "td3")
-    },
 }  # fmt: skip
 
 
@@ -337,11 +337,13 @@ def _ratio(found: dict[str, Any] | None, gate: bool) -> str:
 def caption(result: dict[str, Any]) -> str:
     place, found = result["machine"], result["versions"]
     names = ("torch", "stable-baselines3", "gymnasium", "numpy")
+    pinned = place.get("pinned_to_core")
+    cores = f"{len(pinned)} cores" if isinstance(pinned, list) else "one core"
     parts = [f"{name} {found[name]}" for name in names if name in found]
     own = {name: value for name, value in result.get("cleanrl_versions", {}).items() if found.get(name) != value}
     theirs = f" (CleanRL: {', '.join(f'{name} {value}' for name, value in own.items())})" if own else ""
     return (
-        f"Measured {result['date'][:10]} at commit {result['commit']} on one core of {place['cpu']} "
+        f"Measured {result['date'][:10]} at commit {result['commit']} on {cores} of {place['cpu']} "
         f"({place['cores']} cores, load {place['load'][0]:.1f} at the start), "
         f"Python {found['python']}, {', '.join(parts)}{theirs}. "
         "Medians; ratios above 1 are in rlx's favour."

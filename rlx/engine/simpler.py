@@ -45,7 +45,8 @@ def sign(x: Tensor) -> Tensor:
 def log1p(x: Tensor) -> Tensor:
     """log(1 + x), with what 1 + x has lost of a small x (Goldberg 1991, theorem 4)."""
     whole = 1 + x
-    return torch.where(whole == 1, x, whole.log() * x / torch.where(whole == 1, 1.0, whole - 1))
+    small = torch.where(whole == 1, x, whole.log() * x / torch.where(whole == 1, 1.0, whole - 1))
+    return torch.where(x.abs() < 0.5, small, whole.log())
 
 
 def atanh(x: Tensor) -> Tensor:

@@ -128,10 +128,24 @@ def test_where_one_operation_has_no_kernel_all_are_recorded_as_they_were(loss):
 @pytest.mark.parametrize("name", ["log1p", "atanh"])
 def test_a_small_number_keeps_its_digits(name):
     x = torch.cat([torch.logspace(-30, -1, 60), -torch.logspace(-30, -1, 60), torch.tensor([0.0, 0.5, -0.5])])
-    tape = Tape(lambda i: (getattr(torch, name)(i["x"]),), {"x": x}, kernels=KERNELS)
+    check_values(getattr(torch, name), x, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["log1p", "atanh", "sign", "abs", "log_sigmoid", "leaky_relu", "logsumexp", "softmax"])
+def test_infinities_and_nan_are_those_of_torch(name):
+    function = getattr(F, name.replace("log_", "log"), None) or getattr(torch, name)
+    along = (0,) if name in ("logsumexp", "softmax") else ()
+    some = torch.tensor([math.inf, -math.inf, math.nan, 1.0, -1.0, 0.0, 1e30, -1e30, 3.0])
+    for x in (some, some[3:6], some[:1].expand(3).clone(), some[1:2].expand(3).clone(), some[5:7]):
+        check_values(lambda x: function(x, *along), x, rtol=1e-5)
+
+
+def check_values(function, x, rtol):
+    tape = Tape(lambda i: (function(i["x"]),), {"x": torch.zeros_like(x)}, kernels=KERNELS)
+    tape.inputs["x"].copy_(x)
     tape.replay()
     assert tape.table is not None
-    torch.testing.assert_close(tape.outputs[0], getattr(torch, name)(x), rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(tape.outputs[0], function(x), rtol=rtol, atol=0.0, equal_nan=True)
 
 
 def test_the_engine_says_which_operation_kept_a_loss_from_the_kernels_and_a_resume_is_not_troubled_by_it():

@@ -6,6 +6,7 @@ have no kernel. They serve for the others.
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ LIKE = {
 }  # fmt: skip
 
 
+@cache
 def is_factory(func: Any) -> bool:
     """Whether it reads shapes only: what it makes is constant."""
     tensors = any("Tensor" in str(argument.type) for argument in func._schema.arguments)
@@ -172,11 +174,14 @@ def nll_loss_forward(
     """-x[i, target[i]] of all that are not ignored; reduction: 0 none, 1 mean, 2 sum."""
     if weight is not None or x.dim() != 2:
         return NotImplemented
-    counts = target.float() != ignored
+    number = target.float()
+    counts = number != ignored
     chosen = x.gather(1, target.clamp(min=0).unsqueeze(1)).squeeze(1)
-    chosen = torch.where(target.float() < 0, math.nan, chosen)  # torch raises
+    chosen = torch.where(number < 0, math.nan, chosen)  # torch raises
     losses, total = torch.where(counts, -chosen, 0.0), counts.float().sum()
-    return (losses, losses.sum() / total, losses.sum())[reduction], total
+    if reduction == 0:
+        return losses, total
+    return losses.sum() / total if reduction == 1 else losses.sum(), total
 
 
 def nll_loss_backward(

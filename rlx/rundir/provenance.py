@@ -186,7 +186,8 @@ def update(path: Path, **changes: Any) -> Provenance:
     """Change keys of run.json; returns it as it was. Raises ConfigError where it cannot be read."""
     before = Provenance.load(path)
     before.source = {"notices": [], "resumes": [], **(before.source or {})}
-    replace(before, **changes).write(path)
+    if any(getattr(before, key) != value for key, value in changes.items()):
+        replace(before, **changes).write(path)
     return before
 
 

@@ -312,7 +312,8 @@ static void pack(const float *b, i64 row, i64 col, i64 K, i64 w, float *out, i64
                 for (i64 i = 0; i < 4; i++) out[k * ld + j + i] = from[i * col + k];
         }
     for (i64 k = 0; k < K; k++) {
-        for (i64 i = j; i < w; i++) out[k * ld + i] = b[k * row + i * col];
+        if (col == 1) memcpy(out + k * ld, b + k * row, w * sizeof(float));
+        else for (i64 i = j; i < w; i++) out[k * ld + i] = b[k * row + i * col];
         for (i64 i = w; i < ld; i++) out[k * ld + i] = 0.0f;
     }
 }
@@ -378,7 +379,8 @@ static void product(Matrix a, Matrix b, const float *bias, float *c, i64 crow, i
         const float *side = b.p + j * b.col;
         float first[TILE_COLS] = {0};
         if (bias) memcpy(first, bias + j, w * sizeof(float));
-        if (b.col != 1 || w % LANES) {
+        int apart = b.row % LANES || (uintptr_t)side % sizeof(vec); /* rows that begin within a line of the cache */
+        if (b.col != 1 || w % LANES || (apart && M >= 16 * TILE_ROWS)) {
             float *packed = FLOATS(K * vecs * LANES);
             pack(side, b.row, b.col, K, w, packed, vecs * LANES);
             side = packed, ldb = vecs * LANES;

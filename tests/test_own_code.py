@@ -72,6 +72,56 @@ def test_an_environment_of_the_folder_trains_by_module_and_by_file(words, limit,
     assert {"./my_env.py", "./my_numbers.py"} == {module["name"] for module in code["modules"]}
 
 
+DERIVED = """
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+
+class Keys(spaces.Discrete): ...
+class Levers(spaces.MultiDiscrete): ...
+class Rooms(spaces.Discrete): ...
+class Sensors(spaces.Box): ...
+class Motors(spaces.Box): ...
+
+
+class Own(gym.Env):
+    def __init__(self, observation="Sensors", action="Keys"):
+        made = {"Keys": lambda: Keys(3), "Levers": lambda: Levers([2, 3]), "Rooms": lambda: Rooms(5),
+                "Sensors": lambda: Sensors(-1, 1, (4,)), "Motors": lambda: Motors(-1, 1, (2,))}
+        self.observation_space, self.action_space = made[observation](), made[action]()
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        self.left = 10
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.left -= 1
+        return self.observation_space.sample(), float(np.sum(action)), self.left == 0, False, {}
+"""
+
+
+@pytest.mark.parametrize(
+    "algo, observation, action",
+    [
+        ("ppo", "Sensors", "Keys"), ("ppo", "Sensors", "Levers"), ("a2c", "Rooms", "Motors"),
+        ("dqn", "Sensors", "Keys"), ("sac", "Sensors", "Motors"), ("q_learning", "Rooms", "Keys"),
+        ("actor_critic_all_actions", "Rooms", "Keys"),
+    ],
+)  # fmt: skip
+def test_spaces_that_are_derived_from_gymnasiums_serve_as_those_do(algo, observation, action, forks, here) -> None:
+    (here / "derived.py").write_text(DERIVED)
+    env = ["env=gym", "env.id=./derived.py:Own", f"env.kwargs={{observation: {observation}, action: {action}}}"]
+    soon = ["algo.learning_starts=100"] if algo == "dqn" else []
+    run = trained(forks, here, f"algo={algo}", *env, "preset=none", *TINY, *soon)
+    assert ok(forks("eval", str(run), "--episodes", "2", cwd=here)).out
+    ok(forks("export", str(run), "--to", "folder", cwd=here))
+
+
 def test_a_registered_id_wins_over_a_class_of_the_same_name(here, monkeypatch) -> None:
     from rlx.envs.single import EnvConfig, make_env, time_limit
 

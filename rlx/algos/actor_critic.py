@@ -37,6 +37,7 @@ from rlx.engine.optim import Optimizer
 from rlx.engine.tape import Forward
 from rlx.engine.trust import Engine
 from rlx.envs.batch import Envs
+from rlx.envs.spaces import kind_of
 from rlx.functional import policy as pg, returns, schedules, value as vf
 from rlx.run import Metrics, Run, Values
 
@@ -76,7 +77,7 @@ class Config:
 
 def check(cfg: ControlConfig[Config], envs: Envs) -> None:
     """What the algorithm asks of the environment. Raises ConfigError."""
-    kind = type(envs.action_space).__name__
+    kind = kind_of(envs.action_space)
     if cfg.algo.critic == "q" and kind != "Discrete":
         raise ConfigError(
             f"env.id={cfg.env.id} has {kind} actions; algo.critic=q needs Discrete ones "

@@ -25,7 +25,7 @@ from rlx.check.findings import Check, Failed, one_line
 from rlx.config import registry, schema
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig, make_env, reset_options, time_limit
-from rlx.envs.spaces import mask_size, split_mask
+from rlx.envs.spaces import kind_of, mask_size, split_mask
 from rlx.envs.wrappers import MaskedObservation, random_action
 
 STEPS, LONG, SECONDS = 200, 20_000, 1.0
@@ -82,7 +82,7 @@ def spaces(cfg: EnvConfig) -> str:
     for i, (obs, _, _, _) in enumerate(_play(env, 1, STEPS, reset_options(cfg))):
         if not space.contains(obs):
             raise Failed(f"observation {i}, {_shown(obs)}, is not in {space}{_why(space, obs)}")
-    actions, observations = type(env.action_space).__name__, type(env.unwrapped.observation_space).__name__
+    actions, observations = kind_of(env.action_space), kind_of(env.unwrapped.observation_space)
     serve = set(registry.serving(actions=actions, observations=observations))
     if not serve:
         raise Failed(f"no algorithm of rlx serves {observations} observations and {actions} actions")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlx.envs.spaces import mask_size
+from rlx.envs.spaces import kind_of, mask_size
 from rlx.functional import kl as kl_
 
 
@@ -183,7 +183,7 @@ def sum_(terms: Any) -> Tensor:
 
 def make_head(space: Any) -> Head:
     """The head for a Gymnasium action space. Raises ValueError for one that has none."""
-    kind = type(space).__name__
+    kind = kind_of(space)
     if kind == "Discrete":
         return Categorical(int(space.n), mask_size(space))
     if kind == "MultiDiscrete":

@@ -24,7 +24,7 @@ from rlx.control.policy import Policy, make_one
 from rlx.control.raw import RawPolicy
 from rlx.envs.batch import Envs
 from rlx.envs.single import EnvConfig, package_of
-from rlx.envs.spaces import EnvError, EnvFault
+from rlx.envs.spaces import EnvError, EnvFault, kind_of
 from rlx.run import Evaluation, Run, Saved
 
 Config = ControlConfig
@@ -54,7 +54,7 @@ def check(cfg: ControlConfig[Algo], module: ModuleType) -> None:
     try:
         envs = make_one(replace(cfg.env, replay=True))
         try:
-            _fits(cfg, actions=type(envs.action_space).__name__, observations=type(envs.raw_observation_space).__name__)
+            _fits(cfg, actions=kind_of(envs.action_space), observations=kind_of(envs.raw_observation_space))
             make_head(envs.action_space)
             shape = envs.observation_space.shape or ()
             _check_encoder(cfg, shape)
@@ -100,7 +100,7 @@ def inherit(raw: dict[str, Any], source: Saved, key: str, where: str, words: Seq
         envs.close()
     for what in ("observation_space", "action_space"):
         one, two = (getattr(envs, what) for envs in (own, other))
-        if (type(one), one.shape, getattr(one, "n", None)) != (type(two), two.shape, getattr(two, "n", None)):
+        if (kind_of(one), one.shape, getattr(one, "n", None)) != (kind_of(two), two.shape, getattr(two, "n", None)):
             title = what.replace("_", " ")
             raise ConfigError(f"{where}: its {title} is {two}, and that of env={raw['env']['name']} {one}")
 
@@ -136,7 +136,7 @@ def _check_judged_in(cfg: ControlConfig[Algo], envs: Envs) -> None:
     judged.close()
     for what in ("observation_space", "action_space"):
         here, there = getattr(envs, what), getattr(judged, what)
-        kinds = [(type(space), space.shape, getattr(space, "n", None)) for space in (here, there)]
+        kinds = [(kind_of(space), space.shape, getattr(space, "n", None)) for space in (here, there)]
         if kinds[0] != kinds[1]:
             raise ConfigError(f"eval_env: its {what.replace('_', ' ')} is {there}, and that of env is {here}")
 

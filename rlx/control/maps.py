@@ -14,7 +14,7 @@ from rlx.control import evaluate
 from rlx.control.config import ControlConfig
 from rlx.control.policy import Judgement, judge, make_one
 from rlx.envs.single import make_env
-from rlx.envs.spaces import mask_size
+from rlx.envs.spaces import kind_of, mask_size
 from rlx.tabular.mdp import ARROWS, MDP, directions, transition_table, value_iteration
 
 MOST = 5_000  # states of a table
@@ -115,7 +115,7 @@ def build(policy: Any, cfg: ControlConfig[Algo], dims: Sequence[int] | None = No
     are known to say most. Raises NoMap."""
     envs = make_one(cfg.env)
     envs.close()
-    kind, shape = type(envs.raw_observation_space).__name__, envs.observation_space.shape or ()
+    kind, shape = kind_of(envs.raw_observation_space), envs.observation_space.shape or ()
     masked = mask_size(envs.action_space)
     if kind in ("Discrete", "OneHot") and dims is None:
         return _states(policy, cfg, shape[0] - masked, masked)

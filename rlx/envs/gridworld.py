@@ -22,23 +22,11 @@ import numpy as np
 from gymnasium import spaces
 from PIL import Image, ImageDraw
 
+from rlx.envs.spaces import OneHot
+
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left
 COLOURS = {".": "white", "S": "lightgray", "G": "limegreen", "X": "red"}
 PIXELS = 64  # of a cell's side
-
-
-class OneHot(spaces.Box):
-    """The unit vectors of n dimensions: a Discrete observation as a network wants it, a Box to everyone."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__(0.0, 1.0, (n,), np.float32)
-        self.n = n
-
-    def contains(self, x: Any) -> bool:
-        return bool(super().contains(x) and np.count_nonzero(x) == 1 and np.max(x) == 1)
-
-    def sample(self, mask: Any = None, probability: Any = None) -> np.ndarray:
-        return np.eye(self.n, dtype=np.float32)[self.np_random.integers(self.n)]
 
 
 class GridWorld(gym.Env):

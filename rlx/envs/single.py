@@ -15,7 +15,7 @@ from rlx.base import extras
 from rlx.base.errors import ConfigError, choices_hint
 from rlx.config import own_code
 from rlx.config.plugins import FORM, Item, is_item, kwargs_of, name_of
-from rlx.envs.spaces import ActionDecoder, EnvError, is_image, observation_encoder, with_channels
+from rlx.envs.spaces import ActionDecoder, EnvError, is_image, kind_of, observation_encoder, with_channels
 from rlx.envs.wrappers import MaskedObservation, find_wrapper, masks_of, steps_per_step
 
 
@@ -128,7 +128,7 @@ def _wants_masks(cfg: EnvConfig, env: gym.Env) -> bool:
     if cfg.action_mask and not _masks[key]:
         raise EnvError(f"env.action_mask=true: {cfg.id} gives none (info['action_mask'], or a method action_masks)")
     if cfg.action_mask and not isinstance(env.action_space, MASKABLE):
-        kind = type(env.action_space).__name__
+        kind = kind_of(env.action_space)
         raise EnvError(f"env.action_mask=true: {cfg.id} has {kind} actions; masks are for Discrete and MultiDiscrete")
     return _masks[key]
 

@@ -29,6 +29,28 @@ from rlx.base.errors import UserError
 Encoder = Callable[[Any], Any]
 
 
+class OneHot(spaces.Box):
+    """The unit vectors of n dimensions: a Discrete observation as a network wants it, a Box to everyone."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(0.0, 1.0, (n,), np.float32)
+        self.n = n
+
+    def contains(self, x: Any) -> bool:
+        return bool(super().contains(x) and np.count_nonzero(x) == 1 and np.max(x) == 1)
+
+    def sample(self, mask: Any = None, probability: Any = None) -> np.ndarray:
+        return np.eye(self.n, dtype=np.float32)[self.np_random.integers(self.n)]
+
+
+KINDS = (OneHot, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box, spaces.Dict, spaces.Tuple)
+
+
+def kind_of(space: spaces.Space) -> str:
+    """The name of the space of Gymnasium that it is, or is derived from: "Box"; of another its own."""
+    return next((known.__name__ for known in KINDS if isinstance(space, known)), type(space).__name__)
+
+
 class EnvError(UserError):
     """The user asked for an environment that cannot be: one line that begins with the config key."""
 
@@ -122,8 +144,7 @@ def _vector(space: spaces.Space, where: str) -> tuple[np.ndarray, np.ndarray, En
             lambda o: np.concatenate([encode(o[key]) for key, encode in zip(keys, encoders)]),
         )
     raise EnvError(
-        f"{where} is a {type(space).__name__}; "
-        "rlx takes Box, Discrete, MultiDiscrete, MultiBinary and Dict or Tuple of those"
+        f"{where} is a {kind_of(space)}; rlx takes Box, Discrete, MultiDiscrete, MultiBinary and Dict or Tuple of those"
     )
 
 
@@ -246,8 +267,7 @@ class ActionDecoder:
             self.decode = clip
         else:
             raise EnvError(
-                f"{where}: the action is a {type(space).__name__}; "
-                "rlx takes Discrete, MultiDiscrete, MultiBinary and Box"
+                f"{where}: the action is a {kind_of(space)}; rlx takes Discrete, MultiDiscrete, MultiBinary and Box"
             )
         if mask_size(space):
             self.space = with_mask(self.space)

@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from rlx.envs.gridworld import OneHot
+from rlx.envs.spaces import OneHot
 
 
 class Noisy(gym.Env):

@@ -20,7 +20,7 @@ from rlx.control.networks import ModelConfig
 from rlx.control.normalize import EPS
 from rlx.control.policy import Policy, make_one
 from rlx.control.q_acting import QPolicy
-from rlx.envs.spaces import mask_size, rescaled
+from rlx.envs.spaces import kind_of, mask_size, rescaled
 from rlx.language.model.tokenizer import Tokenizer
 from rlx.language.policy import TokenPolicy
 from rlx.run import Run
@@ -161,7 +161,7 @@ def _layers(tensors: Mapping[str, Tensor], name: str, activation: str, last: boo
 
 def _action(space: Any, tensors: dict[str, Tensor], squashed: bool = False) -> tuple[str, str]:
     """The expression for what the environment is given, and its meaning (see control.spaces)."""
-    kind, x = type(space).__name__, "outputs(obs)"
+    kind, x = kind_of(space), "outputs(obs)"
     if kind == "Discrete":
         start = int(space.start)
         named = f", counted from {start}" if start else ""
@@ -189,7 +189,7 @@ def _action(space: Any, tensors: dict[str, Tensor], squashed: bool = False) -> t
 
 
 def _observation(envs: Any, env: Any) -> str:
-    raw, shape = type(envs.raw_observation_space).__name__, list(envs.observation_space.shape)
+    raw, shape = kind_of(envs.raw_observation_space), list(envs.observation_space.shape)
     size = ", ".join(map(str, shape))
     kind = "uint8" if len(shape) == 3 else "float32"
     how = {"Discrete": "one-hot", "MultiDiscrete": "one-hot parts", "Dict": "its parts one after another"}.get(raw, "")

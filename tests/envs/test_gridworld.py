@@ -9,10 +9,10 @@ from gymnasium.utils.env_checker import check_env
 from training import train
 
 import rlx.envs.gridworld  # noqa: F401  registers rlx/Grid-v0
-from rlx.envs.gridworld import GridWorld, OneHot
+from rlx.envs.gridworld import GridWorld
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig, make_env, time_limit
-from rlx.envs.spaces import EnvError
+from rlx.envs.spaces import EnvError, OneHot
 from rlx.tabular.mdp import optimum, transition_table
 
 UP, RIGHT, DOWN, LEFT = range(4)

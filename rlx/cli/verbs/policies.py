@@ -129,6 +129,7 @@ def _recorded(
     """Play an episode, film it where that is wanted; its return, length and trajectory."""
     from rlx.control import recording
     from rlx.control.policy import make_one
+    from rlx.envs.spaces import kind_of
     from rlx.training import runner
 
     policies = {"trained" if strip else "": policy}
@@ -149,7 +150,7 @@ def _recorded(
             raise UserError(f"--gif={gif}: cannot be written: {error.strerror or error}") from None
     envs = make_one(cfg.env)
     envs.close()
-    one_hot = type(envs.raw_observation_space).__name__ in ("Discrete", "OneHot")
+    one_hot = kind_of(envs.raw_observation_space) in ("Discrete", "OneHot")
     return made[-1].total, len(made[-1].steps), made[-1].rows(one_hot)
 
 

@@ -15,7 +15,7 @@ from rlx.base import extras
 from rlx.base.errors import ConfigError, choices_hint
 from rlx.config import own_code
 from rlx.config.plugins import FORM, Item, is_item, kwargs_of, name_of
-from rlx.envs.spaces import ActionDecoder, EnvError, is_image, kind_of, observation_encoder, with_channels
+from rlx.envs.spaces import ActionDecoder, EnvError, is_image, kind_of, observation_encoder, quicken, with_channels
 from rlx.envs.wrappers import MaskedObservation, find_wrapper, masks_of, steps_per_step
 
 
@@ -87,6 +87,7 @@ def _made(cfg: EnvConfig, target: str | gym.envs.registration.EnvSpec, kwargs: d
     env = gym.make(target, max_episode_steps=-1, disable_env_checker=True, **kwargs)
     while isinstance(env, gym.wrappers.OrderEnforcing | gym.wrappers.PassiveEnvChecker):
         env = env.env
+    quicken(env.unwrapped.action_space)
     if registered:
         own = len(env.spec.additional_wrappers) if env.spec is not None else 0  # those that it comes with
         _tell_limit(env, time_limit(cfg, env), steps_per_step(cfg.wrapper_names))

@@ -43,6 +43,19 @@ class OneHot(spaces.Box):
         return np.eye(self.n, dtype=np.float32)[self.np_random.integers(self.n)]
 
 
+class QuickDiscrete(spaces.Discrete):
+    """Gymnasium's, which many environments ask at every step whether an action is valid: there that takes 5 us."""
+
+    def contains(self, x: Any) -> bool:
+        return bool(self.start <= x < self.start + self.n) if type(x) is int else super().contains(x)
+
+
+def quicken(space: spaces.Space) -> None:
+    """Make a plain Discrete space a quick one, in place: the environment holds it."""
+    if type(space) is spaces.Discrete:
+        space.__class__ = QuickDiscrete
+
+
 KINDS = (OneHot, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box, spaces.Dict, spaces.Tuple)
 
 

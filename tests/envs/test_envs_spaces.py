@@ -1,5 +1,8 @@
 """What learners see of observations, and what environments get of actions."""
 
+import copy
+import pickle
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -8,7 +11,16 @@ from gymnasium import spaces
 
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig, make_env
-from rlx.envs.spaces import ActionDecoder, EnvError, all_finite, observation_encoder, with_channels
+from rlx.envs.spaces import (
+    ActionDecoder,
+    EnvError,
+    QuickDiscrete,
+    all_finite,
+    kind_of,
+    observation_encoder,
+    quicken,
+    with_channels,
+)  # fmt: skip
 from rlx.envs.wrappers import FireReset
 
 
@@ -29,6 +41,29 @@ def test_vectors_are_gymnasiums_flattening(name):
             assert np.array_equal(envs.obs[i], np.asarray(expected, np.float32))
             assert envs.observation_space.contains(envs.obs[i])
         envs.step(np.stack([envs.action_space.sample() for _ in range(2)]))
+
+
+@pytest.mark.parametrize("start, dtype", [(0, np.int64), (-3, np.int8), (2, np.uint8)])
+def test_the_quick_test_of_an_action_says_what_gymnasium_says(start, dtype):
+    plain, quick = (spaces.Discrete(4, start=start, dtype=dtype) for _ in range(2))
+    quicken(quick)
+    whole = [kind(x) for x in range(-5, 8) for kind in (int, np.int64, np.int8, float, np.array, str)]
+    for x in [*whole, 300, -(10**30), 10**30, True, False, None, np.nan, np.array([1]), [1]]:
+        assert quick.contains(x) is plain.contains(x) and (x in quick) is (x in plain), x
+    assert quick == plain and repr(quick) == repr(plain) and kind_of(quick) == "Discrete"
+    for other in (copy.deepcopy(quick), pickle.loads(pickle.dumps(quick))):
+        assert other == plain and other.contains(start + 3) and not other.contains(start + 4)
+
+
+def test_a_plain_discrete_space_is_made_quick_and_a_derived_one_is_left():
+    class Own(spaces.Discrete):
+        def contains(self, x):
+            return x == 7
+
+    own = Own(3)
+    quicken(own)
+    assert own.contains(7) and not own.contains(0) and kind_of(own) == "Discrete"
+    assert type(make_env(EnvConfig(name="test", id="CartPole-v1")).action_space) is QuickDiscrete
 
 
 @pytest.mark.parametrize(

@@ -267,4 +267,7 @@ def _surface(policy: Any, plane: Plane, path: np.ndarray | None, masked: int, di
     columns, rows = np.meshgrid(x, y[::-1])
     obs = plane.observe(columns.ravel(), rows.ravel())
     obs = np.concatenate([obs, np.ones((len(obs), masked), np.float32)], 1) if masked else obs
-    return Surface(plane, judge(policy, obs), np.asarray(policy(obs)), discrete, path)
+    lines = np.split(obs, SIDE)  # one at a time: the whole plane at once would take 10 MB
+    known = [judge(policy, line) for line in lines]
+    joined = {name: np.concatenate([each[name] for each in known]) for name in known[0]}
+    return Surface(plane, joined, np.concatenate([np.asarray(policy(line)) for line in lines]), discrete, path)

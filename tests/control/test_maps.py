@@ -86,6 +86,25 @@ def test_a_plane_holds_what_the_policy_does_at_its_points() -> None:
     assert Image.open(io.BytesIO(png)).size[0] > 300
 
 
+def test_a_plane_is_judged_a_line_at_a_time_which_takes_little_memory() -> None:
+    asked = []
+
+    class Watched:
+        def judge(self, obs: np.ndarray) -> dict[str, np.ndarray]:
+            asked.append(len(obs))
+            return {"value": obs[:, 2]}
+
+        def __call__(self, obs: np.ndarray) -> np.ndarray:
+            asked.append(len(obs))
+            return (obs[:, 2] > 0).astype(int)
+
+    learned = maps.build(Watched(), cfg("algo=ppo", "env=cartpole"))
+    assert isinstance(learned, maps.Surface) and max(asked) == maps.SIDE
+    x = np.linspace(learned.plane.low[0], learned.plane.high[0], maps.SIDE)
+    assert np.allclose(learned.known["value"].reshape(maps.SIDE, maps.SIDE), x, atol=1e-6)
+    assert np.array_equal(learned.action.reshape(maps.SIDE, maps.SIDE)[7], x.astype(np.float32) > 0)
+
+
 def test_other_dimensions_are_drawn_over_what_an_episode_meets_and_bad_ones_are_refused() -> None:
     def policy(obs: np.ndarray) -> np.ndarray:
         return np.zeros(len(obs), int)

@@ -103,11 +103,12 @@ def _picture(env: Any, cfg: EnvConfig, width: int) -> Image.Image:
         raise EnvError(f"env.id={cfg.id}: cannot render: {type(error).__name__}: {error}") from error
     if not isinstance(frame, np.ndarray):
         raise EnvError(f"env.id={cfg.id}: render gave no picture; it may have no rgb_array mode")
-    image = Image.fromarray(np.ascontiguousarray(frame, np.uint8)).convert("RGB")
+    image = Image.fromarray(np.ascontiguousarray(frame, np.uint8))
+    image = image if image.mode == "RGB" else image.convert("RGB")  # which copies even if it is
     if image.width == width:
         return image
     return image.resize(
-        (width, max(1, round(image.height * width / image.width))), Image.Resampling.BILINEAR, reducing_gap=2.0
+        (width, max(1, round(image.height * width / image.width))), Image.Resampling.BILINEAR, reducing_gap=1.0
     )
 
 

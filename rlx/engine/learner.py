@@ -205,7 +205,7 @@ class Learner:
         numbers = {name: value.detach() for name, value in info.items() if value.dim() == 0}
         rows = {name: value.detach() for name, value in info.items() if value.dim()}
         self._names, self._row_names = list(numbers), list(rows)
-        return loss, torch.stack(list(numbers.values())), *rows.values()
+        return loss, torch.stack(list(numbers.values())) if numbers else loss.new_zeros(0), *rows.values()
 
     def _by_torch(self, inputs: Mapping[str, Tensor]) -> dict[str, float]:
         loss, info, *rows = self._stacked(inputs)

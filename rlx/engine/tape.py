@@ -73,8 +73,9 @@ class _Recorder(TorchDispatchMode):
                 self.simplified += 1
                 return out
         read = {storage(tensor) for tensor in _arguments(args, kwargs)}
+        now = _detached((args, kwargs), torch.nn.Parameter)  # transpose_ and its kin change the shape of a tensor
         out = func(*args, **kwargs)
-        self.calls.append((func, args, kwargs, out))
+        self.calls.append((func, *now, _detached(out)))
         self.made |= {storage(tensor) for tensor in tensors(out)} - read
         return out
 
@@ -105,12 +106,13 @@ def _written(func: Any, args: tuple, kwargs: dict) -> list[Tensor]:
     return tensors([values.get(name) for name in names])
 
 
-def _detached(tree: Any) -> Any:
+def _detached(tree: Any, kept: type | tuple = ()) -> Any:
+    """Other tensors of the same memory, but for those of a class that are `kept`."""
     if isinstance(tree, Tensor):
-        return tree.detach()
+        return tree if isinstance(tree, kept) else tree.detach()
     if isinstance(tree, list | tuple):
-        return type(tree)(_detached(item) for item in tree)
-    return {key: _detached(item) for key, item in tree.items()} if isinstance(tree, dict) else tree
+        return type(tree)(_detached(item, kept) for item in tree)
+    return {key: _detached(item, kept) for key, item in tree.items()} if isinstance(tree, dict) else tree
 
 
 class Tape:
@@ -136,14 +138,17 @@ class Tape:
         self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
         self.table: Table | None = None
         self.lacking = ""
-        recorder = _Recorder(simply=kernels is not None)
-        try:
-            self._record(function, recorder, params, grads, kernels)
-        except Untapeable:
-            if not recorder.simplified:
-                raise
-        if recorder.simplified and self.table is None:  # in vain: the fewer operations the better
-            self._record(function, _Recorder(simply=False), params, grads, kernels)
+        for simply in (True, False) if kernels else (False,):
+            recorder = _Recorder(simply)
+            try:
+                self._record(function, recorder, params, grads, kernels)
+            except Exception as error:  # if it is the function's own, ordinary torch will raise it
+                if recorder.simplified:
+                    continue
+                why = f"{type(error).__name__}: {error}".partition("\n")[0]
+                raise error if isinstance(error, Untapeable) else Untapeable(why) from error
+            if self.table or not recorder.simplified:  # else in vain: the fewer operations the better
+                break
         self.replay = self.table.replay if self.table else Source(self.program).compile()
 
     def _record(
@@ -170,7 +175,7 @@ class Tape:
         labels |= {tensor.data_ptr(): name for name, tensor in self.inputs.items()}
         self.program = Program(labels)
         for func, *trees in _live(recorder.calls, recorder.made):
-            lower(self.program, func, *(_detached(tree) for tree in trees))
+            lower(self.program, func, *map(_detached, trees))
         for grad, value in zip(grads, derived, strict=True):
             self.program.append(Operation("copy", (grad,), (0.0 if value is None else value.detach(),)))
         try:
@@ -221,7 +226,7 @@ def _is_alias(call: tuple) -> bool:
     """A view of memory that the replay keeps up to date anyway."""
     func, args, _kwargs, out = call
     if func._schema.is_mutable:
-        return False
+        return torch.Tag.inplace_view in func.tags
     sources = {storage(tensor) for tensor in tensors(args)}
     outs = tensors(out)
     return bool(outs) and all(storage(tensor) in sources for tensor in outs)

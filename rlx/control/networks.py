@@ -25,9 +25,7 @@ class ModelConfig:
     orthogonal_init: bool  # gains sqrt(2), 0.01 (policy) and 1 (value); else torch's own
     log_std_init: float  # Gaussian policies
     features: Annotated[int, Field(gt=0, le=100_000)]  # outputs of the CNN (images), or of the encoder
-    encoder: str | None = (
-        None  # one's own module in front: Encoder(shape, features), obs [..., *shape] -> [..., features]
-    )
+    encoder: str | None = None  # one's own module in front: Encoder(shape, features), obs [N, *shape] -> [N, features]
 
 
 def encoder_of(name: str) -> type[nn.Module]:
@@ -62,11 +60,10 @@ def orthogonal_(network: nn.Module, gains: Mapping[nn.Module, float], generator:
 
 
 class Pixels(nn.Module):
-    """The CNN of Mnih et al. 2015 (Nature 518, methods): uint8 images [..., C, H, W] to `features` numbers."""
+    """The CNN of Mnih et al. 2015 (Nature 518, methods): uint8 images [N, C, H, W] to `features` numbers."""
 
     def __init__(self, shape: tuple[int, ...], features: int) -> None:
         super().__init__()
-        self.shape = shape
         self.convs = nn.Sequential(
             nn.Conv2d(shape[0], 32, 8, stride=4), nn.ReLU(),
             nn.Conv2d(32, 64, 4, stride=2), nn.ReLU(),
@@ -83,9 +80,7 @@ class Pixels(nn.Module):
         self.out = nn.Sequential(nn.Linear(flat, features), nn.ReLU())
 
     def forward(self, obs: Tensor) -> Tensor:
-        lead = obs.shape[: -len(self.shape)]
-        images = obs.reshape(-1, *self.shape).to(torch.float32) / 255
-        return self.out(self.convs(images)).reshape(*lead, -1)
+        return self.out(self.convs(obs.to(torch.float32) / 255))
 
 
 class Network(nn.Module):
@@ -100,6 +95,7 @@ class Network(nn.Module):
         if masked:
             first, *rest = obs_shape
             obs_shape = (first - 1, *rest) if self.pixels else (first - masked,)
+        self.shape = obs_shape
         if cfg.encoder is not None:
             self.features, self.width = encoder_of(cfg.encoder)(obs_shape, cfg.features), cfg.features
         elif self.pixels:
@@ -110,7 +106,10 @@ class Network(nn.Module):
     def encode(self, obs: Tensor) -> Tensor:
         """Observations, without their mask, through the layers that all outputs have in common."""
         seen = split_mask(obs, self.masked, self.pixels)[0] if self.masked else obs
-        return self.trunk(self.features(seen))
+        if isinstance(self.features, nn.Identity):
+            return self.trunk(seen)
+        lead = seen.shape[: -len(self.shape)]
+        return self.trunk(self.features(seen.reshape(-1, *self.shape)).reshape(*lead, self.width))
 
     def allowed(self, values: Tensor, obs: Tensor) -> Tensor:
         """Logits or action values where the mask forbids none of them, if there is one."""

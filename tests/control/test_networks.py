@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rlx.control import networks
 from rlx.control.distributions import Categorical, Gaussian
 from rlx.control.networks import ActorCritic, ModelConfig
 
@@ -67,6 +68,28 @@ def test_images_go_through_the_cnn_as_fractions_of_255() -> None:
     assert model.features.out[0].in_features == 3136  # 64 x 7 x 7, Mnih et al. 2015
     params, value = model(torch.randint(0, 256, (2, 3, 4, 84, 84), dtype=torch.uint8))
     assert params.shape == (2, 3, 3) and value.shape == (2, 3)
+
+
+@pytest.mark.parametrize("lead", [(5,), (3, 2), (2, 3, 2), ()])
+def test_a_module_of_ones_own_sees_one_dimension_before_an_observation(lead, monkeypatch) -> None:
+    class Recurrent(torch.nn.Module):
+        """Reads the numbers of an observation one after another; takes [N, d] alone."""
+
+        def __init__(self, shape: tuple[int, ...], features: int) -> None:
+            super().__init__()
+            self.over = torch.nn.GRU(1, features, batch_first=True)
+
+        def forward(self, obs: torch.Tensor) -> torch.Tensor:
+            assert obs.dim() == 2
+            return self.over(obs.unsqueeze(-1))[0][:, -1]
+
+    monkeypatch.setattr(networks, "encoder_of", lambda name: Recurrent)
+    model, obs = make(encoder="mine"), torch.randn(*lead, 4)
+    params, value = model(obs)
+    assert params.shape == (*lead, 3) and value.shape == lead
+    rows = model(obs.reshape(-1, 4))
+    torch.testing.assert_close(params.reshape(-1, 3), rows[0])
+    torch.testing.assert_close(value.reshape(-1), rows[1])
 
 
 def test_images_too_small_for_the_cnn_are_refused_by_name() -> None:

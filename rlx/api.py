@@ -264,7 +264,14 @@ def _words(words: Words, keys: Mapping[str, Any]) -> list[str]:
     listed = shlex.split(words) if isinstance(words, str) else [str(each) for each in words]
     if flag := next((each for each in listed if each.startswith("-")), None):
         raise ConfigError(f"{flag}: a flag of the command line; here only key=value")
-    return [*listed, *(word(key, value) for key, value in flatten(_as_data(keys)).items())]
+    values = flatten(_as_data(keys))
+    for key, value in values.items():
+        if not isinstance(value, str | int | float | list | dict | None):
+            raise ConfigError(
+                f"{key}: {type(value).__name__} is no value of a configuration, which has words, numbers and lists; "
+                "what is yours is named: 'env.id': './my_env.py:MyEnv'"
+            )
+    return [*listed, *(word(key, value) for key, value in values.items())]
 
 
 def _as_data(value: Any) -> Any:

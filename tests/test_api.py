@@ -141,6 +141,21 @@ def test_words_are_those_of_the_command_line(here: Path) -> None:
     assert (config["algo"]["lr"], config["seed"], config["model"]["hidden"]) == (1e-3, 4, [8, 8])
 
 
+@pytest.mark.parametrize(
+    "keys, line",
+    [
+        ({"env": Path}, "env: type is no value of a configuration"),
+        ({"algo": {"lr": object()}}, "algo.lr: object is no value"),
+        ({"preset": None}, "preset=null: needs a name (rlx list presets; none: without one)"),
+    ],
+)
+def test_what_is_no_value_is_one_line_that_says_what_to_do(keys: dict[str, Any], line: str, here: Path) -> None:
+    with pytest.raises(rlx.UserError) as error:
+        rlx.train(**{"algo": "ppo", "env": "cartpole", **keys})
+    assert str(error.value).startswith(line) and "\n" not in str(error.value)
+    assert not (here / "runs").exists()
+
+
 def test_metrics_are_columns_and_a_frame_where_pandas_is(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = rlx.load(finished).metrics()
     assert metrics["step"].dtype == np.int64 and metrics["train/value_loss"].dtype == np.float64

@@ -94,7 +94,7 @@ def of(raw: Mapping[str, Any]) -> Promise | None:
         return None
     low_high = expect.get("interval")
     steps, total = expect.get("steps"), raw.get("total_steps")
-    share = total / steps if isinstance(total, int) and isinstance(steps, int) and steps > 0 else 1.0
+    share = total / steps if isinstance(total, int | float) and isinstance(steps, int) and steps > 0 else 1.0
     rest = {key: expect.get(key) for key in ("worst", "seeds", "steps", "seconds", "metric", "source")}
     interval = (low_high[0], low_high[1]) if isinstance(low_high, list) and len(low_high) == 2 else None
     return Promise(expect["score"], interval, **rest, changed=tuple(changed(raw)), share=share)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ import math
 import re
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -121,6 +121,19 @@ def validate(raw: Mapping[str, Any], kind: type[Config], own: Mapping[str, type]
 def section(kind: type, raw: Any, name: str) -> Any:
     """One section of a configuration as a `kind`. Raises ConfigError."""
     return _check(kind, raw, name)
+
+
+def canonical(raw: Mapping[str, Any], typed: Any) -> dict[str, Any]:
+    """The configuration as data with the numbers that its keys have: total_steps=1e5 and "100_000" are 100000."""
+
+    def as_typed(value: Any, other: Any) -> Any:
+        if isinstance(value, Mapping) and is_dataclass(other):
+            return canonical(value, other)
+        number = isinstance(other, int | float) and not isinstance(other, bool)
+        whole = isinstance(value, int) and isinstance(other, float)  # gamma=1 may stay as it was written
+        return other if number and type(value) is not type(other) and not whole else value
+
+    return {key: as_typed(value, getattr(typed, key, None)) for key, value in raw.items()}
 
 
 def find_target(tree: Any, path: str = "") -> str | None:

@@ -309,17 +309,18 @@ def _check_choice(override: Override, word: str, config_dir: Path | None) -> Non
         raise ConfigError(f"{word}: a run needs one (for the default, leave the word out)")
     if override.package is not None:
         raise ConfigError(f"{word}: a group has one place here: {group}={override.value()}")
-    where = f"rlx list {group}s" if group in ("algo", "env", "task") else ""
+    where = f"rlx list {group}s" if group in ("algo", "env", "task", "preset") else ""
     for value in _values(override):
         if isinstance(value, list):
             several = ",".join(str(one) for one in value)
             raise ConfigError(f"{word}: needs one name (one run for each: -m {group}={several})")
         if not isinstance(value, str | dict) or not value:
-            raise ConfigError(f"{word}: needs a name{choices_hint(str(value or ''), names, where=where)}")
+            none = "none: without one" if group == "preset" else ""
+            raise ConfigError(f"{word}: needs a name{choices_hint(str(value or ''), names, more=none, where=where)}")
         if isinstance(value, str) and ".." in value.split("/"):
             raise ConfigError(f"{word}: must be a name, not a path{choices_hint(value, names, where=where)}")
         if group == "preset" and isinstance(value, str) and not _is_preset(value, names, config_dir):
-            raise ConfigError(f"preset={value}: no such preset{choices_hint(value, names)}")
+            raise ConfigError(f"preset={value}: no such preset{choices_hint(value, names, where=where)}")
 
 
 def _is_preset(name: str, names: Container[str], config_dir: Path | None) -> bool:

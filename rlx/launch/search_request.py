@@ -210,7 +210,9 @@ def _without_fixed(ranges: Mapping[str, search_space.Range], fixed: Iterable[str
 def _decide(question: Question, raw: dict[str, Any]) -> dict[str, Any]:
     """About five evaluations a run, and no films, by default. Raises ConfigError."""
     keys = {item.partition("=")[0] for item in question.words}
-    steps, every = raw["total_steps"], raw["eval_every"]
+    steps, every = (
+        int(n) if isinstance(n, float) and n.is_integer() else n for n in (raw["total_steps"], raw["eval_every"])
+    )
     if every == 0:
         raise ConfigError("eval_every=0: a search judges runs by their evaluations")
     decided: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from rlx.base.errors import ConfigError, UserError, shown
 from rlx.base.signals import Interrupted, RunFailed, Signals
 from rlx.base.streams import others_on_stderr
 from rlx.config import keys, odd, own_code, registry
-from rlx.config.schema import Config, implementation, validate
+from rlx.config.schema import Config, canonical, implementation, validate
 from rlx.loggers import loggers
 from rlx.run import Run
 from rlx.rundir import layout, provenance, reader
@@ -77,7 +77,7 @@ def ready(
         cfg, module = typed(whole)
     if trying:
         check(cfg, module)
-    return whole, cfg, module, origins
+    return canonical(whole, cfg), cfg, module, origins
 
 
 @no_silent_exit()
@@ -164,6 +164,7 @@ def resume(
     layout.check_formats(path)
     code_record.enter(path, before, trust)
     cfg, module = typed(raw)
+    raw = canonical(raw, cfg)
     changes, frozen = provenance.differences(before, raw), reader.facts(path).frozen
     _check_free(changes, frozen)
     there = replace(cfg, runs_dir=str(path))  # the disk that it is on

@@ -37,6 +37,20 @@ def test_a_run_of_the_preset_is_told_what_was_measured() -> None:
     assert said(*PPO, *same, expect=MEASURED) == f"{line}ppo/cartpole)"
 
 
+@pytest.mark.parametrize("number", ["1_000", "1e3", "1000.0"])
+def test_a_number_may_be_written_in_any_way_and_is_recorded_as_its_key_has_it(
+    number: str, forks: Forks, tmp_path: Path
+) -> None:
+    words = ["env=cartpole", f"total_steps={number}", "algo.num_envs=4.0", "algo.gamma=1", "video=false"]
+    done = forks("train", *words, cwd=tmp_path)
+    assert done.code == 0 and "1 % of the tuned budget" in done.out and "expected" not in done.out, done.out
+    text = (tmp_path / done.run / "config.yaml").read_text()
+    assert re.search(r"^total_steps: 1000$", text, re.M) and re.search(r"^  num_envs: 4$", text, re.M), text
+    again = forks("resume", str(done.run), "total_steps=2e3", cwd=tmp_path)
+    assert again.code == 0, again.err
+    assert re.search(r"^total_steps: 2000$", (tmp_path / done.run / "config.yaml").read_text(), re.M)
+
+
 def test_what_was_changed_is_said_beside_the_promise() -> None:
     line = said(*PPO, "algo.lr=0.01", "model.hidden=[8]", expect=MEASURED)
     assert line.endswith("; changed here: model.hidden, algo.lr") or line.endswith(

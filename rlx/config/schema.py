@@ -130,8 +130,7 @@ def canonical(raw: Mapping[str, Any], typed: Any) -> dict[str, Any]:
         if isinstance(value, Mapping) and is_dataclass(other):
             return canonical(value, other)
         number = isinstance(other, int | float) and not isinstance(other, bool)
-        whole = isinstance(value, int) and isinstance(other, float)  # gamma=1 may stay as it was written
-        return other if number and type(value) is not type(other) and not whole else value
+        return other if number and isinstance(value, float | str) else value  # gamma=1 may stay as it was written
 
     return {key: as_typed(value, getattr(typed, key, None)) for key, value in raw.items()}
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from rlx.analysis.compare import result
 from rlx.base.errors import ConfigError, UserError
-from rlx.base.paths import near
+from rlx.base.files.paths import near
 from rlx.base.signals import Interrupted, RunFailed
 from rlx.config.kind import COUNTS
 from rlx.config.nested import flatten
@@ -103,7 +103,7 @@ def compare(*sides: Side, metric: str = "eval", by: str | Sequence[str] = (), lo
     return Comparison(**vars(build.build(words, metric, keys, lower)))
 
 
-class Comparison(result.Comparison):
+class Comparison(result.ComparisonData):
     """What `rlx compare` prints, by `print`; its parts are `sides`, `pairs` and `notes`, all of it `to_json()`."""
 
     def __str__(self) -> str:
@@ -218,8 +218,8 @@ class RunView:
     ) -> Episode:
         """One episode, in a window or as a .gif or .mp4 at the environment's own speed (or `fps`). Raises UserError, of
         a language run too (see `policy`)."""
-        from rlx.base.paths import check_out
-        from rlx.control import recording
+        from rlx.base.files.paths import check_out
+        from rlx.control.show import recording
 
         if reader.place(self.path) == "task":
             raise UserError(f"play: {self.path} is a language-model run; view.policy(prompt) completes prompts")

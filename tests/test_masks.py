@@ -18,7 +18,7 @@ from rlx.config import registry
 from rlx.control.distributions import FORBIDDEN, Categorical, MultiCategorical, forbid
 from rlx.control.evaluate import evaluate
 from rlx.control.normalize import ObsNormalizer
-from rlx.control.recording import record
+from rlx.control.show.recording import record
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig
 from rlx.envs.spaces import EnvError, EnvFault, mask_size, split_mask

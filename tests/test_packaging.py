@@ -41,7 +41,11 @@ def test_the_wheel_holds_every_module_template_and_configuration_file_and_no_tes
     templates = {str(path.relative_to(ROOT)) for path in (ROOT / "rlx").rglob("templates/*")}
     files = {f"rlx/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert len(files) > 20 and len(templates) > 5
-    assert names == modules | templates | files | {"rlx/py.typed", "rlx/engine/kernels.c", "rlx/envs/classic_control.c"}
+    assert names == modules | templates | files | {
+        "rlx/py.typed",
+        "rlx/engine/kernels.c",
+        "rlx/envs/quick/classic_control.c",
+    }
 
 
 def test_the_version_stands_alike_in_the_package_the_changelog_and_the_citation(wheel: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from training import train
 
 from rlx.base import stopwatch
-from rlx.control.kernel_loop import KernelLoop
+from rlx.control.acting.kernel_loop import KernelLoop
 from rlx.rundir import reader
 
 

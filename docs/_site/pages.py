@@ -184,7 +184,7 @@ def presets_page() -> str:
 def command_line_page() -> str:
     import typer
 
-    from rlx.cli.verbs import base
+    from rlx.cli import app as base
 
     command: Any = typer.main.get_command(base.app)
     lines = ["# Command line", "", "`rlx VERB --help` prints the same.", ""]

@@ -26,7 +26,7 @@ from rlx.config.ranges import Count, NonNegative, Unit
 from rlx.control.config import ControlConfig
 from rlx.functional import bandits
 from rlx.run import Metrics, Run
-from rlx.tabular.agent import Agent, check as check, drawing as drawing
+from rlx.tabular.agent import TabularAgent, check as check, drawing as drawing
 from rlx.tabular.parts import Greedy, Table, epsilon_greedy
 
 WORLD = "control"
@@ -57,7 +57,7 @@ class Config:
 
 def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
     algo = cfg.algo
-    agent = Agent(cfg.env, algo.num_envs, algo.initial_value, 0.0, run)
+    agent = TabularAgent(cfg.env, algo.num_envs, algo.initial_value, 0.0, run)
     means = Table(len(agent.table.q), 1, 0.0)  # the mean reward of each problem
     run.track(means=means)
     best = agent.mdp.mean_reward.argmax(-1).tolist() if agent.mdp else None

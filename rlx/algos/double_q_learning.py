@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from rlx.control.config import ControlConfig
 from rlx.run import Metrics, Run
 from rlx.tabular.agent import (
-    Agent,
     Tabular,
+    TabularAgent,
     check as check,
     drawing as drawing,
     load_policy as load_policy,
@@ -44,7 +44,7 @@ class Config(Tabular):
 
 def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
     algo = cfg.algo
-    agent = Agent(cfg.env, algo.num_envs, algo.initial_value, algo.gamma, run)
+    agent = TabularAgent(cfg.env, algo.num_envs, algo.initial_value, algo.gamma, run)
     states, actions = agent.table.q.shape
     tables = [Table(states, actions, algo.initial_value) for _ in range(2 if algo.double else 0)]
     run.track(**{f"table_{i}": table for i, table in enumerate(tables, 1)})

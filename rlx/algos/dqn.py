@@ -29,10 +29,10 @@ from pydantic import Field
 from torch import Tensor
 
 from rlx.config.ranges import Count, Unit
+from rlx.control.acting.q_values import Explorer, QPolicy, in_pieces, num_discrete
 from rlx.control.config import ControlConfig
 from rlx.control.networks import QNetwork
 from rlx.control.off_policy import OffPolicy, check_buffer, make_replay, tensors
-from rlx.control.q_acting import Explorer, QPolicy, in_pieces, num_discrete
 from rlx.engine.learner import Learner
 from rlx.engine.optim import Flat
 from rlx.engine.tape import Forward

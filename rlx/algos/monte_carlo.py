@@ -20,7 +20,13 @@ import torch
 from rlx.control.config import ControlConfig
 from rlx.functional import returns
 from rlx.run import Metrics, Run
-from rlx.tabular.agent import Agent, OnPolicy, check as check, drawing as drawing, load_policy as load_policy
+from rlx.tabular.agent import (
+    TabularAgent,
+    TabularOnPolicy,
+    check as check,
+    drawing as drawing,
+    load_policy as load_policy,
+)
 
 WORLD = "control"
 FROZEN = ("num_envs", "num_steps", "values")  # keys that a resume cannot change
@@ -30,12 +36,12 @@ ACTIONS = ("Discrete",)
 OBSERVATIONS = ("Discrete", "OneHot")
 
 
-Config = OnPolicy
+Config = TabularOnPolicy
 
 
 def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
     algo = cfg.algo
-    agent = Agent(cfg.env, algo.num_envs, algo.initial_value, algo.gamma, run, algo.values)
+    agent = TabularAgent(cfg.env, algo.num_envs, algo.initial_value, algo.gamma, run, algo.values)
     size = algo.num_envs * algo.num_steps
 
     while run.step < cfg.total_steps:

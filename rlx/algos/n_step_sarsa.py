@@ -19,7 +19,13 @@ from dataclasses import dataclass
 from rlx.config.ranges import Count
 from rlx.control.config import ControlConfig
 from rlx.run import Metrics, Run
-from rlx.tabular.agent import Agent, OnPolicy, check as check, drawing as drawing, load_policy as load_policy
+from rlx.tabular.agent import (
+    TabularAgent,
+    TabularOnPolicy,
+    check as check,
+    drawing as drawing,
+    load_policy as load_policy,
+)
 
 WORLD = "control"
 FROZEN = ("num_envs", "num_steps", "values", "n_step")  # keys that a resume cannot change
@@ -30,13 +36,13 @@ OBSERVATIONS = ("Discrete", "OneHot")
 
 
 @dataclass
-class Config(OnPolicy):
+class Config(TabularOnPolicy):
     n_step: Count  # n
 
 
 def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
     algo = cfg.algo
-    agent = Agent(cfg.env, algo.num_envs, algo.initial_value, algo.gamma, run, algo.values)
+    agent = TabularAgent(cfg.env, algo.num_envs, algo.initial_value, algo.gamma, run, algo.values)
     size = algo.num_envs * algo.num_steps
 
     while run.step < cfg.total_steps:

@@ -28,7 +28,7 @@ from pydantic import Field
 
 from rlx.control.config import ControlConfig
 from rlx.run import Metrics, Run
-from rlx.tabular.agent import Agent, Tabular, check as check, drawing as drawing, load_policy as load_policy
+from rlx.tabular.agent import Tabular, TabularAgent, check as check, drawing as drawing, load_policy as load_policy
 from rlx.tabular.parts import Model, Table, Transition
 
 WORLD = "control"
@@ -69,7 +69,7 @@ def update(algo: Config, table: Table, step: Transition, following: int, epsilon
 
 def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
     algo = cfg.algo
-    agent = Agent(cfg.env, algo.num_envs, algo.initial_value, algo.gamma, run)
+    agent = TabularAgent(cfg.env, algo.num_envs, algo.initial_value, algo.gamma, run)
     table, model = agent.table, Model()
     run.track(model=model)
     sarsa, size = algo.target == "sarsa", algo.num_envs * algo.num_steps

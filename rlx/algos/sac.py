@@ -27,10 +27,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rlx.config.ranges import NonNegative, Positive, Whole
+from rlx.control.acting.box import BoxExplorer, BoxPolicy, make_critics, num_dimensions
+from rlx.control.acting.noise import GaussianNoise, Held
 from rlx.control.actors import Bounds, Critics, SquashedGaussian, StateDependent, Target
-from rlx.control.box_acting import BoxExplorer, BoxPolicy, make_critics, num_dimensions
 from rlx.control.config import ControlConfig
-from rlx.control.noise import Gaussian, Held
 from rlx.control.off_policy import OffPolicy, check_buffer, make_replay, tensors
 from rlx.engine.learner import Learner
 from rlx.envs.batch import Envs
@@ -180,10 +180,10 @@ def make_actor(cfg: ControlConfig[Config], envs: Envs, run: Run) -> SquashedGaus
     return kind(shape, num_dimensions(envs), cfg.model, generator).to(run.device)
 
 
-def make_noise(algo: Config, actor: SquashedGaussian) -> Gaussian | Held:
+def make_noise(algo: Config, actor: SquashedGaussian) -> GaussianNoise | Held:
     if isinstance(actor, StateDependent):
         return Held(algo.num_envs, actor.num_features, actor.dim, algo.noise_every)
-    return Gaussian(algo.num_envs, actor.dim)
+    return GaussianNoise(algo.num_envs, actor.dim)
 
 
 def load_policy(cfg: ControlConfig[Config], run: Run) -> BoxPolicy:

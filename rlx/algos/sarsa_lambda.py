@@ -21,7 +21,13 @@ from typing import Literal
 from rlx.config.ranges import Unit
 from rlx.control.config import ControlConfig
 from rlx.run import Metrics, Run
-from rlx.tabular.agent import Agent, OnPolicy, check as check, drawing as drawing, load_policy as load_policy
+from rlx.tabular.agent import (
+    TabularAgent,
+    TabularOnPolicy,
+    check as check,
+    drawing as drawing,
+    load_policy as load_policy,
+)
 
 WORLD = "control"
 FROZEN = ("num_envs", "num_steps", "values")  # keys that a resume cannot change
@@ -32,14 +38,14 @@ OBSERVATIONS = ("Discrete", "OneHot")
 
 
 @dataclass
-class Config(OnPolicy):
+class Config(TabularOnPolicy):
     trace_lambda: Unit  # lambda
     traces: Literal["accumulating", "replacing"]
 
 
 def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]:
     algo = cfg.algo
-    agent = Agent(cfg.env, algo.num_envs, algo.initial_value, algo.gamma, run, algo.values)
+    agent = TabularAgent(cfg.env, algo.num_envs, algo.initial_value, algo.gamma, run, algo.values)
     size, decay = algo.num_envs * algo.num_steps, algo.gamma * algo.trace_lambda
 
     while run.step < cfg.total_steps:

@@ -26,9 +26,9 @@ from pydantic import Field
 from torch import Tensor
 
 from rlx.config.ranges import Count, NonNegative
-from rlx.control import noise
+from rlx.control.acting import noise
+from rlx.control.acting.box import BoxExplorer, BoxPolicy, make_critics, num_dimensions
 from rlx.control.actors import Bounds, Critics, DeterministicActor, Target
-from rlx.control.box_acting import BoxExplorer, BoxPolicy, make_critics, num_dimensions
 from rlx.control.config import ControlConfig
 from rlx.control.off_policy import OffPolicy, check_buffer, make_replay, tensors
 from rlx.engine.learner import Learner

@@ -29,7 +29,7 @@ from rlx.control.config import ControlConfig
 from rlx.envs.batch import Envs
 from rlx.functional import value as vf
 from rlx.run import Metrics, Run
-from rlx.tabular.agent import Judge, check as needs_raw, drawing as drawing
+from rlx.tabular.agent import ErrorOfV, check as needs_raw, drawing as drawing
 from rlx.tabular.mdp import Oracle, transition_table
 from rlx.tabular.parts import Greedy, Table
 
@@ -79,7 +79,7 @@ def train(cfg: ControlConfig[Config], run: Run) -> Iterator[tuple[int, Metrics]]
     algo = cfg.algo
     mdp = transition_table(cfg.env)
     assert mdp is not None
-    oracle, judge = Oracle(mdp), Judge(mdp if algo.method == "policy_evaluation" else None, algo.gamma)
+    oracle, judge = Oracle(mdp), ErrorOfV(mdp if algo.method == "policy_evaluation" else None, algo.gamma)
     run.notice(oracle.notice)
     states, actions = mdp.mean_reward.shape
     table = Plan(states, actions, algo.initial_value)

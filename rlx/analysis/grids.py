@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rlx.base import guarded
+from rlx.base.files import guarded
 from rlx.rundir import reader
 from rlx.rundir.layout import LastEvaluation
 from rlx.rundir.metrics import is_number

@@ -10,7 +10,7 @@ from typing import Any
 
 from rlx.analysis import grids
 from rlx.base.errors import UserError
-from rlx.base.paths import near
+from rlx.base.files.paths import near
 from rlx.rundir import home, index, query, reader
 from rlx.rundir.filter import select
 from rlx.rundir.layout import lock
@@ -20,7 +20,7 @@ LAST = ("run.json", "config.yaml")  # what makes a directory a run goes last: ha
 
 
 @dataclass
-class Plan:
+class Removal:
     """What goes: runs, and directories of grids and searches with all that is in them."""
 
     runs: list[Path] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Plan:
         return [*self.runs, *self.grids]
 
 
-def plan(names: Sequence[str], conditions: Sequence[str] = ()) -> Plan:
+def plan(names: Sequence[str], conditions: Sequence[str] = ()) -> Removal:
     """What the words name, and of that only the runs for which the conditions of --where hold (with conditions a word
     may also be a directory of runs). Nothing goes where one of it must stay: what is no run, a run that goes on, one
     that another run starts from. Raises UserError."""
@@ -59,7 +59,7 @@ def plan(names: Sequence[str], conditions: Sequence[str] = ()) -> Plan:
     alone = [path for real, path in chosen.items() if not any(real.is_relative_to(grid) for grid in whole)]
     kept = [path for real, path in chosen.items() if path not in alone]
     sizes = sum(_size(path) for path in [*alone, *whole.values()])
-    return Plan([*alone, *kept], list(whole.values()), sizes)
+    return Removal([*alone, *kept], list(whole.values()), sizes)
 
 
 def _runs(name: str, anywhere: bool) -> list[Path]:
@@ -116,7 +116,7 @@ def _size(path: Path) -> int:
     return total
 
 
-def counted(removal: Plan) -> str:
+def counted(removal: Removal) -> str:
     """3 runs and 1 grid"""
 
     def some(count: int, what: str) -> list[str]:
@@ -125,7 +125,7 @@ def counted(removal: Plan) -> str:
     return " and ".join([*some(len(removal.runs), "run"), *some(len(removal.grids), "grid")])
 
 
-def carry_out(removal: Plan) -> None:
+def carry_out(removal: Removal) -> None:
     """Remove it. Raises UserError at the first that cannot be; what came before it is gone."""
     for path in removal.runs:
         with lock(path, f"rm {path}", lambda: "is running"):

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from rlx.base.errors import UserError, choices_hint, closest, shown
-from rlx.base.paths import near
+from rlx.base.files.paths import near
 from rlx.base.signals import Interrupted, RunFailed
 from rlx.base.text import escaped
 from rlx.cli import printing

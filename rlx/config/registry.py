@@ -14,8 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rlx.base import guarded
 from rlx.base.errors import ConfigError, choices_hint
+from rlx.base.files import guarded
 from rlx.config import own_code, plugins
 from rlx.config.facts import Facts, fault, outline
 from rlx.config.nested import merged

@@ -12,16 +12,17 @@ import psutil
 import torch
 
 from rlx.base import global_rngs
-from rlx.base.canvas import Canvas
 from rlx.base.errors import ConfigError, shown
+from rlx.base.pages.canvas import Canvas
 from rlx.config import keys, registry, schema
 from rlx.config.schema import Algo
-from rlx.control import evaluate, film, map_picture, maps
+from rlx.control import evaluate
 from rlx.control.config import ControlConfig
 from rlx.control.distributions import make_head
 from rlx.control.networks import SMALLEST_IMAGE, ModelConfig, encoder_of
 from rlx.control.policy import Policy, make_one
 from rlx.control.raw import RawPolicy
+from rlx.control.show import film, map_picture, maps
 from rlx.envs.batch import Envs
 from rlx.envs.single import EnvConfig, package_of
 from rlx.envs.spaces import EnvError, EnvFault, kind_of

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from rlx.base import stopwatch
+from rlx.control.acting.kernel_loop import KernelLoop
 from rlx.control.distributions import Head
-from rlx.control.kernel_loop import KernelLoop
 from rlx.control.networks import ActorCritic
 from rlx.control.normalize import ObsNormalizer, RewardNormalizer
 from rlx.engine.tape import Forward

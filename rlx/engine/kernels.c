@@ -671,7 +671,7 @@ EXPORT void rlx_recurrence(float *y, float *c, i64 T, i64 size) {
 
 /* -- acting -------------------------------------------------------------------------------------------------- */
 
-/* What the struct of environments that step in C begins with (see rlx/envs/classic_control.c). */
+/* What the struct of environments that step in C begins with (see rlx/envs/quick/classic_control.c). */
 typedef struct Lanes {
     i64 (*step)(struct Lanes *, const char *action); /* not 0 if an episode ended or a number is not finite */
     const float *obs; const double *reward; double *returns; /* a row for each lane */

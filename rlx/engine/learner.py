@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlx.engine.native_ops import Step, Update
+from rlx.engine.native_ops import NativeStep, Update
 from rlx.engine.optim import OPTIMIZERS, Flat, Optimizer
 from rlx.engine.tape import Tape, Untapeable
 from rlx.engine.trust import GRADIENTS, Calls, Engine, Trust, disagreement
@@ -172,7 +172,7 @@ class Learner:
         self._trust.lacks(recorded.lacking)
         tape = _Arrays(recorded, self._names, self._row_names, self._trust.calls(str(rows)))
         if recorded.table and (update := self._native_update()):
-            tape.step = Step(update, recorded.table, recorded.inputs, rows)
+            tape.step = NativeStep(update, recorded.table, recorded.inputs, rows)
         self._tapes[rows] = tape
         return tape
 
@@ -266,7 +266,7 @@ class _Arrays:
         self.arrays = {name: tensor.numpy() for name, tensor in tape.inputs.items()}
         self.info = tape.outputs[1].numpy()
         self.rows = {name: value.numpy() for name, value in zip(row_names, tape.outputs[2:], strict=True)}
-        self.step: Step | None = None
+        self.step: NativeStep | None = None
         self._tape = tape
 
 

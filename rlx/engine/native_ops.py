@@ -25,7 +25,7 @@ class Unsupported(Exception):
     """There is no kernel for this."""
 
 
-class Table:
+class OperationTable:
     """The rows of a program, and whatever memory they need besides the program's."""
 
     def __init__(self, program: Program, kernels: Kernels) -> None:
@@ -160,32 +160,32 @@ def _float(*tensors: Tensor) -> None:
 def _each(name: str, dtype: torch.dtype | None = None) -> Callable:
     """Element by element; operands are converted to `dtype`, or to the result's."""
 
-    def rows(table: Table, op: Operation, *operands: Operand) -> None:
+    def rows(table: OperationTable, op: Operation, *operands: Operand) -> None:
         kind = dtype or op.out.dtype
         table.each(f"{name}_{_kind(kind)}", op.out, *(table.number(x, kind) for x in operands))
 
     return rows
 
 
-def _copy(table: Table, op: Operation, x: Operand) -> None:
+def _copy(table: OperationTable, op: Operation, x: Operand) -> None:
     copy(table, op.out, x)
 
 
-def copy(table: Table, out: Tensor, x: Operand) -> None:
+def copy(table: OperationTable, out: Tensor, x: Operand) -> None:
     if isinstance(x, Tensor) and x.dtype != out.dtype and out.dtype == torch.float32:
         table.each(f"float_of_{_kind(x.dtype)}", out, x)
     else:
         table.each(f"copy_{_kind(out.dtype)}", out, table.number(x, out.dtype))
 
 
-def _where(table: Table, op: Operation, mask: Tensor, x: Operand, y: Operand) -> None:
+def _where(table: OperationTable, op: Operation, mask: Tensor, x: Operand, y: Operand) -> None:
     _float(op.out)
     if mask.dtype != torch.bool:
         raise Unsupported("a mask that is not of truth values")
     table.each("where_f", op.out, mask, table.number(x), table.number(y))
 
 
-def _cat(table: Table, op: Operation, *parts: Tensor, dim: int) -> None:
+def _cat(table: OperationTable, op: Operation, *parts: Tensor, dim: int) -> None:
     start, dim = 0, dim % op.out.dim()
     for part in parts:
         if part.numel():
@@ -193,7 +193,7 @@ def _cat(table: Table, op: Operation, *parts: Tensor, dim: int) -> None:
             start += part.shape[dim]
 
 
-def _mm(table: Table, op: Operation, x: Tensor, y: Tensor) -> None:
+def _mm(table: OperationTable, op: Operation, x: Tensor, y: Tensor) -> None:
     out, x, y = (t if t.dim() == 3 else t[None] for t in (op.out, x, y))
     _float(out, x, y)
     table.row("product", out.shape, (out, x, y), [t.stride() for t in (out, x, y)], x.shape[2])
@@ -202,7 +202,7 @@ def _mm(table: Table, op: Operation, x: Tensor, y: Tensor) -> None:
 def _reduced(kernel: str, divide: bool = False) -> Callable:
     """Over `dims`: loops kept, kept, reduced."""
 
-    def rows(table: Table, op: Operation, x: Tensor, dims: Sequence[int], keepdim: bool) -> None:
+    def rows(table: OperationTable, op: Operation, x: Tensor, dims: Sequence[int], keepdim: bool) -> None:
         name = "count" if kernel == "sum" and op.out.dtype == torch.int64 else kernel
         if name != "count":
             x = table.number(x)
@@ -221,7 +221,9 @@ def _reduced(kernel: str, divide: bool = False) -> Callable:
     return rows
 
 
-def _std_mean(table: Table, op: Operation, x: Tensor, dims: Sequence[int], keepdim: bool, correction: int) -> None:
+def _std_mean(
+    table: OperationTable, op: Operation, x: Tensor, dims: Sequence[int], keepdim: bool, correction: int
+) -> None:
     if len(dims) != x.dim() or not x.is_contiguous() or x.numel() < 2:
         raise Unsupported("the deviation of a part")
     _float(x, *op.outs)
@@ -231,14 +233,14 @@ def _std_mean(table: Table, op: Operation, x: Tensor, dims: Sequence[int], keepd
 
 
 def _softmax(name: str) -> Callable:
-    def rows(table: Table, op: Operation, *operands: Tensor, dim: int) -> None:
+    def rows(table: OperationTable, op: Operation, *operands: Tensor, dim: int) -> None:
         _float(op.out, *operands)
         table.along(name, op.out.shape, (op.out, *operands), dim)
 
     return rows
 
 
-def _indexed(table: Table, kernel: str, out: Tensor, x: Tensor, index: Tensor, dim: int, length: int) -> None:
+def _indexed(table: OperationTable, kernel: str, out: Tensor, x: Tensor, index: Tensor, dim: int, length: int) -> None:
     """out and x by an index along a dimension; in the others all three have the index's lengths."""
     if index.dtype != torch.int64 or not index.numel():
         raise Unsupported("an index that is not of int64")
@@ -246,11 +248,11 @@ def _indexed(table: Table, kernel: str, out: Tensor, x: Tensor, index: Tensor, d
     table.along(kernel, index.shape, (out, x, index), dim, length)
 
 
-def _gather(table: Table, op: Operation, x: Tensor, index: Tensor, dim: int) -> None:
+def _gather(table: OperationTable, op: Operation, x: Tensor, index: Tensor, dim: int) -> None:
     _indexed(table, "gather", op.out, x, index, dim, x.shape[dim])
 
 
-def _scatter_add(table: Table, op: Operation, x: Tensor, index: Tensor, source: Tensor, dim: int) -> None:
+def _scatter_add(table: OperationTable, op: Operation, x: Tensor, index: Tensor, source: Tensor, dim: int) -> None:
     if x.data_ptr() != op.out.data_ptr():
         copy(table, op.out, x)
     _indexed(table, "scatter_add", op.out, source, index, dim, x.shape[dim])
@@ -323,10 +325,10 @@ class Update:
         return norm
 
 
-class Step(Update):
+class NativeStep(Update):
     """A whole gradient step in one call: rows of a batch into the program's inputs, the program, the update."""
 
-    def __init__(self, update: Update, table: Table, inputs: Mapping[str, Tensor], rows: int) -> None:
+    def __init__(self, update: Update, table: OperationTable, inputs: Mapping[str, Tensor], rows: int) -> None:
         self.kernels, self.optimizer, self._inputs = update.kernels, update.optimizer, inputs
         self._table, self._rows = table, rows
         self.struct = update.struct.copy()

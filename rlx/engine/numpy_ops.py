@@ -20,7 +20,7 @@ NUMPY = (
 )
 
 
-class Source:
+class NumpySource:
     """Lines of Python over named arrays."""
 
     def __init__(self, program: Program) -> None:
@@ -71,44 +71,44 @@ class Source:
 
 
 def _ufunc(name: str) -> Callable:
-    def line(source: Source, op: Operation, *operands: Any) -> Any:
+    def line(source: NumpySource, op: Operation, *operands: Any) -> Any:
         slots = ", ".join("{}" for _ in operands)
         source.emit(f"{name}({slots}, out={{}})", *operands, op.out)
 
     return line
 
 
-def _square(source: Source, op: Operation, x: Any) -> Any:
+def _square(source: NumpySource, op: Operation, x: Any) -> Any:
     source.emit("square({}, {})", x, op.out)
 
 
-def _copy(source: Source, op: Operation, x: Any) -> Any:
+def _copy(source: NumpySource, op: Operation, x: Any) -> Any:
     source.emit("copyto({}, {})", op.out, x)
 
 
-def _where(source: Source, op: Operation, mask: Tensor, x: Any, y: Any) -> Any:
+def _where(source: NumpySource, op: Operation, mask: Tensor, x: Any, y: Any) -> Any:
     if y is not op.out:
         source.emit("copyto({}, {})", op.out, y)
     source.emit("copyto({}, {}, where={})", op.out, x, mask)
 
 
-def _addcmul(source: Source, op: Operation, x: Tensor, y: Tensor, z: Tensor) -> Any:
+def _addcmul(source: NumpySource, op: Operation, x: Tensor, y: Tensor, z: Tensor) -> Any:
     source.emit("multiply({}, {}, {})", y, z, op.out)
     source.emit("add({0}, {1}, {0})", op.out, x)
 
 
-def _cat(source: Source, op: Operation, *parts: Tensor, dim: int) -> Any:
+def _cat(source: NumpySource, op: Operation, *parts: Tensor, dim: int) -> Any:
     names = ", ".join("{}" for _ in parts)
     source.emit(f"concatenate(({names}), {dim}, {{}})", *parts, op.out)
 
 
-def _mean(source: Source, op: Operation, x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Any:
+def _mean(source: NumpySource, op: Operation, x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Any:
     if x.dim() != 1 or keepdim:
         return NotImplemented
     source.emit("dot({}, {}, {})", x, torch.full_like(x, 1.0 / x.numel()), op.out)
 
 
-def _sum(source: Source, op: Operation, x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Any:
+def _sum(source: NumpySource, op: Operation, x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Any:
     out, count = op.out, op.out.dtype == torch.int64
     if len(dims) != 1 or count:
         source.emit("reduce({}, {}, {}, {}, {})", x, dims, np.int64 if count else None, out, keepdim)
@@ -124,13 +124,13 @@ def _sum(source: Source, op: Operation, x: Tensor, dims: tuple[int, ...], keepdi
 LARGE = 2_000_000  # multiplications from which torch is faster with a transposed second factor
 
 
-def _mm(source: Source, op: Operation, x: Tensor, y: Tensor) -> Any:
+def _mm(source: NumpySource, op: Operation, x: Tensor, y: Tensor) -> Any:
     if not (y.is_contiguous() or len(y) < 64 or len(x) * y.numel() < LARGE):
         return NotImplemented
     source.emit("dot({}, {}, {})", x, y, op.out)
 
 
-def _relu(source: Source, op: Operation, x: Tensor) -> Any:
+def _relu(source: NumpySource, op: Operation, x: Tensor) -> Any:
     source.emit("maximum({}, {}, out={})", x, _zeros(x.shape), op.out)  # three times faster than with the number 0
 
 
@@ -139,7 +139,7 @@ def _zeros(shape: torch.Size) -> Tensor:
     return torch.zeros(shape)
 
 
-def _gather(source: Source, op: Operation, x: Tensor, index: Tensor, dim: int) -> Any:
+def _gather(source: NumpySource, op: Operation, x: Tensor, index: Tensor, dim: int) -> Any:
     if x.dim() != 2 or dim != 1 or index.shape != (len(x), 1) or not x.is_contiguous():
         return NotImplemented
     first, place = torch.arange(len(x)) * x.shape[1], torch.empty(len(x), dtype=torch.int64)
@@ -147,7 +147,7 @@ def _gather(source: Source, op: Operation, x: Tensor, index: Tensor, dim: int) -
     source.emit("take({}, {}, None, {}, {})", x.view(-1), place, op.out.view(-1), "clip")
 
 
-def _amax(source: Source, op: Operation, x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Any:
+def _amax(source: NumpySource, op: Operation, x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Any:
     if x.dim() != 2 or dims != (1,) or not 2 <= x.shape[1] <= 8:
         return NotImplemented
     out = op.out.view(-1)
@@ -156,20 +156,20 @@ def _amax(source: Source, op: Operation, x: Tensor, dims: tuple[int, ...], keepd
         source.emit("maximum({0}, {1}, out={0})", out, x[:, column])
 
 
-def _tanh_backward(source: Source, op: Operation, grad: Tensor, y: Tensor) -> Any:
+def _tanh_backward(source: NumpySource, op: Operation, grad: Tensor, y: Tensor) -> Any:
     source.emit("square({}, {})", y, op.out)
     source.emit("subtract(1.0, {0}, {0})", op.out)
     source.emit("multiply({0}, {1}, {0})", op.out, grad)
 
 
-def _divide(source: Source, op: Operation, x: Any, y: Any) -> Any:
+def _divide(source: NumpySource, op: Operation, x: Any, y: Any) -> Any:
     if isinstance(y, Tensor) and y.dtype == torch.int64:
         source.emit("divide({}, {}, {}, dtype={}, casting={})", x, y, op.out, np.float32, "unsafe")
     else:
         source.emit("divide({}, {}, out={})", x, y, op.out)
 
 
-def _argmax(source: Source, op: Operation, x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Any:
+def _argmax(source: NumpySource, op: Operation, x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Any:
     if keepdim:
         return NotImplemented
     source.emit("{}.argmax({}, {})", x, dims[0], op.out)  # without numpy's wrapper around it

@@ -36,8 +36,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rlx.engine import recurrence as recurrence  # where there is an engine, discounted sums are the kernels', too
 from rlx.engine.kernels import Kernels
 from rlx.engine.lowering import lower
-from rlx.engine.native_ops import Table, Unsupported
-from rlx.engine.numpy_ops import Source
+from rlx.engine.native_ops import OperationTable, Unsupported
+from rlx.engine.numpy_ops import NumpySource
 from rlx.engine.program import Operation, Program, storage, tensors
 from rlx.engine.simpler import is_factory, simpler
 from rlx.engine.trust import Calls, Engine, Trust, disagreement, distance
@@ -136,7 +136,7 @@ class Tape:
         kernels: Kernels | None = None,
     ) -> None:
         self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
-        self.table: Table | None = None
+        self.table: OperationTable | None = None
         self.lacking = ""
         for simply in (True, False) if kernels else (False,):
             recorder = _Recorder(simply)
@@ -149,7 +149,7 @@ class Tape:
                 raise error if isinstance(error, Untapeable) else Untapeable(why) from error
             if self.table or not recorder.simplified:  # else in vain: the fewer operations the better
                 break
-        self.replay = self.table.replay if self.table else Source(self.program).compile()
+        self.replay = self.table.replay if self.table else NumpySource(self.program).compile()
 
     def _record(
         self,
@@ -179,7 +179,7 @@ class Tape:
         for grad, value in zip(grads, derived, strict=True):
             self.program.append(Operation("copy", (grad,), (0.0 if value is None else value.detach(),)))
         try:
-            self.table = Table(self.program, kernels) if kernels else None
+            self.table = OperationTable(self.program, kernels) if kernels else None
         except Unsupported as operation:
             self.lacking = self.lacking or str(operation)
 

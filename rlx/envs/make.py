@@ -12,8 +12,8 @@ import contextlib
 from dataclasses import replace
 
 from rlx.envs.batch import Envs
-from rlx.envs.compiled import make_compiled
 from rlx.envs.episodes import TRAIN
+from rlx.envs.quick.compiled import make_compiled
 from rlx.envs.single import EnvConfig
 from rlx.envs.spaces import EnvError
 from rlx.envs.sync import make_lanes

@@ -19,8 +19,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from rlx.envs.batch import Ends, Envs, Final
-from rlx.envs.cartpole import CartPoleEnvs
 from rlx.envs.episodes import episode_seed
+from rlx.envs.quick.cartpole import CartPoleEnvs
 from rlx.envs.single import EnvConfig, explain, find, install_hint, make_env, one_line, time_limit
 from rlx.envs.spaces import EnvError, EnvFault, with_channels
 from rlx.envs.sync import wrong_info

@@ -4,7 +4,8 @@ import difflib
 from collections.abc import Callable, Iterator, Sequence
 
 from rlx.base.errors import UserError
-from rlx.explain import algorithms, choices, functions, glossary, keys, metrics, story
+from rlx.explain import algorithms, choices, functions, glossary, keys, metrics
+from rlx.explain.runs import story
 
 Page = Callable[[], list[str]]
 INDEX = """rlx explain ppo                      an algorithm: equations, keys, code, what to watch, what goes wrong

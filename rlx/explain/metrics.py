@@ -15,7 +15,7 @@ from rlx.explain import source
 ROOMS = ("training", "control", "language", "tabular")  # whose modules yield metrics, beside the algorithms
 
 
-class Meaning(NamedTuple):
+class MetricMeaning(NamedTuple):
     name: str
     definition: str
     healthy: str
@@ -37,14 +37,14 @@ class Meaning(NamedTuple):
         return source.near(self.path, source.line_of(text, made.start() if made else table))
 
 
-def meanings() -> dict[str, list[Meaning]]:
+def meanings() -> dict[str, list[MetricMeaning]]:
     """What there is to say of each metric, by one or more owners."""
     return _meanings(own_code.folder())
 
 
 @cache
-def _meanings(_folder: Path) -> dict[str, list[Meaning]]:
-    known: dict[str, list[Meaning]] = {}
+def _meanings(_folder: Path) -> dict[str, list[MetricMeaning]]:
+    known: dict[str, list[MetricMeaning]] = {}
     for owner, path in _files():
         table = source.literal(path, "MEANINGS")
         for name, text in table.items() if isinstance(table, dict) else ():
@@ -61,13 +61,13 @@ def _files() -> Iterator[tuple[str, Path]]:
     yield from source.algorithm_files().items()
 
 
-def parse(name: str, text: str, path: Path, owner: str = "") -> Meaning:
+def parse(name: str, text: str, path: Path, owner: str = "") -> MetricMeaning:
     definition, _, rest = text.partition(" Healthy: ")
     healthy, _, otherwise = rest.partition(" If not: ")
-    return Meaning(name, definition, healthy, otherwise, path, owner)
+    return MetricMeaning(name, definition, healthy, otherwise, path, owner)
 
 
-def of(name: str, implementation: str = "") -> Meaning | None:
+def of(name: str, implementation: str = "") -> MetricMeaning | None:
     """What a metric means in the runs of an algorithm."""
     listed = meanings().get(name, [])
     return next((one for owner in (implementation, "") for one in listed if one.owner == owner), None)

@@ -26,7 +26,7 @@ ENDINGS = ("isation", "ization", "ising", "izing", "ations", "ation", "ings", "i
 TITLE, TEXT, WHOLE = 3.0, 1.0, 2.0
 
 
-class Document(NamedTuple):
+class Page(NamedTuple):
     name: str  # what rlx explain knows it by
     titles: tuple[frozenset[str], ...]
     text: Counter[str]
@@ -46,35 +46,35 @@ def words(text: str) -> list[str]:
     return [stem(word) for word in re.findall(r"[a-z0-9]+", text) if word not in STOP]
 
 
-def _document(name: str, titles: Iterable[str], text: str) -> Document:
-    return Document(name, tuple(frozenset(words(title)) for title in titles), Counter(words(text)))
+def _page(name: str, titles: Iterable[str], text: str) -> Page:
+    return Page(name, tuple(frozenset(words(title)) for title in titles), Counter(words(text)))
 
 
-def documents() -> Iterator[Document]:
+def _pages() -> Iterator[Page]:
     """One a page."""
     for term in glossary.terms().values():
-        yield _document(term.name, (term.name, *term.also), term.text)
+        yield _page(term.name, (term.name, *term.also), term.text)
     for name in algorithms.names():
         said = algorithms.lesson(name) if name not in keys.options("algo") or not keys.is_variant(name) else {}
         wrong = " ".join(said.get("wrong", ())) if isinstance(said.get("wrong"), tuple) else ""
         head = " ".join(algorithms.head(name))
-        yield _document(name, (name, head.partition(".")[0]), f"{head} {said.get('what', '')} {wrong}")
+        yield _page(name, (name, head.partition(".")[0]), f"{head} {said.get('what', '')} {wrong}")
     for name, listed in metrics.meanings().items():
-        yield _document(name, (name, name.rpartition("/")[2]), " ".join(one.text for one in listed))
+        yield _page(name, (name, name.rpartition("/")[2]), " ".join(one.text for one in listed))
     for name, texts in keys.texts().items():
         plain = [comments.parts_of(text) for text in texts]
-        yield _document(name, (name, name.rpartition(".")[2]), " ".join(" ".join(each.values()) for each in plain))
+        yield _page(name, (name, name.rpartition(".")[2]), " ".join(" ".join(each.values()) for each in plain))
     for group in ("env", "task"):
         for name, path in keys.options(group).items():
-            yield _document(name, (name,), " ".join(comments.head(path)))
+            yield _page(name, (name,), " ".join(comments.head(path)))
     for name, found in functions.equations().items():
-        yield _document(name, (name,), " ".join(one.doc.partition("\n\n")[0] for one in found))
+        yield _page(name, (name,), " ".join(one.doc.partition("\n\n")[0] for one in found))
 
 
 def search(question: Sequence[str], most: int = 5) -> list[str]:
     """The names of the pages that answer best, the best first; [] where most of it is unknown."""
     wanted = Counter(words(" ".join(question)))
-    pages = [*documents()]
+    pages = [*_pages()]
     having = Counter(
         word for page in pages for word in {*page.text, *(each for title in page.titles for each in title)}
     )
@@ -87,7 +87,7 @@ def search(question: Sequence[str], most: int = 5) -> list[str]:
     return [*dict.fromkeys(name for score, name in scored if score > 0)][:most]
 
 
-def _score(page: Document, worth: dict[str, float], mean: float) -> float:
+def _score(page: Page, worth: dict[str, float], mean: float) -> float:
     best = 0.0
     for title in page.titles:
         hit = sum(worth[word] for word in title if word in worth)

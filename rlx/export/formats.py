@@ -15,8 +15,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from rlx.base import atomic_files, extras
+from rlx.base import extras
 from rlx.base.errors import UserError
+from rlx.base.files import atomic
 from rlx.config import registry
 from rlx.config.keys import config_hash, hparams
 from rlx.export import card
@@ -76,7 +77,7 @@ def _tensors(cfg: Any, module: Any, run: Any) -> dict[str, Tensor]:
 
 
 def _safetensors(out: Path, cfg: Any, module: Any, run: Any, facts: dict[str, str], _: Path) -> None:
-    atomic_files.write_atomically(out, _bytes(_tensors(cfg, module, run), facts))
+    atomic.write_atomically(out, _bytes(_tensors(cfg, module, run), facts))
 
 
 def _bytes(tensors: dict[str, Tensor], facts: dict[str, str]) -> bytes:
@@ -85,7 +86,7 @@ def _bytes(tensors: dict[str, Tensor], facts: dict[str, str]) -> bytes:
 
 
 def _onnx(out: Path, cfg: Any, module: Any, run: Any, facts: dict[str, str], _: Path) -> None:
-    atomic_files.write_atomically(out, onnx_bytes(plain(cfg, module, run), facts))
+    atomic.write_atomically(out, onnx_bytes(plain(cfg, module, run), facts))
 
 
 class _Graph(torch.nn.Module):
@@ -132,7 +133,7 @@ def onnx_bytes(policy: Plain, facts: dict[str, str]) -> bytes:
 @contextlib.contextmanager
 def _directory(out: Path) -> Iterator[Path]:
     """A place to fill, which becomes `out` at the end."""
-    place = out.with_name(f"{atomic_files.TEMPORARY}{os.getpid()}-{out.name}")
+    place = out.with_name(f"{atomic.TEMPORARY}{os.getpid()}-{out.name}")
     try:
         place.mkdir()
         yield place

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from rlx.base.errors import UserError
 from rlx.config import registry
+from rlx.control.acting.box import BoxPolicy
+from rlx.control.acting.q_values import QPolicy
 from rlx.control.actors import SquashedGaussian, StateDependent
-from rlx.control.box_acting import BoxPolicy
 from rlx.control.distributions import FORBIDDEN
 from rlx.control.networks import ModelConfig
 from rlx.control.normalize import EPS
 from rlx.control.policy import Policy, make_one
-from rlx.control.q_acting import QPolicy
 from rlx.envs.spaces import kind_of, mask_size, rescaled
 from rlx.language.model.tokenizer import Tokenizer
 from rlx.language.policy import TokenPolicy

@@ -21,8 +21,8 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from rlx.base import guarded
 from rlx.base.errors import ConfigError
+from rlx.base.files import guarded
 from rlx.config import kind, promise, registry
 from rlx.config.schema import find_target
 from rlx.launch.arguments import Words, for_hydra

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from rlx.base import guarded
 from rlx.base.errors import ConfigError
+from rlx.base.files import guarded
 from rlx.config import registry
 
 MAX_BYTES, MAX_VALUES = 1_000_000, guarded.VALUES  # of one file; aliases of aliases grow without bound

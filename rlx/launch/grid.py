@@ -13,9 +13,10 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from rlx.analysis import grids
-from rlx.base import guarded, process
-from rlx.base.atomic_files import write_json
+from rlx.base import process
 from rlx.base.errors import ConfigError
+from rlx.base.files import guarded
+from rlx.base.files.atomic import write_json
 from rlx.config import registry
 from rlx.launch import arguments
 from rlx.launch.composing import check_hydra, compose_all, plain, set_threads

@@ -4,7 +4,7 @@ import csv
 import io
 from typing import Any
 
-from rlx.base.atomic_files import write_atomically
+from rlx.base.files.atomic import write_atomically
 from rlx.loggers.loggers import LoggedRun
 from rlx.rundir.metrics import MetricsTable
 

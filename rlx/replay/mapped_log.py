@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rlx.base.atomic_files import CannotWrite, own_directory, own_file, sync_directory
+from rlx.base.files.atomic import CannotWrite, own_directory, own_file, sync_directory
 
 Array = np.ndarray
 

@@ -20,8 +20,8 @@ import safetensors
 import safetensors.torch
 import torch
 
-from rlx.base.atomic_files import own_directory, write_atomically
 from rlx.base.errors import UserError
+from rlx.base.files.atomic import own_directory, write_atomically
 
 FORMAT = 1
 TENSOR, ARRAY = "$tensor", "$array"

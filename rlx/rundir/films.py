@@ -7,8 +7,8 @@ import struct
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from rlx.base import guarded
-from rlx.base.atomic_files import own_directory, write_atomically
+from rlx.base.files import guarded
+from rlx.base.files.atomic import own_directory, write_atomically
 
 DIRECTORY = "videos"
 TAG = "eval/video"  # of events

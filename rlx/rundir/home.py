@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlx.base.errors import UserError
-from rlx.base.paths import near
+from rlx.base.files.paths import near
 from rlx.config import registry
 
 FLAG, KEY, VARIABLE, DEFAULT = "--runs-dir", "runs_dir=", "RLX_RUNS_DIR", "runs"

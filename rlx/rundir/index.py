@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from rlx import __version__
-from rlx.base import guarded
-from rlx.base.atomic_files import TEMPORARY, write_atomically
+from rlx.base.files import guarded
+from rlx.base.files.atomic import TEMPORARY, write_atomically
 from rlx.rundir import query, reader
 from rlx.rundir.layout import Status
 

@@ -22,10 +22,11 @@ from typing import Any, ClassVar
 import filelock
 import yaml
 
-from rlx.base import guarded, process
-from rlx.base.atomic_files import remove_temporaries, separate, sync_directory, write_atomically
-from rlx.base.document import Document
+from rlx.base import process
 from rlx.base.errors import ConfigError, UserError
+from rlx.base.files import guarded
+from rlx.base.files.atomic import remove_temporaries, separate, sync_directory, write_atomically
+from rlx.base.files.document import Document
 from rlx.base.signals import Interrupted, Pruned, RunFailed
 from rlx.rundir import provenance
 from rlx.rundir.metrics import is_number

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlx.base import guarded, stopwatch
-from rlx.base.appender import Appender
+from rlx.base import stopwatch
+from rlx.base.files import guarded
+from rlx.base.files.appender import Appender
 
 FILE = "metrics.jsonl"
 RECENT = 50  # lines in which the newest value of every metric stands

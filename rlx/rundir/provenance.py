@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from rlx import __version__
 from rlx.base import process
-from rlx.base.document import Document
+from rlx.base.files.document import Document
 from rlx.config import registry
 
 FORMAT = 1  # of run.json, and of the logs beside it

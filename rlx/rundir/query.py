@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlx.base import guarded
 from rlx.base.errors import UserError, choices_hint, did_you_mean, shown
+from rlx.base.files import guarded
 from rlx.config.keys import ORIGINS
 from rlx.config.nested import flatten
 from rlx.rundir import home, reader

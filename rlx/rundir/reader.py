@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rlx.base import guarded
 from rlx.base.errors import UserError, choices_hint, shown
+from rlx.base.files import guarded
 from rlx.config.facts import Facts
 from rlx.rundir import home
 from rlx.rundir.layout import SILENT, Status

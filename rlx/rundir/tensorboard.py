@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec
 
-from rlx.base.appender import Appender
+from rlx.base.files.appender import Appender
 from rlx.config.keys import experiment
 
 P = ParamSpec("P")

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rlx import __version__
-from rlx.base.atomic_files import write_atomically
 from rlx.base.errors import UserError, choices_hint
+from rlx.base.files.atomic import write_atomically
 from rlx.config import own_code, plugins, registry
 
 TEMPLATES = Path(__file__).parent / "templates"

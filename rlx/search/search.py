@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from rlx.base import process
-from rlx.base.atomic_files import write_json
 from rlx.base.errors import ConfigError
+from rlx.base.files.atomic import write_json
 from rlx.config import registry
 from rlx.rundir import tensorboard_grid
 from rlx.rundir.provenance import scrub

@@ -19,9 +19,10 @@ from typing import Any
 
 import filelock
 
-from rlx.base import guarded, process
-from rlx.base.atomic_files import TEMPORARY, write_atomically, write_json
+from rlx.base import process
 from rlx.base.errors import ConfigError, UserError, choices_hint, shown
+from rlx.base.files import guarded
+from rlx.base.files.atomic import TEMPORARY, write_atomically, write_json
 from rlx.rundir import home, reader
 from rlx.rundir.layout import lock
 from rlx.rundir.provenance import scrub

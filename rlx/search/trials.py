@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlx.base import guarded, process
-from rlx.base.atomic_files import write_json
+from rlx.base import process
+from rlx.base.files import guarded
+from rlx.base.files.atomic import write_json
 from rlx.rundir import reader
 from rlx.rundir.layout import Status
 from rlx.rundir.metrics import is_number

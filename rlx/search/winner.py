@@ -4,8 +4,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from rlx.base.atomic_files import write_json
 from rlx.base.errors import UserError
+from rlx.base.files.atomic import write_json
 from rlx.base.in_fork import Died, apart
 from rlx.base.signals import RunFailed
 from rlx.rundir.layout import Status, note_death

@@ -50,7 +50,7 @@ class Tabular:
 
 
 @dataclass
-class OnPolicy(Tabular):
+class TabularOnPolicy(Tabular):
     """The same, of an algorithm that may learn V(s) instead of Q(s, a): that of random moves, since V chooses none."""
 
     values: Learned
@@ -73,7 +73,7 @@ class Step(NamedTuple):
     done: bool  # the episode is over: terminated, or cut by the time limit
 
 
-class Agent:
+class TabularAgent:
     """`memory` is what it remembers of the open episode of each environment, lists of numbers; saved with the run."""
 
     def __init__(
@@ -91,7 +91,7 @@ class Agent:
         run.notice(self.oracle.notice)
         if self.v and not self.mdp:
             run.notice("V(s) alone chooses no action, and there is no transition table: evaluations show the first one")
-        self._rng, self._judge = run.rng("actions"), Judge(self.mdp, gamma) if self.v and not masked else None
+        self._rng, self._judge = run.rng("actions"), ErrorOfV(self.mdp, gamma) if self.v and not masked else None
         self.draw: Callable[[], float] = uniforms(self._rng).__next__
         self.values: list[list[float]] = []
         self.counts: list[list[int]] = []
@@ -162,7 +162,7 @@ class Agent:
         }
 
 
-class Judge:
+class ErrorOfV:
     """exact/rmse of V: its distance from the exact values of the policy that takes each action alike, the root of the
     mean square over the states that this policy reaches. Nothing where these values are not finite."""
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlx.base import guarded
 from rlx.base.errors import shown
+from rlx.base.files import guarded
 from rlx.rundir import provenance
 from rlx.rundir.checkpoint import Found
 from rlx.rundir.metrics import FILE

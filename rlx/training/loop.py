@@ -18,9 +18,10 @@ import torch
 import yaml
 
 from rlx import __version__
-from rlx.base import garbage, guarded, process, stopwatch
-from rlx.base.atomic_files import CannotWrite, own_directory, own_file, write_atomically
+from rlx.base import garbage, process, stopwatch
 from rlx.base.errors import UserError
+from rlx.base.files import guarded
+from rlx.base.files.atomic import CannotWrite, own_directory, own_file, write_atomically
 from rlx.base.signals import (
     GRACE,
     REACHED,

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from rlx.base.atomic_files import CannotWrite
 from rlx.base.errors import ConfigError, UserError, shown
+from rlx.base.files.atomic import CannotWrite
 from rlx.base.signals import Interrupted, RunFailed, Signals
 from rlx.base.streams import others_on_stderr
 from rlx.config import keys, odd, own_code, registry

@@ -18,10 +18,10 @@ from training import train
 
 from rlx.algos import sac, td3
 from rlx.base.errors import ConfigError
+from rlx.control.acting.box import BoxExplorer, BoxPolicy
+from rlx.control.acting.noise import OrnsteinUhlenbeck
 from rlx.control.actors import Critics, DeterministicActor, SquashedGaussian, Target
-from rlx.control.box_acting import BoxExplorer, BoxPolicy
 from rlx.control.networks import ModelConfig
-from rlx.control.noise import OrnsteinUhlenbeck
 from rlx.engine.learner import Learner
 from rlx.engine.tape import Tape
 from rlx.envs.spaces import ActionDecoder

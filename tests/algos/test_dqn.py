@@ -16,8 +16,8 @@ from tiny_runs import Child, die_at, die_at_env_step, fail_at, result, resume
 from training import train
 
 from rlx.algos import dqn
+from rlx.control.acting.q_values import Explorer
 from rlx.control.networks import ModelConfig, QNetwork
-from rlx.control.q_acting import Explorer
 from rlx.engine.learner import Learner
 from rlx.run import Run
 from rlx.training import runner

@@ -14,7 +14,7 @@ from training import train
 from rlx.base.errors import ConfigError
 from rlx.envs.single import EnvConfig
 from rlx.run import Run
-from rlx.tabular.agent import Agent, Step
+from rlx.tabular.agent import Step, TabularAgent
 from rlx.tabular.mdp import reachable, transition_table, uniform, value_iteration, values_of
 from rlx.tabular.parts import Walk
 from rlx.training import runner
@@ -51,7 +51,7 @@ def test_one_step_and_lambda_0_are_sarsa_bit_for_bit(algo, more):
 def episodes(monkeypatch: pytest.MonkeyPatch) -> list[list[Step]]:
     """The episodes that a run on one environment goes through; the last one is not over."""
     seen: list[list[Step]] = [[]]
-    real = Agent.steps
+    real = TabularAgent.steps
 
     def steps(self, *words, **more):
         for step in real(self, *words, **more):
@@ -60,7 +60,7 @@ def episodes(monkeypatch: pytest.MonkeyPatch) -> list[list[Step]]:
                 seen.append([])
             yield step
 
-    monkeypatch.setattr(Agent, "steps", steps)
+    monkeypatch.setattr(TabularAgent, "steps", steps)
     return seen
 
 

@@ -16,7 +16,7 @@ from fake_runs import make_run, ramp
 
 from rlx.analysis import statistics
 from rlx.analysis.compare import build, diff
-from rlx.analysis.compare.result import Comparison, Result
+from rlx.analysis.compare.result import ComparisonData, Result
 from rlx.cli.printing import comparing, text
 
 
@@ -26,7 +26,7 @@ def side(root: Path, scores: Sequence[float], **options: Any) -> str:
     return str(root)
 
 
-def only(found: Comparison) -> Result:
+def only(found: ComparisonData) -> Result:
     [pair] = found.pairs
     [result] = pair.results
     return result

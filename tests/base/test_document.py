@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from rlx.base.document import Document
 from rlx.base.errors import ConfigError
+from rlx.base.files.document import Document
 
 
 @dataclass(kw_only=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from rlx.base import guarded
-from rlx.base.guarded import Damaged, Missing
+from rlx.base.files import guarded
+from rlx.base.files.guarded import Damaged, Missing
 
 BOMB = "a0: &a0 [x, x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
 DAMAGES: dict[str, Callable[[Path], Any]] = {

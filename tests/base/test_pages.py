@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from jinja2 import UndefinedError
 
-from rlx.base import pages
+from rlx.base.pages.render import render
 
 
 @pytest.fixture
@@ -17,14 +17,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_whatever_is_put_into_a_page_stays_text(folder: Path) -> None:
-    page = pages.render(folder, "a.html.jinja", text="<b>\"'&")
+    page = render(folder, "a.html.jinja", text="<b>\"'&")
     assert page.endswith('<p title="&lt;b&gt;&#34;&#39;&amp;">&lt;b&gt;&#34;&#39;&amp;</p>')
 
 
 def test_a_value_that_a_template_lacks_is_an_error(folder: Path) -> None:
     with pytest.raises(UndefinedError, match="'text' is undefined"):
-        pages.render(folder, "a.html.jinja")
+        render(folder, "a.html.jinja")
 
 
 def test_every_page_has_the_shared_look(folder: Path) -> None:
-    assert ":root { --paper: #fff;" in pages.render(folder, "a.html.jinja", text="")
+    assert ":root { --paper: #fff;" in render(folder, "a.html.jinja", text="")

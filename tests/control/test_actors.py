@@ -13,9 +13,9 @@ import torch
 from torch import distributions as D, nn
 
 from rlx.base.errors import ConfigError
+from rlx.control.acting.noise import GaussianNoise, Held, OrnsteinUhlenbeck
 from rlx.control.actors import Actor, Bounds, Critics, DeterministicActor, SquashedGaussian, StateDependent, Target
 from rlx.control.networks import ModelConfig
-from rlx.control.noise import Gaussian, Held, OrnsteinUhlenbeck
 from rlx.engine.learner import Learner
 
 torch.set_num_threads(1)
@@ -193,7 +193,9 @@ def test_held_noise_is_drawn_when_a_collection_begins_and_every_so_many_steps() 
         assert not np.array_equal(noise.draw(rng, fresh=True), seen[-1])
 
 
-@pytest.mark.parametrize("make", [lambda: Gaussian(2, 3), lambda: OrnsteinUhlenbeck(2, 3), lambda: Held(2, 4, 3, 5)])
+@pytest.mark.parametrize(
+    "make", [lambda: GaussianNoise(2, 3), lambda: OrnsteinUhlenbeck(2, 3), lambda: Held(2, 4, 3, 5)]
+)
 def test_noise_goes_on_from_its_state(make: Any) -> None:
     noise, again, rng = make(), make(), np.random.default_rng(0)
     for k in range(7):

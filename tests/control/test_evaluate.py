@@ -9,9 +9,9 @@ import pytest
 from fake_envs import Counter
 from PIL import Image
 
-from rlx.control import film
 from rlx.control.evaluate import Kept, evaluate, save_gif
-from rlx.control.recording import record
+from rlx.control.show import film
+from rlx.control.show.recording import record
 from rlx.envs.episodes import EVALUATION, PLAY, episode_seed
 from rlx.envs.single import EnvConfig, make_env
 from rlx.envs.spaces import EnvFault

@@ -15,9 +15,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_runs import train
 
-from rlx.base.canvas import Canvas, font
-from rlx.control import map_picture, maps
+from rlx.base.pages.canvas import Canvas, font
 from rlx.control.policy import judge
+from rlx.control.show import map_picture, maps
 from rlx.tabular.mdp import value_iteration
 from rlx.tabular.parts import Greedy
 from rlx.training import runner

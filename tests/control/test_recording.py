@@ -12,8 +12,9 @@ from PIL import Image
 from tiny_runs import train
 
 from rlx.base.errors import UserError
-from rlx.control import evaluate, recording
+from rlx.control import evaluate
 from rlx.control.policy import judge
+from rlx.control.show import recording
 from rlx.tabular.parts import Greedy
 from rlx.training import runner
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from rlx.control.acting.q_values import Explorer
 from rlx.control.distributions import make_head
 from rlx.control.networks import ActorCritic, ModelConfig, QNetwork
 from rlx.control.policy import Policy
-from rlx.control.q_acting import Explorer
 from rlx.control.rollout import Rollout, minibatches
 from rlx.envs.make import make_envs
 from rlx.envs.single import EnvConfig
@@ -230,7 +230,7 @@ def test_the_kernels_explore_as_single_steps_of_gymnasium_do_to_the_last_bit(
 @pytest.mark.parametrize("id", CLASSIC)
 def test_compiled_environments_that_round_differently_are_not_used(id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from rlx.engine import kernels
-    from rlx.envs import compiled
+    from rlx.envs.quick import compiled
 
     if kernels.load() is None:
         pytest.skip(kernels.problem())
@@ -246,7 +246,7 @@ def test_compiled_environments_that_round_differently_are_not_used(id: str, monk
 
 def test_squares_are_those_of_pow_which_rounds_otherwise_than_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one number in a thousand: so many pendulums are compared."""
-    from rlx.envs import compiled
+    from rlx.envs.quick import compiled
 
     envs = make_envs(EnvConfig(name="pendulum", id="Pendulum-v1"), 4, seed=0)
     if not isinstance(envs, compiled.CompiledEnvs):

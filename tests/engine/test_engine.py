@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from rlx.algos import ppo
+from rlx.control.acting.q_values import Explorer
 from rlx.control.distributions import make_head
 from rlx.control.networks import ActorCritic, ModelConfig
-from rlx.control.q_acting import Explorer
 from rlx.control.rollout import Rollout
 from rlx.engine.learner import Learner
 from rlx.engine.optim import Flat

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rlx.engine import kernels as kernels_module
 from rlx.engine.learner import Learner
-from rlx.engine.native_ops import Step, Table, Update
+from rlx.engine.native_ops import NativeStep, OperationTable, Update
 from rlx.engine.optim import OPTIMIZERS
 from rlx.engine.program import Operation, Program
 from rlx.engine.tape import Forward, Tape
@@ -300,7 +300,7 @@ def test_a_whole_batch_of_uneven_lengths_is_one_call_and_the_same_step(monkeypat
     tape = Tape(lambda b: (b["x"].sum() + b["y"].sum(),), recorded, kernels=KERNELS)
     assert KERNELS is not None and tape.table is not None
     update = Update(KERNELS, learner.flat, learner.optimizer, 0.0)
-    step = Step(update, tape.table, tape.inputs, 6)
+    step = NativeStep(update, tape.table, tape.inputs, 6)
     assert step.takes(recorded, None) and not step.takes(recorded, 0)
     assert not step.takes({**recorded, "y": torch.randn(7)}, None)
 
@@ -338,7 +338,7 @@ def test_an_operation_without_a_kernel_is_left_to_numpy() -> None:
 def test_replays_of_the_kernels_are_bitwise_equal() -> None:
     learner, batch = random_learner(4, "native")
     tape = Tape(learner._stacked, batch, learner.flat.params, learner.flat.grads, KERNELS)
-    assert isinstance(tape.table, Table)
+    assert isinstance(tape.table, OperationTable)
     grads = []
     for _ in range(2):
         learner.flat.grad.fill_(float("nan"))
@@ -354,13 +354,13 @@ def test_a_product_that_is_read_elsewhere_is_still_there() -> None:
     program = Program({})
     program.append(Operation("mm", (product,), (x, x)))
     program.append(Operation("copy", (grad,), (product,)))
-    alone = Table(program, KERNELS)
+    alone = OperationTable(program, KERNELS)
     assert len(alone.array) == 1
     alone.replay()
     torch.testing.assert_close(grad, x @ x)
     program.append(Operation("exp", (read,), (product,)))
     product.zero_()
-    Table(program, KERNELS).replay()
+    OperationTable(program, KERNELS).replay()
     torch.testing.assert_close(read, (x @ x).exp(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(grad, x @ x)
 

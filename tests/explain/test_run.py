@@ -18,9 +18,10 @@ import yaml
 from command_line import Forks, imported
 
 from rlx.config import registry
-from rlx.explain import keys, rules, story
+from rlx.explain import keys
 from rlx.explain.answer import answer
-from rlx.explain.record import Record
+from rlx.explain.runs import rules, story
+from rlx.explain.runs.record import Record
 
 RUNS = Path(__file__).parent / "runs"
 BROKEN = {  # a run -> what is heard first, and what to try
@@ -51,7 +52,7 @@ def recorded(name: str) -> Record:
 
 
 @cache
-def heard(name: str) -> dict[str, rules.Finding]:
+def heard(name: str) -> dict[str, rules.Advice]:
     return {rule.__name__: finding for rule, finding in rules.findings(recorded(name))}
 
 

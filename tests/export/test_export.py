@@ -18,9 +18,9 @@ from safetensors import safe_open
 from tiny_runs import speak, train
 
 from rlx.base.errors import UserError
-from rlx.control.box_acting import BoxPolicy
+from rlx.control.acting.box import BoxPolicy
+from rlx.control.acting.q_values import QPolicy
 from rlx.control.policy import Policy, make_one
-from rlx.control.q_acting import QPolicy
 from rlx.envs.spaces import ActionDecoder
 from rlx.export import card, formats
 from rlx.export.plain import plain
@@ -253,7 +253,7 @@ def test_where_nothing_can_be_written_one_line_says_so(to: str, place: Path, mon
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(formats.atomic_files, "write_atomically", refuse)
+    monkeypatch.setattr(formats.atomic, "write_atomically", refuse)
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(UserError, match="--out=.*: cannot be written: Read-only file system"):
         formats.export(place / "runs" / "done", to, place / "new")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlx.base.atomic_files import CannotWrite
+from rlx.base.files.atomic import CannotWrite
 from rlx.replay.buffer import NO_TRANSITION, Replay, num_frames
 from rlx.replay.mapped_log import Segments
 from rlx.replay.prioritized import Priorities, SumTree

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from tiny_runs import Child, fail_at
 
-from rlx.base.atomic_files import CannotWrite, remove_temporaries
+from rlx.base.files.atomic import CannotWrite, remove_temporaries
 from rlx.rundir import checkpoint
 from rlx.rundir.checkpoint import CheckpointError, Checkpoints, weights_sha256
 

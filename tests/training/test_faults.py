@@ -24,7 +24,7 @@ from waiting import until
 from rlx.base import signals
 from rlx.base.errors import ConfigError
 from rlx.base.signals import Interrupted
-from rlx.control import film
+from rlx.control.show import film
 from rlx.engine.learner import Learner
 from rlx.rundir.checkpoint import Checkpoints
 from rlx.training import loop, runner
@@ -258,7 +258,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_applied(tmp_pa
 
 
 def test_a_video_that_cannot_be_made_is_a_notice(tmp_path, whole, monkeypatch, capsys):
-    from rlx.control import recording
+    from rlx.control.show import recording
 
     def fails(*_args, **_kwargs):
         raise RuntimeError("no display\nat all")

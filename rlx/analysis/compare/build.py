@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlx.analysis import statistics, stopping
 from rlx.analysis.compare import notes as caveats
-from rlx.analysis.compare.result import ENOUGH, Comparison, Pair, Place, Result, Side, possible
+from rlx.analysis.compare.result import ENOUGH, ComparisonData, Pair, Place, Result, Side, possible
 from rlx.analysis.curves import scores
 from rlx.analysis.curves.build import group, label
 from rlx.analysis.curves.curves import full_keys
@@ -21,7 +21,7 @@ from rlx.rundir.query import place_names
 
 def build(
     sides: Sequence[str | Sequence[str]], metric: str = "eval", by: Sequence[str] = (), lower: bool = False
-) -> Comparison:
+) -> ComparisonData:
     """Everything that is printed. Each word is a side: a run, a directory of runs, a pattern of either. Where there is
     one word only, or keys `by`, or every word is a single run, the runs are grouped by their configuration instead.
     A list of words is one side, too.
@@ -47,7 +47,7 @@ def build(
         raise UserError(f"compare {' '.join(words)}: there is only one side; name another one (rlx compare 'A*' 'B*')")
     notes += stopping.check({side.name: [curve.config for curve in side.curves] for side in chosen}, "compare")
     names = place_names(curve.place for side in chosen for curve in side.curves)
-    result = Comparison(metric, lower, chosen, names, notes=notes)
+    result = ComparisonData(metric, lower, chosen, names, notes=notes)
     result.pairs = [_pair(a, b, names, lower) for a, b in itertools.combinations(chosen, 2)]
     result.notes += caveats.notes(result)
     return result

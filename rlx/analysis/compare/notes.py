@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rlx.analysis.compare.result import ENOUGH, Comparison, Pair, Place, Side
+from rlx.analysis.compare.result import ENOUGH, ComparisonData, Pair, Place, Side
 from rlx.analysis.curves.curves import Curve
 from rlx.rundir import query
 from rlx.rundir.provenance import Provenance
@@ -14,7 +14,7 @@ IDLE = ("checkpoint_every", "env.workers", "env.step_timeout", "eval_env.workers
 VERSIONS = ("rlx", "python", "torch", "numpy", "gymnasium", "transformers")
 
 
-def notes(comparison: Comparison) -> list[str]:
+def notes(comparison: ComparisonData) -> list[str]:
     return [
         *(note for side in comparison.sides for note in _pooled(side, comparison.names)),
         *(note for pair in comparison.pairs for note in _unlike(pair, comparison.names)),
@@ -112,7 +112,7 @@ def _few(keys: Sequence[str]) -> str:
     return f"{', '.join(keys[:MANY])}{more}"
 
 
-def _worth(comparison: Comparison) -> list[str]:
+def _worth(comparison: ComparisonData) -> list[str]:
     """What the intervals and the verdicts are worth."""
     counts = [len(side.scores(place)) for side in comparison.sides for place in comparison.names if side.scores(place)]
     notes = []

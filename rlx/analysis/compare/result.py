@@ -86,7 +86,7 @@ class Pair:
 
 
 @dataclass
-class Comparison:
+class ComparisonData:
     metric: str
     lower: bool  # is better
     sides: list[Side]

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlx.analysis import statistics, stopping
 from rlx.analysis.compare import build as compare
-from rlx.analysis.compare.result import Comparison
+from rlx.analysis.compare.result import ComparisonData
 from rlx.analysis.curves import build as plot, configurations, curves
 from rlx.analysis.report.search import StudySummary, line_of, read_study
 from rlx.base.errors import UserError
@@ -89,7 +89,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     metric: str = ""
     told: list[str] = field(default_factory=list)  # a single run in words
-    comparison: Comparison | None = None
+    comparison: ComparisonData | None = None
 
     @property
     def keys(self) -> list[str]:

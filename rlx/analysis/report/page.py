@@ -18,7 +18,8 @@ from rlx.analysis.names import readable
 from rlx.analysis.report import charts
 from rlx.analysis.report.build import One, Report, Row, environment
 from rlx.analysis.statistics import Estimate
-from rlx.base import guarded, pages
+from rlx.base.files import guarded
+from rlx.base.pages.render import render
 from rlx.rundir import films, query, reader
 from rlx.rundir.metrics import MetricsTable, is_number
 
@@ -37,7 +38,7 @@ class Panel(NamedTuple):
     charts: list[charts.Chart]
 
 
-class Look(NamedTuple):
+class Shown(NamedTuple):
     """Films (what it is, base64), a map (SVG, base64) or a text of a run."""
 
     place: str
@@ -50,10 +51,10 @@ class Look(NamedTuple):
 def html(report: Report) -> str:
     """The whole page."""
     colours = _colours(report)
-    return pages.render(
+    return render(
         TEMPLATES, "report.html.jinja", report=report, colours=colours, panels=_panels(report, colours),
         caption=_caption(report.plots),
-        looks=[look for place in report.places for find in (_look_of, _map_of) if (look := _look(report, place, find))],
+        looks=[one for place in report.places for find in (_films_of, _map_of) if (one := _shown(report, place, find))],
         heats=_heats(report), named=_named, interval=_between, improvement=compare.interval,
         environment=environment(report.rows), made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         version=__version__, charts=charts, number=numbers.number, short=numbers.short, seconds=numbers.seconds,
@@ -124,19 +125,19 @@ def _caption(plots: Sequence[build.Plot]) -> str:
 # -- films and samples -------------------------------------------------------------------------------------------
 
 
-def _look(report: Report, place: str, find: Callable[[One, str], Look | None]) -> Look | None:
+def _shown(report: Report, place: str, find: Callable[[One, str], Shown | None]) -> Shown | None:
     """Of an environment or task the last film, map or samples of its best run that has some."""
     runs = [run for row in report.rows if row.place == place for run in row.scored]
     runs.sort(key=lambda run: -(run.score or 0.0))
     return next((look for run in runs[:10] if (look := find(run, place))), None)
 
 
-def _map_of(run: One, place: str) -> Look | None:
+def _map_of(run: One, place: str) -> Shown | None:
     with contextlib.suppress(guarded.Damaged):
         svg = guarded.data(run.path / "map.svg")
         if svg.startswith(b"<svg") and len(svg) <= LARGEST:
             what = f"values and policy of {run.path} by state"
-            return Look(place, what, map=base64.b64encode(svg).decode())
+            return Shown(place, what, map=base64.b64encode(svg).decode())
     return None
 
 
@@ -163,20 +164,20 @@ def _between(estimate: Estimate) -> str:
     return f" [{numbers.number(estimate.low)}, {numbers.number(estimate.high)}]" if estimate.known else ""
 
 
-def _look_of(run: One, place: str) -> Look | None:
+def _films_of(run: One, place: str) -> Shown | None:
     what = f"{run.path}, score {numbers.number(run.score)}"
     if strip := [film for film in films.strip(run.path) if len(film[1]) <= LARGEST]:
         shown = [
             (f"step {step:,}{'' if step else ', untrained'}", base64.b64encode(gif).decode()) for step, gif in strip
         ]
-        return Look(place, what, shown)
+        return Shown(place, what, shown)
     if samples := _last_samples(run.path):
         step, text = samples
-        return Look(
+        return Shown(
             place, f"samples at step {step:,} of {what}: reward, then prompt and completion", text=text[:LONGEST]
         )
     if drawing := reader.drawing(run.path):
-        return Look(place, f"the policy of {what}", text=drawing[:LONGEST])
+        return Shown(place, f"the policy of {what}", text=drawing[:LONGEST])
     return None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rlx.analysis import grids
 from rlx.analysis.numbers import number
 from rlx.analysis.report import charts
-from rlx.base import guarded
+from rlx.base.files import guarded
 from rlx.rundir.metrics import is_number
 
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from rlx.base.paths import near
+from rlx.base.files.paths import near
 from rlx.cli.printing.outcomes import finished
 from rlx.config import promise, registry
 from rlx.rundir.layout import read_config

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlx.base.paths import near
+from rlx.base.files.paths import near
 from rlx.base.text import escaped
 from rlx.cli.printing.text import columns, dash_of, quoted, score, table
 from rlx.rundir.layout import Status
@@ -13,7 +13,7 @@ from rlx.rundir.layout import Status
 def finished(path: Path, outcome: Mapping[str, Any], verbose: bool = False) -> None:
     """The verdict, the scores, the next commands, and the run's path as the last line. verbose: losses, too."""
     from rlx.config import promise, registry
-    from rlx.explain import story
+    from rlx.explain.runs import story
     from rlx.rundir import reader
     from rlx.rundir.layout import read_config
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlx.base.paths import near
+from rlx.base.files.paths import near
 from rlx.cli.printing.text import columns, dash_of, table
 
 EVERY = 0.5  # seconds between two looks
@@ -31,7 +31,7 @@ def _runs(seeds: int) -> str:
     return f"{seeds} seeds" if seeds > 1 else "one seed"
 
 
-class Watch:
+class StudyWatch:
     """How a study goes: a table that changes on a terminal, else a line for each trial that ends."""
 
     def __init__(self, study: Any, ended: Any) -> None:
@@ -44,7 +44,7 @@ class Watch:
         self._shown = 0.0
         self._live: Any = None
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "StudyWatch":
         if self.terminal:
             from rich.console import Console
             from rich.live import Live

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlx.base.errors import UserError
-from rlx.base.paths import near
+from rlx.base.files.paths import near
 from rlx.base.text import escaped
 from rlx.rundir import home
 from rlx.rundir.layout import LastEvaluation

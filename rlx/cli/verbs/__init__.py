@@ -3,7 +3,7 @@
 Nothing here imports torch, hydra or gymnasium until a verb needs it. The order of the imports is that of `rlx --help`.
 """
 
-from rlx.cli.verbs.base import app, errors  # isort: skip
+from rlx.cli.app import app, errors  # isort: skip
 from rlx.cli.verbs import training, searching, policies, drawing, looking, comparing, dashboard  # isort: skip
 from rlx.cli.verbs import explaining, exporting, new, checking, machine  # isort: skip
 from rlx.cli.verbs.looking import ORDERS

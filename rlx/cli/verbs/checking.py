@@ -9,7 +9,7 @@ import typer
 
 from rlx.base.errors import UserError, choices_hint
 from rlx.base.streams import others_on_stderr
-from rlx.cli.verbs.base import Json, app, check_choice
+from rlx.cli.app import Json, app, check_choice
 
 KINDS = ("algo", "env", "task")
 

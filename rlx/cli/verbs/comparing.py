@@ -7,7 +7,7 @@ import typer
 
 from rlx.base.errors import UserError
 from rlx.cli import printing
-from rlx.cli.verbs.base import Csv, Json, Latex, Markdown, RunName, answer, app, by_keys, run_path
+from rlx.cli.app import Csv, Json, Latex, Markdown, RunName, answer, app, by_keys, run_path
 
 
 @app.command()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Annotated
 
 from rlx.base.errors import UserError
-from rlx.cli.verbs.base import Directory, app, check_directory, optional
+from rlx.cli.app import Directory, app, check_directory, optional
 from rlx.rundir import home
 from rlx.rundir.tensorboard_grid import BANDS
 

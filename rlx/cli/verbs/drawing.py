@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from rlx.base.errors import UserError
-from rlx.base.paths import check_out
+from rlx.base.files.paths import check_out
 from rlx.base.streams import others_on_stderr
-from rlx.cli.verbs.base import Checkpoint, RunName, Trust, app, optional, run_path, set_one_thread
+from rlx.cli.app import Checkpoint, RunName, Trust, app, optional, run_path, set_one_thread
 
 SUFFIXES = (".png", ".svg")
 
@@ -28,7 +28,7 @@ def draw(
     """  # fmt: skip
     check_out(out, SUFFIXES)
     cfg, learned = learned_map(run, checkpoint, trust, _dims(dims))
-    from rlx.control import map_picture
+    from rlx.control.show import map_picture
 
     canvas = map_picture.draw(learned, f"{cfg.algo.name} on {cfg.env.name}")
     try:
@@ -53,7 +53,7 @@ def learned_map(run: str, checkpoint: str, trust: bool, dims: Sequence[int] | No
     if reader.place(path) == "task":
         raise UserError(f"{run}: is a language-model run, which has no map (rlx sample {run}; rlx report {run})")
     set_one_thread()
-    from rlx.control import maps
+    from rlx.control.show import maps
     from rlx.training import runner
 
     with others_on_stderr():

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from rlx.cli.verbs.base import app
+from rlx.cli.app import app
 
 Words = Annotated[
     list[str] | None,

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from rlx.base.atomic_files import write_atomically
 from rlx.base.errors import UserError
-from rlx.base.paths import check_out, near
+from rlx.base.files.atomic import write_atomically
+from rlx.base.files.paths import check_out, near
 from rlx.base.streams import others_on_stderr
-from rlx.cli.verbs.base import Checkpoint, Json, RunName, Trust, app, check_choice, optional, run_path, set_one_thread
+from rlx.cli.app import Checkpoint, Json, RunName, Trust, app, check_choice, optional, run_path, set_one_thread
 
 FORMS = ("safetensors", "onnx", "folder", "hf")
 
@@ -28,7 +28,7 @@ def report(
     """Write a page about runs, or about a search, as one HTML file."""
     from rlx.analysis.report.build import build
     from rlx.analysis.report.page import html
-    from rlx.explain.story import explain
+    from rlx.explain.runs.story import explain
 
     check_out(out, (".html", ".htm"))
     result = build(paths or (), metric, title, explain)

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from rlx.base.errors import UserError
-from rlx.base.paths import check_out
+from rlx.base.files.paths import check_out
 from rlx.cli import printing
-from rlx.cli.verbs.base import (
+from rlx.cli.app import (
     Checkpoint,
     Csv,
     Directory,

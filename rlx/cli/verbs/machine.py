@@ -8,7 +8,7 @@ import typer
 from rlx import __version__
 from rlx.base.errors import UserError
 from rlx.cli import printing
-from rlx.cli.verbs.base import Json, app, check_choice
+from rlx.cli.app import Json, app, check_choice
 
 LISTS: dict[str, str | None] = {
     "algos": "algo",

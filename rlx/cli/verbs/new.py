@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from rlx.base.errors import UserError
-from rlx.cli.verbs.base import app, check_choice, optional
+from rlx.cli.app import app, check_choice, optional
 
 NEXT = {  # what to type then
     "algo": ("rlx train algo={name} env=cartpole", "rlx train -m algo={source},{name} seed=1,2,3"),

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from rlx.base.errors import UserError
-from rlx.base.paths import check_out
+from rlx.base.files.paths import check_out
 from rlx.base.streams import others_on_stderr
 from rlx.cli import printing
-from rlx.cli.verbs.base import Checkpoint, Json, RunName, Trust, answer, app, optional, run_path, set_one_thread
+from rlx.cli.app import Checkpoint, Json, RunName, Trust, answer, app, optional, run_path, set_one_thread
 from rlx.config.kind import COUNTS
 
 EPISODES, PROMPTS, SAMPLES = COUNTS["env"], COUNTS["task"], 8  # of an evaluation, where nothing else is said
@@ -127,8 +127,8 @@ def _recorded(
     strip: bool, trust: bool,
 ) -> tuple[float, int, list[dict[str, Any]]]:  # fmt: skip
     """Play an episode, film it where that is wanted; its return, length and trajectory."""
-    from rlx.control import recording
     from rlx.control.policy import make_one
+    from rlx.control.show import recording
     from rlx.envs.spaces import kind_of
     from rlx.training import runner
 

@@ -10,7 +10,7 @@ import typer
 
 from rlx.base.errors import UserError, did_you_mean, shown
 from rlx.cli import printing
-from rlx.cli.verbs.base import PASS, Json, app, optional
+from rlx.cli.app import PASS, Json, app, optional
 from rlx.rundir import home
 
 ACTIONS = {"resume": ("-j",), "best": ("--train", "--seeds", "--json"), "show": ("--json",)}  # and their options
@@ -109,12 +109,12 @@ def _resume(arguments: list[str], jobs: int | None) -> None:
 
 def _work(study: Any, jobs: int) -> None:
     from rlx.base.signals import Interrupted, name_of
-    from rlx.cli.printing.study import Watch, announced, ended, summary
+    from rlx.cli.printing.study import StudyWatch, announced, ended, summary
     from rlx.search import search
 
     name = _name(study)
     announced(study, jobs, _ranges(study))
-    with Watch(study, search.done) as watch:
+    with StudyWatch(study, search.done) as watch:
         code = search.work(study, jobs, watch.look)
         watch.now()
     rows = search.rows(study)

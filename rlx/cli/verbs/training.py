@@ -10,7 +10,7 @@ import typer
 
 from rlx.base.errors import UserError
 from rlx.cli import printing
-from rlx.cli.verbs.base import PASS, RunName, Trust, app, run_path
+from rlx.cli.app import PASS, RunName, Trust, app, run_path
 
 VERBOSE = "--verbose"
 Verbose = Annotated[bool, typer.Option(VERBOSE, help="End with the last value of every metric, losses too.")]

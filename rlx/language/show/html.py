@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlx.base import pages
+from rlx.base.pages.render import render
 
 TEMPLATES = Path(__file__).parent / "templates"
 LEVELS = 10  # shades of a colour
@@ -116,7 +116,7 @@ class Legend(NamedTuple):
 def html(facts: Mapping[str, str], metrics: Mapping[str, Any], parts: Sequence[Part]) -> str:
     """One page with the table and the heat map."""
     largest = {name: _largest(name, parts) for name in parts[0].rows[0].heat}
-    return pages.render(
+    return render(
         TEMPLATES, "completions.html.jinja", facts=facts, parts=parts, scales=SCALES, levels=LEVELS, visible=visible,
         metrics={name: f"{value:.4g}" for name, value in metrics.items() if isinstance(value, int | float)},
         legends=[_legend(name, position) for name, position in largest.items()],

@@ -1,4 +1,4 @@
-"""Acting and stepping in one call of the compiled kernels, where they know the environments (see rlx.envs.compiled)."""
+"""Acting and stepping in one call of the compiled kernels, where they know the environments (envs.quick.compiled)."""
 
 from time import perf_counter
 

@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
-from rlx.base import guarded
-from rlx.base.atomic_files import write_json
 from rlx.base.errors import ConfigError
+from rlx.base.files import guarded
+from rlx.base.files.atomic import write_json
 
 BESIDE = {"beside": True}  # of a field that is no key
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from rlx.base import stopwatch
 from rlx.config.schema import Algo
+from rlx.control.acting.kernel_loop import KernelLoop
 from rlx.control.config import ControlConfig
-from rlx.control.kernel_loop import KernelLoop
 from rlx.control.normalize import ObsNormalizer
 from rlx.control.off_policy import Collector
 from rlx.control.policy import Judgement, engine_of, make_one, saved_statistics

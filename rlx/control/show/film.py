@@ -21,9 +21,9 @@ from typing import Any, cast
 
 from rlx.base.signals import STOPPING, name_of
 from rlx.config import own_code
-from rlx.control import recording
 from rlx.control.evaluate import Act
 from rlx.control.policy import Judgement, judge
+from rlx.control.show import recording
 from rlx.envs.single import EnvConfig
 from rlx.envs.workers import leave_with_parent
 

@@ -4,8 +4,8 @@ import contextlib
 import shlex
 from pathlib import Path
 
-from rlx.explain.record import Record
-from rlx.explain.rules import Finding, findings
+from rlx.explain.runs.record import Record
+from rlx.explain.runs.rules import Advice, findings
 
 PARTS = {  # of a run's time
     "time/env": "environments", "time/act": "acting", "time/learn": "learning", "time/eval": "evaluation",
@@ -118,7 +118,7 @@ def _time(record: Record) -> str:
     return f"where the time went: {', '.join(rows)}"
 
 
-def _next(record: Record, heard: list[Finding], name: str) -> list[str]:
+def _next(record: Record, heard: list[Advice], name: str) -> list[str]:
     """Commands: the first remedy, then seeds where all is well."""
     words = _words(record)
     if remedy := next((finding.words for finding in heard if finding.words), ()):

@@ -4,7 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from rlx.base.atomic_files import own_file
+from rlx.base.files.atomic import own_file
 
 
 class Appender:

@@ -1,4 +1,4 @@
-/* Gymnasium's classic control, every operation in its order and precision (rlx/envs/compiled.py compares them). */
+/* Gymnasium's classic control, every operation in its order and precision (rlx/envs/quick/compiled.py compares them). */
 
 #include <math.h>
 #include <stdint.h>
@@ -115,7 +115,7 @@ static int acrobot(const double *k, double *s, const void *action, float *obs, d
 static Environment *const environments[] = {ENVIRONMENTS(POINTER)};
 EXPORT const char *rlx_environments(void) { return ENVIRONMENTS(TEXT); }
 
-typedef struct { /* rlx/envs/compiled.py fills it; a row for each lane */
+typedef struct { /* rlx/envs/quick/compiled.py fills it; a row for each lane */
     void *step; /* what rlx/engine/kernels.c knows of the environments ends with action_bytes */
     float *obs; double *reward, *returns;
     i64 lanes, obs_size, action_bytes, code, state_size;

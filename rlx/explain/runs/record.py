@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from rlx.base import guarded
+from rlx.base.files import guarded
 from rlx.config.facts import Facts
 from rlx.config.nested import flatten
 from rlx.rundir.metrics import MetricsTable, is_number

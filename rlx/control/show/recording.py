@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from rlx.base import extras, global_rngs
-from rlx.base.canvas import FAINT, INK, PAPER, font
 from rlx.base.errors import UserError
+from rlx.base.pages.canvas import FAINT, INK, PAPER, font
 from rlx.control import evaluate
-from rlx.control.map_picture import ACTIONS, number
 from rlx.control.policy import Judgement, judge
+from rlx.control.show.map_picture import ACTIONS, number
 from rlx.envs.episodes import PLAY
 from rlx.envs.single import EnvConfig, draw_plainly
 from rlx.envs.spaces import EnvError
@@ -28,7 +28,7 @@ LINE, CELL, MARGIN = 16, 42, 56  # pixels of a line below the picture, of an act
 MOST = 18  # actions whose numbers are written
 
 
-class Step(NamedTuple):
+class FilmStep(NamedTuple):
     obs: np.ndarray
     action: Any
     reward: float
@@ -36,7 +36,7 @@ class Step(NamedTuple):
 
 @dataclass
 class Recording:
-    steps: list[Step] = field(default_factory=list)
+    steps: list[FilmStep] = field(default_factory=list)
     frames: list[Image.Image] = field(default_factory=list)  # one more than steps, where `every` is 1
     total: float = 0.0
     fps: float = FPS  # steps a second of the environment
@@ -93,7 +93,7 @@ def record(
             seen = obs[0].copy()
             reward = float(envs.step(action)[0][0])
             made.total += reward
-            made.steps.append(Step(seen, action[0], reward))
+            made.steps.append(FilmStep(seen, action[0], reward))
 
 
 def _picture(env: Any, cfg: EnvConfig, width: int) -> Image.Image:

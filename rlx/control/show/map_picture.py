@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rlx.base.canvas import FAINT, INK, PAPER, Canvas, Colour
-from rlx.control.maps import SIDE, States, Surface, compass
+from rlx.base.pages.canvas import FAINT, INK, PAPER, Canvas, Colour
+from rlx.control.show.maps import SIDE, States, Surface, compass
 
 GAP, HEAD, BAR = 28, 26, 26  # pixels: between panels, of a title, of a scale of colours
 UNKNOWN, GROUND = (233, 234, 238), (250, 250, 251)
@@ -23,14 +23,14 @@ MATRIX = 900  # pixels of a table's width, at most
 
 
 @dataclass
-class Scale:
+class ColourScale:
     """Numbers to colours."""
 
     low: float
     high: float
 
     @classmethod
-    def of(cls, *arrays: np.ndarray | None) -> "Scale":
+    def of(cls, *arrays: np.ndarray | None) -> "ColourScale":
         values = np.concatenate([np.ravel(x) for x in arrays if x is not None] or [np.zeros(1)])
         values = values[np.isfinite(values)]
         low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
@@ -85,8 +85,8 @@ def _grid(states: States, title: str) -> Canvas:
     seen = visits.any(-1) if visits is not None else np.ones(len(states.action), bool)
     shown = open_ & seen
     v, q = (None if x is None else np.where(seen.reshape(-1, *[1] * (x.ndim - 1)), x, np.nan) for x in (v, q))
-    values = Scale.of(*(x[open_] for x in (v, best_v) if x is not None))
-    action_values = Scale.of(*(x[open_] for x in (q, best_q) if x is not None))
+    values = ColourScale.of(*(x[open_] for x in (v, best_v) if x is not None))
+    action_values = ColourScale.of(*(x[open_] for x in (q, best_q) if x is not None))
     action_values.low = max(action_values.low, 2 * values.low - values.high)  # a cliff would leave one colour for all
     best = [(row >= row.max() - 1e-9).nonzero()[0].tolist() for row in best_q] if best_q is not None else []
     chosen = [[int(a)] if ok else [] for a, ok in zip(states.action, shown)]
@@ -103,7 +103,7 @@ def _grid(states: States, title: str) -> Canvas:
         if q is not None:
             low.append(("learned Q(s, a)", ("q", q, action_values, None)))
         if known.get("probability") is not None:
-            low.append(("pi(a|s)", ("q", known["probability"], Scale(0.0, 1.0), None)))
+            low.append(("pi(a|s)", ("q", known["probability"], ColourScale(0.0, 1.0), None)))
         if best_q is not None:
             low.append(("optimum Q*(s, a)", ("q", best_q, action_values, None)))
     lines = [line for line in (top, low) if line]
@@ -128,7 +128,7 @@ def _grid(states: States, title: str) -> Canvas:
                     _triangles(canvas, x, y, side, numbers[s], turn or [], scale)
                 else:
                     value = numbers[s] if numbers is not None else np.nan
-                    own = Scale.of(numbers[open_]) if kind == "visits" else scale
+                    own = ColourScale.of(numbers[open_]) if kind == "visits" else scale
                     colour = own.colour(value)
                     canvas.rect(x, y, side, side, colour, PAPER)
                     text = number(float(scale[s])) if kind == "visits" else number(float(value))
@@ -150,7 +150,7 @@ def _grid(states: States, title: str) -> Canvas:
 
 
 def _triangles(
-    canvas: Canvas, x: float, y: float, side: float, q: np.ndarray, turn: Sequence[int], scale: Scale
+    canvas: Canvas, x: float, y: float, side: float, q: np.ndarray, turn: Sequence[int], scale: ColourScale
 ) -> None:  # fmt: skip
     """The value of each action on its side of the cell."""
     corners = [(x, y), (x + side, y), (x + side, y + side), (x, y + side)]
@@ -182,7 +182,7 @@ def _arrow(
     )
 
 
-def _bar(canvas: Canvas, x: float, y: float, width: float, scale: Scale) -> None:
+def _bar(canvas: Canvas, x: float, y: float, width: float, scale: ColourScale) -> None:
     """What the colours mean."""
     low, high = number(scale.low), number(scale.high)
     left = 7 * len(low) + 6
@@ -199,21 +199,21 @@ def _table(states: States, title: str) -> Canvas:
     """Actions over states, as the columns of a strip."""
     known, count = states.known, len(states.action)
     q, best_q, visits = known.get("q"), states.best_q, known.get("visits")
-    values = Scale.of(q, best_q)
-    strips: list[tuple[str, np.ndarray, Scale]] = []
+    values = ColourScale.of(q, best_q)
+    strips: list[tuple[str, np.ndarray, ColourScale]] = []
     if q is not None:
         strips.append(("learned Q(s, a)", q.T, values))
     if (probability := known.get("probability")) is not None:
-        strips.append(("pi(a|s)", probability.T, Scale(0.0, 1.0)))
+        strips.append(("pi(a|s)", probability.T, ColourScale(0.0, 1.0)))
     if (v := states.value) is not None and q is None:
-        strips.append(("learned V(s)", v[None], Scale.of(v, best_q)))
+        strips.append(("learned V(s)", v[None], ColourScale.of(v, best_q)))
     if best_q is not None:
         strips.append(("optimum Q*(s, a)", best_q.T, values))
     if visits is not None:
         seen = np.where(visits > 0, np.log10(np.maximum(visits, 1)), np.nan)
-        strips.append(("visits, log10 (grey: never)", seen.T, Scale.of(seen)))
+        strips.append(("visits, log10 (grey: never)", seen.T, ColourScale.of(seen)))
     if not strips:
-        strips.append(("greedy action", states.action.reshape(1, -1).astype(float), Scale.of(states.action)))
+        strips.append(("greedy action", states.action.reshape(1, -1).astype(float), ColourScale.of(states.action)))
     wide = max(1, min(24, MATRIX // count))
     width, row = min(MATRIX, count * wide), 16
     heights = [row * len(numbers) for _, numbers, _ in strips]
@@ -238,14 +238,14 @@ def _table(states: States, title: str) -> Canvas:
 
 def _surface(it: Surface, title: str) -> Canvas:
     size = 320
-    panels: list[tuple[str, np.ndarray, Scale | None]] = []
+    panels: list[tuple[str, np.ndarray, ColourScale | None]] = []
     if (value := it.known.get("value")) is not None:
-        panels.append(("learned V(s)", value, Scale.of(value)))
+        panels.append(("learned V(s)", value, ColourScale.of(value)))
     if it.discrete is None:
         action = it.action.reshape(SIDE * SIDE, -1)
         for i in range(min(3, action.shape[1])):
             name = it.plane.actions[i] if i < len(it.plane.actions) else f"action {i}"
-            panels.append((f"the policy: {name}", action[:, i], Scale.of(action[:, i])))
+            panels.append((f"the policy: {name}", action[:, i], ColourScale.of(action[:, i])))
     else:
         panels.append(("the policy", it.action, None))
     legend = _legend(it, size) if it.discrete is not None else []

@@ -21,7 +21,7 @@ class Noise(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
-class Gaussian:
+class GaussianNoise:
     """N(0, 1) of each dimension, each step anew."""
 
     def __init__(self, lanes: int, dim: int) -> None:
@@ -92,4 +92,4 @@ class Held:
         self.x, self.age = np.array(state["x"], np.float32).reshape(self.shape), int(state["age"])
 
 
-KINDS: dict[str, type[Gaussian] | type[OrnsteinUhlenbeck]] = {"gaussian": Gaussian, "ou": OrnsteinUhlenbeck}
+KINDS: dict[str, type[GaussianNoise] | type[OrnsteinUhlenbeck]] = {"gaussian": GaussianNoise, "ou": OrnsteinUhlenbeck}

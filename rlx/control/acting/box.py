@@ -9,9 +9,9 @@ import torch
 
 from rlx.base import stopwatch
 from rlx.config.schema import Algo
+from rlx.control.acting.noise import Noise
 from rlx.control.actors import Bounds, Critics, DeterministicActor, SquashedGaussian
 from rlx.control.config import ControlConfig
-from rlx.control.noise import Noise
 from rlx.control.normalize import ObsNormalizer
 from rlx.control.off_policy import Collector
 from rlx.control.policy import Judgement, engine_of, make_one, saved_statistics

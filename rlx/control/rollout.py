@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlx.base import stopwatch
 from rlx.control.acting.kernel_loop import KernelLoop
+from rlx.control.acting.mode import acting
 from rlx.control.distributions import Head
 from rlx.control.networks import ActorCritic
 from rlx.control.normalize import ObsNormalizer, RewardNormalizer
@@ -76,16 +77,14 @@ class Rollout:
         self._finished: list[Episode] = []  # in the last rollout
         self._truncated: list[tuple[int, int, np.ndarray]] = []  # step, environment, final observation
         self._allocate(num_steps)
-        self._act = Forward(
-            lambda x: (head.sample(params := policy.policy(x["obs"]), x["noise"]), params),
-            torch.device(device),
-            engine=engine,
-        )
+        act = acting(policy, lambda x: (head.sample(params := policy.policy(x["obs"]), x["noise"]), params))
+        self._act = Forward(act, torch.device(device), engine=engine)
         self._acting: Callable[..., np.ndarray] | None = None
         self._loop: KernelLoop | None = None
         self._policy = policy
-        self._evaluate = Forward(self._values_and_logprobs, torch.device(device), whole_episodes, engine)
-        self._value = lambda obs: policy(obs.to(device))[1]
+        evaluate = acting(policy, self._values_and_logprobs)
+        self._evaluate = Forward(evaluate, torch.device(device), whole_episodes, engine)
+        self._value = acting(policy, lambda obs: policy(obs.to(device))[1])
 
     def _allocate(self, T: int) -> None:
         N, shape = self.envs.num_envs, self.envs.observation_space.shape

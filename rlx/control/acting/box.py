@@ -9,6 +9,7 @@ import torch
 
 from rlx.base import stopwatch
 from rlx.config.schema import Algo
+from rlx.control.acting.mode import acting
 from rlx.control.acting.noise import Noise
 from rlx.control.actors import Bounds, Critics, DeterministicActor, SquashedGaussian
 from rlx.control.config import ControlConfig
@@ -56,8 +57,8 @@ class BoxExplorer(Collector):
         horizon: int = 100,
         engine: Engine = "auto",
     ) -> None:
-        acting = Forward(lambda x: (actor.explore(x["obs"], x["noise"]),), device, engine=engine)
-        super().__init__(cfg, envs, replay, gamma, acting, horizon)
+        act = Forward(acting(actor, lambda x: (actor.explore(x["obs"], x["noise"]),)), device, engine=engine)
+        super().__init__(cfg, envs, replay, gamma, act, horizon)
         self.noise, self.rng, self.random_until, self.bounds = noise, rng, random_until, Bounds(envs)
         self._act: Callable[..., np.ndarray] | None = None
 

@@ -10,6 +10,7 @@ from torch import nn
 from rlx.base import stopwatch
 from rlx.config.schema import Algo
 from rlx.control.acting.kernel_loop import KernelLoop
+from rlx.control.acting.mode import acting
 from rlx.control.config import ControlConfig
 from rlx.control.normalize import ObsNormalizer
 from rlx.control.off_policy import Collector
@@ -59,8 +60,8 @@ class Explorer(Collector):
         horizon: int = 100,
         engine: Engine = "auto",
     ) -> None:
-        acting = Forward(lambda x: ((q_network(x["obs"]) + x["noise"]).argmax(-1),), device, engine=engine)
-        super().__init__(cfg, envs, replay, gamma, acting, horizon)
+        act = acting(q_network, lambda x: ((q_network(x["obs"]) + x["noise"]).argmax(-1),))
+        super().__init__(cfg, envs, replay, gamma, Forward(act, device, engine=engine), horizon)
         self.rng, self.num_actions, self.masked = rng, num_discrete(envs), mask_size(envs.action_space)
         self._loop: KernelLoop | None = None
         self._noise = np.zeros((0, envs.num_envs, self.num_actions), np.float32)

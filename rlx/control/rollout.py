@@ -21,6 +21,8 @@ from rlx.envs.episodes import LONGEST, Episode, episode_metrics
 from rlx.envs.single import EnvConfig
 from rlx.envs.spaces import EnvFault, mask_size
 
+ROWS = 1024  # of a rollout that are evaluated at a time
+
 
 class Normalizer:
     """Running statistics of observations and of returns, where the environment's configuration asks for them.
@@ -233,13 +235,22 @@ class Rollout:
         """
         batch = self.experience()
         obs, (T, N) = batch["obs"], batch["reward"].shape
-        value, logprob, params = self._evaluate(obs=obs.flatten(0, 1), action=batch["action"].flatten(0, 1))
+        value, logprob, params = self._evaluated(obs.flatten(0, 1), batch["action"].flatten(0, 1))
         value = value.view(T + 1, N)
         next_value = torch.where(batch["done"] & ~batch["terminated"], batch["final_value"], value[1:])
         return batch | {
             "obs": obs[:T], "logprob": logprob.view(T, N), "params": params.view(T, N, -1),
             "value": value[:T], "next_value": next_value,
         }  # fmt: skip
+
+    def _evaluated(self, obs: Tensor, action: Tensor) -> tuple[Tensor, ...]:
+        """Of a long rollout on the CPU a number of rows at a time: a tape keeps what every layer of them gives."""
+        if len(action) <= ROWS or self.device.type != "cpu" or self.whole_episodes:
+            return self._evaluate(obs=obs, action=action)
+        last = (len(action) - 1) // ROWS
+        pieces = zip([*obs.split(ROWS)][:last] + [obs[last * ROWS :]], action.split(ROWS), strict=True)
+        parts = [[part.clone() for part in self._evaluate(obs=o, action=a)] for o, a in pieces]
+        return tuple(map(torch.cat, zip(*parts, strict=True)))
 
     def rows(self, tensor: Tensor) -> Tensor:
         """[T, N, ...] -> [B, ...], without the rows that are no transition of the batch (see `Envs.valid`)."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlx.control import rollout as rollouts
 from rlx.control.acting.q_values import Explorer
 from rlx.control.distributions import make_head
 from rlx.control.networks import ActorCritic, ModelConfig, QNetwork
@@ -61,6 +62,19 @@ def test_the_stored_logprob_is_that_of_the_stored_action_under_the_policy() -> N
     batch = rollout.collect()
     again, _ = rollout.head.logprob_entropy(batch["params"], batch["action"])
     torch.testing.assert_close(batch["logprob"], again)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 20, 59, 60])
+def test_a_long_rollout_is_evaluated_in_pieces_to_the_same(rows, monkeypatch) -> None:
+    whole, pieces = counter(), counter()
+    for _ in range(3):
+        monkeypatch.setattr(rollouts, "ROWS", 10_000)
+        expected = {name: tensor.clone() for name, tensor in whole.collect().items()}
+        monkeypatch.setattr(rollouts, "ROWS", rows)
+        batch = pieces.collect()
+        assert batch.keys() == expected.keys()
+        for name, tensor in expected.items():
+            torch.testing.assert_close(batch[name], tensor, rtol=1e-6, atol=1e-6)
 
 
 def test_statistics_are_frozen_while_a_rollout_is_collected_and_see_raw_observations() -> None:

@@ -15,6 +15,7 @@ from rlx.base import extras
 from rlx.base.errors import ConfigError, choices_hint
 from rlx.config import own_code
 from rlx.config.plugins import FORM, Item, is_item, kwargs_of, name_of
+from rlx.envs.quick import lunar_lander
 from rlx.envs.spaces import ActionDecoder, EnvError, is_image, kind_of, observation_encoder, quicken, with_channels
 from rlx.envs.wrappers import MaskedObservation, find_wrapper, masks_of, steps_per_step
 
@@ -88,10 +89,7 @@ def _made(cfg: EnvConfig, target: str | gym.envs.registration.EnvSpec, kwargs: d
     while isinstance(env, gym.wrappers.OrderEnforcing | gym.wrappers.PassiveEnvChecker):
         env = env.env
     quicken(env.unwrapped.action_space)
-    if type(env.unwrapped).__module__ == "gymnasium.envs.box2d.lunar_lander":
-        from rlx.envs.quick import lunar_lander  # imports Box2D
-
-        lunar_lander.quicken(env.unwrapped)
+    lunar_lander.quicken(env.unwrapped)
     if registered:
         own = len(env.spec.additional_wrappers) if env.spec is not None else 0  # those that it comes with
         _tell_limit(env, time_limit(cfg, env), steps_per_step(cfg.wrapper_names))

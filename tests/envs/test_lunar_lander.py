@@ -22,6 +22,10 @@ def pair(**kwargs):
     return gym.make("LunarLander-v3", **kwargs).unwrapped, make_env(cfg(kwargs=kwargs)).unwrapped
 
 
+def is_quick(env):
+    return type(env).step is quick.step and type(env).__name__ == "LunarLander"
+
+
 def actions(kind, env, rng):
     """A way to choose: at random, beyond the bounds, at their edges, always one engine, or a pilot that lands."""
     special = [0.0, -0.0, 0.5, -0.5, np.nextafter(0.5, 1), 1e-9, 1.0, -1.0, 3.0, math.nan, math.inf, -math.inf]
@@ -42,7 +46,7 @@ def actions(kind, env, rng):
 @pytest.mark.parametrize("kind", ["random", "numpy", "one", "lands"])
 def test_every_step_is_gymnasiums_to_the_last_bit(kind, continuous):
     theirs, ours = pair(continuous=continuous)
-    assert type(theirs) is gymnasium_lander.LunarLander and type(ours) is quick.LunarLander
+    assert type(theirs) is gymnasium_lander.LunarLander and is_quick(ours)
     rng, ends = np.random.default_rng(1), set()
     for seed in range(6):
         obs = theirs.reset(seed=seed)[0]
@@ -114,7 +118,7 @@ def test_a_run_saves_and_restores_open_episodes():
         envs.step(rng.integers(0, 4, 3))
     again = make_envs(cfg(), 3, seed=5)
     again.load_state_dict(envs.state_dict())
-    assert again.obs.tobytes() == envs.obs.tobytes() and type(again.envs[0].unwrapped) is quick.LunarLander
+    assert again.obs.tobytes() == envs.obs.tobytes() and is_quick(again.envs[0].unwrapped)
     for _ in range(30):
         action = rng.integers(0, 4, 3)
         assert all(

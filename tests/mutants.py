@@ -236,6 +236,13 @@ MUTANTS: list[Mutant] = [
      "torch.device(device), engine=engine)", "torch.device(device))", f"{ENGINE} -k nothing_is_taped"),
     # The kernels
     ("tanh's derivative lacks its square", "engine/kernels.c", "x * (1.0f - y * y)", "x * (1.0f - y)", KERNELS),
+    ("a product leaves out what meets an infinity", "engine/kernels.c", "    return !wild;", "    return 1 + 0 * wild;",
+     f"{KERNELS} -k sleeps"),
+    ("a gradient keeps its last value where a unit sleeps", "engine/kernels.c",
+     "else memset(c + i * crow, 0, N * sizeof(float));", "", f"{KERNELS} -k sleeps"),
+    ("only the first row says what sleeps", "engine/kernels.c",
+     "r < rows; r++) {\n        for (i64 j = 0; j < n; j++) any",
+     "r < 1; r++) {\n        for (i64 j = 0; j < n; j++) any", f"{KERNELS} -k sleeps"),
     ("the kernels clip nothing", "engine/kernels.c", "int clipped = s->max_grad_norm > 0 &&", "int clipped = 0 &&",
      f"{KERNELS} -k optimisers"),
     ("a norm that is not finite takes a step", "engine/kernels.c", "if (!(norm < INFINITY)) return norm;", "",

@@ -78,18 +78,18 @@ static inline void STORE(float *p, vec v) { memcpy(p, &v, 16); }
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 #define TILE_COLS (TILE_VECS * LANES)
-#define FLOATS(n) ((float *)__builtin_assume_aligned(scratch((n) * sizeof(float)), 64))
+#define FLOATS(which, n) ((float *)__builtin_assume_aligned(scratch(which, (n) * sizeof(float)), 64))
 
-/* Memory of this thread that the next call of scratch may use again. */
-static void *scratch(i64 bytes) {
-    static _Thread_local void *memory;
-    static _Thread_local i64 size;
-    if (bytes > size) {
-        free(memory);
-        size = (bytes + 4095) / 4096 * 4096;
-        if (posix_memalign(&memory, 64, size)) abort();
+/* Memory of this thread, one of two pieces, that the next call of scratch for that piece may use again. */
+static void *scratch(int which, i64 bytes) {
+    static _Thread_local void *memory[2];
+    static _Thread_local i64 size[2];
+    if (bytes > size[which]) {
+        free(memory[which]);
+        size[which] = (bytes + 4095) / 4096 * 4096;
+        if (posix_memalign(&memory[which], 64, size[which])) abort();
     }
-    return memory;
+    return memory[which];
 }
 
 /* -- functions of one number ------------------------------------------------------------------------------- */
@@ -363,7 +363,7 @@ static void dots(Matrix a, Matrix b, const float *first, float *c, i64 crow, i64
                      N - j < 4 ? N - j : 4, K);
 }
 
-static void product(Matrix a, Matrix b, const float *bias, float *c, i64 crow, i64 ccol, i64 M, i64 N, i64 K) {
+static void dense(Matrix a, Matrix b, const float *bias, float *c, i64 crow, i64 ccol, i64 M, i64 N, i64 K) {
     if ((M <= FEW_ROWS || N <= FEW_COLS) && K >= LANES && a.col == 1 && b.row == 1) {
         dots(a, b, bias, c, crow, ccol, M, N, K); /* laying B out anew would cost more than the product */
         return;
@@ -381,7 +381,7 @@ static void product(Matrix a, Matrix b, const float *bias, float *c, i64 crow, i
         if (bias) memcpy(first, bias + j, w * sizeof(float));
         int apart = b.row % LANES || (uintptr_t)side % sizeof(vec); /* rows that begin within a line of the cache */
         if (b.col != 1 || w % LANES || (apart && M >= 16 * TILE_ROWS)) {
-            float *packed = FLOATS(K * vecs * LANES);
+            float *packed = FLOATS(0, K * vecs * LANES);
             pack(side, b.row, b.col, K, w, packed, vecs * LANES);
             side = packed, ldb = vecs * LANES;
         }
@@ -391,6 +391,96 @@ static void product(Matrix a, Matrix b, const float *bias, float *c, i64 crow, i
                                       first);
         }
     }
+}
+
+/* -- products without what is zero for a whole batch -------------------------------------------------------- */
+
+/* Many a unit of a trained layer of rectifiers sleeps for all rows of a batch: a column of zeros in what it gives and in
+   its gradient. Without them a product has the same bits, since a chain of sums stays as it is where 0 x is added, as
+   long as x is finite. */
+
+#define MOST 4096    /* columns that are looked at */
+#define WORTH 262144 /* multiplications of a product that is looked at */
+
+/* Are the multiplications left out worth laying out the rest anew? x, y: the lengths of the other two sides. */
+static int pays(i64 some, i64 all, i64 x, i64 y) { return (all - some) * x * y > 24 * some * (x + y); }
+
+/* Which of n columns, side by side in rows of `ld`, hold anything but zeros: their numbers, and how many; n where it
+   does not pay to know (x, y: see `pays`). */
+static i64 awake(const float *p, i64 rows, i64 ld, i64 n, i64 x, i64 y, int *list) {
+    uint32_t any[MOST];
+    i64 count = 0;
+    memset(any, 0, n * sizeof(uint32_t));
+    for (i64 r = 0; r < rows; r++) {
+        for (i64 j = 0; j < n; j++) any[j] |= (uint32_t)bits_of(p[r * ld + j]) << 1; /* without the sign */
+        if ((r & (r + 1)) && r < rows - 1) continue; /* after rows 1, 2, 4, 8, ... */
+        count = 0;
+        for (i64 j = 0; j < n; j++) count += any[j] != 0;
+        if (!pays(count, n, x, y)) return n;
+    }
+    for (i64 j = 0, i = 0; j < n; j++)
+        if (any[j]) list[i++] = j;
+    return count;
+}
+
+static int all_finite(Matrix m, i64 rows, i64 cols) {
+    if (m.col != 1) { i64 swap = rows; rows = cols; cols = swap; m.row = m.col; }
+    int32_t wild = 0;
+    for (i64 r = 0; r < rows; r++)
+        for (i64 j = 0; j < cols; j++) wild |= (bits_of(m.p[r * m.row + j]) & 0x7fffffff) >= 0x7f800000;
+    return !wild;
+}
+
+/* out[o][i] = p[o outer + list[i] inner] */
+static void choose(const float *p, i64 count, i64 outer, i64 inner, const int *list, i64 some, float *out) {
+    for (i64 o = 0; o < count; o++)
+        for (i64 i = 0; i < some; i++) out[o * some + i] = p[o * outer + list[i] * inner];
+}
+
+static void product(Matrix a, Matrix b, const float *bias, float *c, i64 crow, i64 ccol, i64 M, i64 N, i64 K) {
+    int list[MOST];
+    i64 some;
+    int looks = M * N * K >= WORTH && M > FEW_ROWS && N > FEW_COLS && (b.col == 1 || b.row == 1);
+    if (looks && a.col == 1 && K <= MOST) { /* terms of the sums: columns of A, with the rows of B */
+        some = awake(a.p, M, a.row, K, M, N, list);
+        if (some < K && all_finite(b, K, N)) {
+            float *left = FLOATS(1, some * (M + N)), *right = left + some * M;
+            choose(a.p, M, a.row, 1, list, some, left);
+            if (b.row == 1) choose(b.p, N, b.col, 1, list, some, right);
+            else for (i64 i = 0; i < some; i++) memcpy(right + i * N, b.p + list[i] * b.row, N * sizeof(float));
+            Matrix fewer = {left, some, 1}, with = {right, b.row == 1 ? 1 : N, b.row == 1 ? some : 1};
+            dense(fewer, with, bias, c, crow, ccol, M, N, some);
+            return;
+        }
+    }
+    if (looks && a.row == 1 && ccol == 1 && !bias && M <= MOST) { /* rows of the result: rows of A */
+        some = awake(a.p, K, a.col, M, K, N, list);
+        if (some < M && all_finite(b, K, N)) {
+            float *left = FLOATS(1, some * (K + N)), *rows = left + some * K;
+            choose(a.p, K, a.col, 1, list, some, left);
+            Matrix fewer = {left, 1, some};
+            dense(fewer, b, NULL, rows, N, 1, some, N, K);
+            for (i64 i = 0, next = 0; i < M; i++)
+                if (next < some && list[next] == i) memcpy(c + i * crow, rows + N * next++, N * sizeof(float));
+                else memset(c + i * crow, 0, N * sizeof(float));
+            return;
+        }
+    }
+    if (looks && a.row == 1 && b.col == 1 && ccol == 1 && !bias && N <= MOST) { /* and its columns: columns of B */
+        some = awake(b.p, K, b.row, N, K, M, list);
+        if (some < N && all_finite(a, M, K)) {
+            float *right = FLOATS(1, some * (K + M)), *columns = right + some * K;
+            choose(b.p, K, b.row, 1, list, some, right);
+            Matrix fewer = {right, some, 1};
+            dense(a, fewer, NULL, columns, some, 1, M, some, K);
+            for (i64 i = 0; i < M; i++) {
+                memset(c + i * crow, 0, N * sizeof(float));
+                for (i64 j = 0; j < some; j++) c[i * crow + list[j]] = columns[i * some + j];
+            }
+            return;
+        }
+    }
+    dense(a, b, bias, c, crow, ccol, M, N, K);
 }
 
 /* -- the table --------------------------------------------------------------------------------------------- */
@@ -536,7 +626,7 @@ static void run_std_mean(const Op *op) {
 static void run_softmax(const Op *op) {
     enum { BLOCK = 64 };
     i64 n = op->n[2], backward = op->code == op_log_softmax_backward;
-    float *x = FLOATS(2 * n * BLOCK), *y = x + n * BLOCK, extreme[BLOCK], sum[BLOCK];
+    float *x = FLOATS(0, 2 * n * BLOCK), *y = x + n * BLOCK, extreme[BLOCK], sum[BLOCK];
     for (i64 i = 0; i < op->n[0]; i++)
         for (i64 j = 0; j < op->n[1]; j += BLOCK) {
             i64 rows = op->n[1] - j < BLOCK ? op->n[1] - j : BLOCK;

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,63 @@ def test_exp_of_zero_is_one_and_tanh_stays_within_one() -> None:
 def layouts(x: Tensor) -> list[Callable[[Tensor], Tensor]]:
     """Views that a program may read instead of a whole contiguous tensor."""
     return [lambda x: x, lambda x: x.t().contiguous().t(), lambda x: torch.cat([x, x], 1)[:, : x.shape[1]]]
+
+
+FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # products in which columns of `y` [B, n] may sleep
+    "forward, and back through stacked layers": lambda y, w: y @ w.t(),
+    "back through a layer": lambda y, w: y @ w.t().contiguous(),
+    "a layer's gradient": lambda y, x: y.t() @ x,
+    "a stacked layer's gradient": lambda y, x: x.t() @ y,
+}
+
+
+def asleep(form: str, share: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """y with columns of zeros (of both signs), which of them are none, and the other matrix."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = partial(torch.randn, generator=generator)
+    batch, n, other = (int(size) for size in torch.randint(70, 300, (3,), generator=generator))
+    awake = torch.rand(n, generator=generator) >= share
+    y = draw(batch, n).relu() * draw(batch, n) * awake
+    return y, awake, draw(other, n) if "gradient" not in form else draw(batch, other)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 1.0])
+def test_a_product_without_what_sleeps_has_the_same_bits(form: str, share: float) -> None:
+    function = FORMS[form]
+    for seed in range(4):
+        y, awake, other = asleep(form, share, seed)
+        got = native(function, y, other)
+        if "gradient" not in form:
+            want = native(function, y[:, awake].contiguous(), other[:, awake].contiguous()) if awake.any() else 0 * got
+        else:
+            want = torch.zeros_like(got)
+            where = (awake,) if form == "a layer's gradient" else (slice(None), awake)
+            if awake.any():
+                want[where] = native(function, y[:, awake].contiguous(), other)
+        assert torch.equal(got, want)
+        torch.testing.assert_close(got, function(y.double(), other.double()).float(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("wild", [float("nan"), float("inf"), -float("inf")])
+def test_what_sleeps_does_not_hide_what_is_not_finite(form: str, wild: float) -> None:
+    y, awake, other = asleep(form, 0.8, 1)
+    other[3, int((~awake).nonzero()[0]) if "gradient" not in form else 5] = wild
+    got, want = native(FORMS[form], y, other), FORMS[form](y, other)
+    assert want.isnan().any() and torch.equal(got.isnan(), want.isnan())
+    other = torch.nan_to_num(other, 0.0, 0.0, 0.0)
+    y[2, int(awake.nonzero()[0])] = wild
+    got, want = native(FORMS[form], y, other), FORMS[form](y, other)
+    assert not want.isfinite().all() and torch.equal(got.isfinite(), want.isfinite())
+
+
+def test_a_bias_is_added_where_inputs_sleep() -> None:
+    y, awake, w = asleep("forward", 0.7, 3)
+    bias = torch.randn(len(w), generator=torch.Generator().manual_seed(4))
+    got = native(lambda y, w, b: y @ w.t() + b, y, w, bias)
+    want = native(lambda y, w, b: y @ w.t() + b, y[:, awake].contiguous(), w[:, awake].contiguous(), bias)
+    assert torch.equal(got, want)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 6, 7, 33, 64])

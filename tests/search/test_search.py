@@ -8,7 +8,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -301,10 +300,10 @@ def test_ctrl_c_stops_all_workers_with_checkpoints_and_says_how_to_go_on(forks: 
 
 def test_a_search_that_is_killed_loses_nothing(forks: Forks, tmp_path: Path) -> None:
     """The small version of benchmarks/search_torture.py."""
-    words = [word.replace("total_steps=256", "total_steps=1_500") for word in OURS if "checkpoint" not in word]
+    words = [word.replace("total_steps=256", "total_steps=6_000") for word in OURS if "checkpoint" not in word]
     words.append("checkpoint_every=250")
     process = begun(forks, tmp_path, *words, "trials=3", "seeds=2", "-j", "2")
-    time.sleep(0.2)
+    until(lambda: process.poll() is not None or list(tmp_path.rglob("trial_*/checkpoints/step_*")))
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()

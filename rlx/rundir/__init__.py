@@ -7,7 +7,8 @@ reader       what `rlx ls` and `rlx show` print          query        several ru
 filter       --where and --sort                          index        the cache of `rlx ls`
 home         where runs are
 
-A stranger may have written any file there: base.guarded reads them, base.document makes objects of the JSON ones.
+A stranger may have written any file there: base.files.guarded reads them, base.files.document makes objects of the
+JSON ones.
 
 Metrics and events are unbuffered: a record is one write() to the operating system, so `kill -9` loses nothing that was
 logged, there is no thread to fork or to join, and a full disk shows in the call that met it. There the two differ:
